@@ -1,0 +1,151 @@
+//! The suite for sources.
+
+use super::{move_all, read_all};
+use crate::content::Extent;
+use crate::context::Context;
+use crate::entry::{Entry, EntryKind};
+use crate::error::ErrorKind;
+use crate::memory::{MemoryStore, collect};
+use crate::source::Source;
+use crate::transfer::{TransferOptions, transfer};
+
+/// How many entries are held open at once to see that contents are independent.
+const HELD: usize = 32;
+
+/// Runs every case on `source`, which must be at rest, with one entry or more.
+///
+/// # Panics
+/// When the source breaks its contract.
+pub async fn source_suite(source: &dyn Source) {
+    entries_are_ordered_and_consistent(source).await;
+    contents_are_independent(source).await;
+    a_second_read_is_the_same(source).await;
+    a_baseline_changes_nothing_but_the_cost(source).await;
+    a_dropped_read_leaves_the_source_usable(source).await;
+    cancellation_ends_it(source).await;
+}
+
+async fn entries_are_ordered_and_consistent(source: &dyn Source) {
+    let context = Context::silent();
+    let mut reading = source.read(None, &context).await.expect("the source opens");
+    let mut last = None;
+    while let Some(entry) = reading.next().await.expect("the source gives its entries") {
+        assert!(
+            last.as_ref() < Some(&entry.path),
+            "{} comes out of order",
+            entry.path
+        );
+        last = Some(entry.path.clone());
+        let (kind, size) = (entry.kind, entry.size);
+        let path = entry.path.clone();
+        let read = length(entry).await;
+        assert_eq!(
+            read, size,
+            "{path} does not have the size that was announced"
+        );
+        assert!(
+            kind == EntryKind::File || read == 0,
+            "{path} is no file and has content"
+        );
+    }
+    assert!(last.is_some(), "the suite needs a source with an entry");
+    reading.finish().await.expect("the read ends consistently");
+}
+
+async fn length(mut entry: Entry) -> u64 {
+    let mut length = 0;
+    while let Some(extent) = entry.content.next().await.expect("content can be read") {
+        let unchanged = matches!(extent, Extent::Unchanged(_));
+        assert!(
+            !unchanged,
+            "{} says unchanged without a baseline",
+            entry.path
+        );
+        assert!(!extent.is_empty(), "{} gives an empty extent", entry.path);
+        length += extent.len();
+    }
+    length
+}
+
+async fn contents_are_independent(source: &dyn Source) {
+    let expected = read_all(source)
+        .await
+        .expect("the source can be read")
+        .image();
+    let context = Context::silent();
+    let mut reading = source.read(None, &context).await.expect("the source opens");
+    let mut held = Vec::new();
+    while let Some(entry) = reading.next().await.expect("the source gives its entries") {
+        held.push(entry);
+        if held.len() == HELD {
+            break;
+        }
+    }
+    while let Some(entry) = held.pop() {
+        let path = entry.path.clone();
+        let (_, bytes) = collect(entry, None)
+            .await
+            .expect("content can be read late");
+        assert!(
+            expected[&path].1 == bytes,
+            "{path} reads differently when read late"
+        );
+    }
+}
+
+async fn a_second_read_is_the_same(source: &dyn Source) {
+    let first = read_all(source).await.expect("the source can be read");
+    let second = read_all(source)
+        .await
+        .expect("the source can be read again");
+    assert!(
+        first.image() == second.image(),
+        "two reads of a source at rest differ"
+    );
+}
+
+async fn a_baseline_changes_nothing_but_the_cost(source: &dyn Source) {
+    let copy = MemoryStore::new("copy");
+    move_all(source, &copy, 1)
+        .await
+        .expect("the source can be read");
+    let first = copy.image();
+    move_all(source, &copy, 8)
+        .await
+        .expect("the source can be read with a baseline");
+    let second = copy.image();
+    assert!(
+        first.keys().eq(second.keys()),
+        "a baseline changed which entries there are"
+    );
+    for (path, (_, bytes)) in first.iter() {
+        assert!(
+            second[path].1 == *bytes,
+            "a baseline changed the content of {path}"
+        );
+    }
+}
+
+async fn a_dropped_read_leaves_the_source_usable(source: &dyn Source) {
+    let context = Context::silent();
+    let mut reading = source.read(None, &context).await.expect("the source opens");
+    let entry = reading
+        .next()
+        .await
+        .expect("the source gives its first entry");
+    drop(reading);
+    drop(entry);
+    read_all(source)
+        .await
+        .expect("the source can be read after a dropped read");
+}
+
+async fn cancellation_ends_it(source: &dyn Source) {
+    let context = Context::silent();
+    context.cancel();
+    let sink = MemoryStore::new("never");
+    let result = transfer(source, &sink, &TransferOptions::default(), &context).await;
+    let kind = result.expect_err("a cancelled transfer must fail").kind();
+    assert_eq!(kind, ErrorKind::Cancelled);
+    assert_eq!(sink.commits(), 0, "a cancelled transfer was committed");
+}

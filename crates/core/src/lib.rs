@@ -1,0 +1,83 @@
+//! The model and the traits of Lifeboat.
+//!
+//! Everything that Lifeboat does is a transfer from a [`Source`] to a [`Sink`]: a backup goes
+//! from a store to a snapshot, a restore from a snapshot to a store, a copy from repository to
+//! repository. This crate holds those two traits, what travels between them, and
+//! [`transfer()`], the one pipeline with progress, limits, cancellation and back-pressure. It
+//! knows no store, no encryption and no network.
+//!
+//! | what | where |
+//! |---|---|
+//! | a live system, and what an inspection finds | [`StoreRef`], [`Inspection`], [`Finding`] |
+//! | a named item and its content | [`Entry`], [`EntryPath`], [`Attributes`], [`Content`], [`Extent`] |
+//! | reading and writing as a whole | [`Source`], [`Reading`], [`Sink`], [`Writing`] |
+//! | what the last snapshot held | [`Baseline`] |
+//! | which snapshots stay | [`RetentionPolicy`], [`KeepLast`] |
+//! | what accompanies an operation | [`Context`], [`Observer`], [`ByteBudget`] |
+//! | errors | [`Error`], [`ErrorKind`], [`Failure`] |
+//! | for tests | [`memory`], [`conformance`] |
+//!
+//! # How a transfer flows
+//!
+//! The source names entries in ascending order of their paths, cheaply. Each is handed to the
+//! sink as a task of its own; the sink pulls the content, extent by extent. Buffers are taken
+//! from one [`ByteBudget`], so that a slow sink holds back a fast source. A source that was given
+//! a [`Baseline`] answers [`Extent::Unchanged`] for what it knows to be the same, and the cost of
+//! a backup follows the change while every snapshot stays complete.
+//!
+//! # Example
+//!
+//! ```
+//! use lifeboat_core::memory::MemoryStore;
+//! use lifeboat_core::{Context, Entry, EntryPath, Attributes, TransferOptions, transfer};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> lifeboat_core::Result<()> {
+//! let from = MemoryStore::new("settings");
+//! from.insert(Entry::file(EntryPath::new("greeting")?, Attributes::new(), "hello")).await?;
+//!
+//! let to = MemoryStore::new("copy");
+//! let context = Context::silent();
+//! let summary = transfer(&from, &to, &TransferOptions::default(), &context).await?;
+//!
+//! assert_eq!(summary.progress.entries, 1);
+//! assert_eq!(to.content(&EntryPath::new("greeting")?).as_deref(), Some(&b"hello"[..]));
+//! # Ok(()) }
+//! ```
+
+mod attributes;
+mod baseline;
+mod budget;
+pub mod conformance;
+mod content;
+mod context;
+mod entry;
+mod error;
+pub mod memory;
+mod observer;
+mod path;
+mod retention;
+mod sink;
+mod snapshot;
+mod source;
+mod store;
+mod transfer;
+
+pub use async_trait::async_trait;
+pub use bytes::Bytes;
+pub use jiff::Timestamp;
+
+pub use attributes::{Attributes, Value, names};
+pub use baseline::Baseline;
+pub use budget::{Buffer, ByteBudget};
+pub use content::{Content, Extent};
+pub use context::Context;
+pub use entry::{Entry, EntryInfo, EntryKind, Layout};
+pub use error::{Error, ErrorKind, Failure, Result};
+pub use observer::{Collecting, Event, Observer, Progress, Silent};
+pub use path::{EntryPath, MAX_PATH};
+pub use retention::{Decision, KeepLast, RetentionPolicy, Verdict};
+pub use sink::{Header, Lane, Receipt, Sink, Writing};
+pub use snapshot::{SnapshotId, SnapshotInfo};
+pub use source::{Completion, Reading, Source};
+pub use store::{Finding, Inspection, Severity, StoreRef};
+pub use transfer::{Comparison, Summary, TransferOptions, transfer};

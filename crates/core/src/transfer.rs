@@ -1,0 +1,243 @@
+//! The one pipeline: everything from a source to a sink.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::baseline::Baseline;
+use crate::context::Context;
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::observer::Progress;
+use crate::path::EntryPath;
+use crate::sink::{Header, Lane, Receipt, Sink, Writing};
+use crate::source::{Completion, Reading, Source};
+
+/// How a transfer is done.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TransferOptions {
+    /// Words that the owner gives the snapshot.
+    pub tags: Vec<String>,
+    /// Whether the source may leave out what the sink's newest image of the store has.
+    pub comparison: Comparison,
+    /// How many entries are in work at once: 1 to 1024. The default is eight.
+    pub concurrency: usize,
+}
+
+impl Default for TransferOptions {
+    fn default() -> Self {
+        Self {
+            tags: Vec::new(),
+            comparison: Comparison::Newest,
+            concurrency: 8,
+        }
+    }
+}
+
+/// With what a source compares its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Comparison {
+    /// With the newest image of the same store that the sink has.
+    Newest,
+    /// With nothing: everything is read.
+    Nothing,
+}
+
+/// What a transfer did.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// What the source said at the end.
+    pub completion: Completion,
+    /// What the sink said at the end.
+    pub receipt: Receipt,
+    /// The counts at the end.
+    pub progress: Progress,
+    /// How many things need attention. Above zero, the image exists, but something in it is not
+    /// as it was asked for.
+    pub warnings: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// An entry may be finished while an earlier one is still in work, but not by more than this:
+/// sinks put them back into order, and that takes memory.
+const WINDOW: u64 = 32 * 1024;
+
+/// How often the observer hears of progress.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+
+/// Moves everything that `source` holds into `sink`, and commits it.
+///
+/// Entries are put side by side; the sink's lanes are kept in order. Nothing is visible in the
+/// sink unless this returns `Ok`. Cancelling the context, an error, or dropping the future stops
+/// all of it and aborts the write.
+///
+/// # Errors
+/// The first error of the source or the sink; [`ErrorKind::Cancelled`] after
+/// [`Context::cancel`].
+pub async fn transfer(
+    source: &dyn Source,
+    sink: &dyn Sink,
+    options: &TransferOptions,
+    context: &Context,
+) -> Result<Summary> {
+    let began = Instant::now();
+    let store = source.store();
+    let baseline = match options.comparison {
+        Comparison::Newest => sink.baseline(store).await?,
+        Comparison::Nothing => None,
+    };
+    let mut header = Header::new(store.clone());
+    header.tags.clone_from(&options.tags);
+    header.baseline = baseline.as_ref().map(|baseline| baseline.snapshot().id);
+    // The sink goes first: a target that refuses must do so before a server is asked for anything.
+    let writing: Arc<dyn Writing> = Arc::from(sink.write(&header, context).await?);
+    match run(source, baseline, &writing, options, context).await {
+        Ok(completion) => {
+            context.phase("commit");
+            let receipt = Arc::clone(&writing).commit(completion.clone()).await?;
+            context.report();
+            Ok(Summary {
+                completion,
+                receipt,
+                progress: context.progress(),
+                warnings: context.warnings(),
+                elapsed: began.elapsed(),
+            })
+        }
+        Err(error) => {
+            writing.abort().await;
+            Err(error)
+        }
+    }
+}
+
+async fn run(
+    source: &dyn Source,
+    baseline: Option<Arc<dyn Baseline>>,
+    writing: &Arc<dyn Writing>,
+    options: &TransferOptions,
+    context: &Context,
+) -> Result<Completion> {
+    let work = async {
+        let mut reading = source.read(baseline, context).await?;
+        Puts::new(writing, options, context)
+            .all(reading.as_mut())
+            .await?;
+        reading.finish().await
+    };
+    let ticker = async {
+        let mut ticks = tokio::time::interval(REPORT_EVERY);
+        loop {
+            ticks.tick().await;
+            context.report();
+        }
+    };
+    tokio::select! {
+        biased;
+        () = context.cancelled() => Err(Error::cancelled()),
+        done = work => done,
+        () = ticker => unreachable!("the ticker never ends"),
+    }
+}
+
+/// The puts in work. Dropping it aborts them.
+struct Puts<'a> {
+    writing: &'a Arc<dyn Writing>,
+    context: &'a Context,
+    concurrency: usize,
+    tasks: JoinSet<Result<u64>>,
+    in_work: BTreeSet<u64>,
+    /// The last put of each lane says through this that it is done.
+    lanes: HashMap<Lane, watch::Receiver<()>>,
+}
+
+impl<'a> Puts<'a> {
+    fn new(writing: &'a Arc<dyn Writing>, options: &TransferOptions, context: &'a Context) -> Self {
+        Self {
+            writing,
+            context,
+            concurrency: options.concurrency.clamp(1, 1024),
+            tasks: JoinSet::new(),
+            in_work: BTreeSet::new(),
+            lanes: HashMap::new(),
+        }
+    }
+
+    async fn all(mut self, reading: &mut dyn Reading) -> Result<()> {
+        let mut last: Option<EntryPath> = None;
+        let mut ordinal = 0;
+        while let Some(entry) = reading.next().await? {
+            if last.as_ref().is_some_and(|last| *last >= entry.path) {
+                return Err(out_of_order(&entry.path));
+            }
+            last = Some(entry.path.clone());
+            while self.is_full(ordinal) {
+                self.finish_one().await?;
+            }
+            self.start(ordinal, entry);
+            ordinal += 1;
+        }
+        while !self.tasks.is_empty() {
+            self.finish_one().await?;
+        }
+        Ok(())
+    }
+
+    fn is_full(&self, ordinal: u64) -> bool {
+        self.tasks.len() >= self.concurrency
+            || self
+                .in_work
+                .first()
+                .is_some_and(|oldest| ordinal - oldest >= WINDOW)
+    }
+
+    fn start(&mut self, ordinal: u64, entry: Entry) {
+        let lane = self.writing.lane(&entry.path);
+        let (done, on_done) = watch::channel(());
+        let before = lane.and_then(|lane| self.lanes.insert(lane, on_done));
+        let (writing, context) = (Arc::clone(self.writing), self.context.clone());
+        self.in_work.insert(ordinal);
+        self.tasks.spawn(async move {
+            if let Some(mut before) = before {
+                // The error is the news: the predecessor dropped its end.
+                while before.changed().await.is_ok() {}
+            }
+            writing.put(ordinal, entry).await?;
+            context.count_entry();
+            drop(done);
+            Ok(ordinal)
+        });
+        if self.lanes.len() > 4 * self.concurrency {
+            self.lanes
+                .retain(|_, on_done| on_done.has_changed().is_ok());
+        }
+    }
+
+    async fn finish_one(&mut self) -> Result<()> {
+        match self.tasks.join_next().await {
+            Some(Ok(result)) => {
+                self.in_work.remove(&result?);
+                Ok(())
+            }
+            Some(Err(panic)) => {
+                Err(Error::new(ErrorKind::Other, "an entry's transfer panicked").with_source(panic))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn out_of_order(path: &EntryPath) -> Error {
+    Error::new(
+        ErrorKind::Other,
+        format!("the source gave {path} out of order"),
+    )
+    .with_hint("this is a defect of the source; please report it")
+}

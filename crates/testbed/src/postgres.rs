@@ -1,0 +1,18 @@
+//! PostgreSQL: the servers installed on this machine, and clusters made with them.
+
+#[cfg(feature = "servers")]
+mod builder;
+#[cfg(feature = "servers")]
+mod cluster;
+mod installation;
+#[cfg(feature = "servers")]
+mod postmaster;
+
+#[cfg(feature = "servers")]
+pub use self::{
+    builder::Builder,
+    cluster::{Cluster, Mode},
+};
+pub use self::installation::{
+    Installation, Origin, all, installations, newest, of_major, oldest, OLDEST_SUPPORTED,
+};
