@@ -1,5 +1,7 @@
 //! The memory store passes the suites that every other store runs.
 
+#![allow(clippy::unwrap_used)]
+
 use lifeboat_core::conformance::{SinkHarness, sink_suite, source_suite};
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{Attributes, Entry, EntryKind, EntryPath, Sink, Source, async_trait, names};
