@@ -49,7 +49,11 @@ fn find_account(database: &str, name: &str) -> Option<Account> {
         }
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
-        Some(Account { name: name.to_owned(), uid, gid })
+        Some(Account {
+            name: name.to_owned(),
+            uid,
+            gid,
+        })
     })
 }
 
@@ -61,7 +65,11 @@ pub fn install_dir() -> PathBuf {
     if is_root() {
         return PathBuf::from(SHARED);
     }
-    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let absolute = |name: &str| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_absolute())
+    };
     absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .unwrap_or_else(env::temp_dir)
@@ -72,7 +80,7 @@ pub fn install_dir() -> PathBuf {
 /// installed serves everybody.
 pub fn search_dirs() -> Vec<PathBuf> {
     let mut dirs = vec![install_dir()];
-    if env::var_os(VARIABLE).is_none() && dirs[0] != PathBuf::from(SHARED) {
+    if env::var_os(VARIABLE).is_none() && dirs[0].as_path() != SHARED {
         dirs.push(PathBuf::from(SHARED));
     }
     dirs
@@ -84,7 +92,8 @@ mod tests {
 
     #[test]
     fn accounts_are_found_by_their_whole_name() {
-        let database = "root:x:0:0::/root:/bin/sh\npostgres2:x:7:8::/:/x\npostgres:x:101:104:a:/:/x\n";
+        let database =
+            "root:x:0:0::/root:/bin/sh\npostgres2:x:7:8::/:/x\npostgres:x:101:104:a:/:/x\n";
         let account = find_account(database, "postgres").unwrap();
         assert_eq!((account.uid, account.gid), (101, 104));
         assert_eq!(find_account(database, "nobody"), None);

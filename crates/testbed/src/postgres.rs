@@ -8,11 +8,11 @@ mod installation;
 #[cfg(feature = "servers")]
 mod postmaster;
 
+pub use self::installation::{
+    Installation, OLDEST_SUPPORTED, Origin, all, installations, newest, of_major, oldest,
+};
 #[cfg(feature = "servers")]
 pub use self::{
     builder::Builder,
     cluster::{Cluster, Mode},
-};
-pub use self::installation::{
-    Installation, Origin, all, installations, newest, of_major, oldest, OLDEST_SUPPORTED,
 };
