@@ -1,2 +1,44 @@
-//! Tasks.
-fn main() {}
+//! The tasks of Lifeboat's developers: `cargo xtask setup | test | ci`.
+//!
+//! One module for each task; this one only parses and calls.
+
+mod cargo;
+mod ci;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The tasks of Lifeboat's developers")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install the servers that tests run on, with the system's package clients
+    Setup(setup::Arguments),
+    /// Run all tests, on real servers
+    Test(test::Arguments),
+    /// What must pass before a change goes in: format, lints, documentation, tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Setup(arguments) => setup::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Ci => ci::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
