@@ -49,6 +49,17 @@ impl ByteBudget {
         }
     }
 
+    /// Like [`ByteBudget::buffer`], but only when there is room now.
+    pub fn try_buffer(&self, capacity: usize) -> Option<Buffer> {
+        let capacity = capacity.clamp(1, self.total);
+        let count = u32::try_from(capacity).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(count).ok()?;
+        Some(Buffer {
+            data: Vec::with_capacity(capacity),
+            permit: Some(permit),
+        })
+    }
+
     /// Like [`ByteBudget::buffer`], for a thread that may block (never one of the runtime's own
     /// workers).
     pub fn buffer_blocking(&self, capacity: usize, runtime: &tokio::runtime::Handle) -> Buffer {

@@ -15,6 +15,7 @@
 //! | which snapshots stay | [`RetentionPolicy`], [`KeepLast`] |
 //! | what accompanies an operation | [`Context`], [`Observer`], [`ByteBudget`] |
 //! | errors | [`Error`], [`ErrorKind`], [`Failure`] |
+//! | files and directories of this machine | `local` (Linux) |
 //! | for tests | [`memory`], [`conformance`] |
 //!
 //! # How a transfer flows
@@ -52,6 +53,8 @@ mod content;
 mod context;
 mod entry;
 mod error;
+#[cfg(target_os = "linux")]
+pub mod local;
 pub mod memory;
 mod observer;
 mod path;
