@@ -7,6 +7,8 @@ mod cluster;
 mod installation;
 #[cfg(feature = "servers")]
 mod postmaster;
+#[cfg(feature = "servers")]
+mod remains;
 
 pub use self::installation::{
     Installation, OLDEST_SUPPORTED, Origin, all, installations, newest, of_major, oldest,

@@ -108,17 +108,7 @@ impl Cluster {
         );
         for _ in 0..PORT_ATTEMPTS {
             self.port = free_port()?;
-            let launch = Launch {
-                installation: &self.installation,
-                account: self.scratch.account(),
-                data_dir: &self.data_dir,
-                socket_dir: self.scratch.path(),
-                log: &self.log_file(),
-                settings: &self.command_line,
-                port: self.port,
-                patience: self.patience,
-            };
-            match Postmaster::start(&launch) {
+            match self.launch(self.port) {
                 Ok(server) => {
                     self.server = Some(server);
                     return Ok(());
@@ -128,6 +118,19 @@ impl Cluster {
             }
         }
         bail!("no free port found in {PORT_ATTEMPTS} attempts")
+    }
+
+    fn launch(&self, port: u16) -> Result<Postmaster, Failure> {
+        Postmaster::start(&Launch {
+            installation: &self.installation,
+            account: self.scratch.account(),
+            data_dir: &self.data_dir,
+            socket_dir: self.scratch.path(),
+            log: &self.log_file(),
+            settings: &self.command_line,
+            port,
+            patience: self.patience,
+        })
     }
 
     /// Stops the server; the cluster stays, and can be started again.
@@ -263,4 +266,20 @@ impl Cluster {
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("ask for a free port")?;
     Ok(listener.local_addr().context("ask for a free port")?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_told_from_other_failures() {
+        let mut cluster = Cluster::start(super::super::newest().unwrap()).unwrap();
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        cluster.stop(Mode::Fast).unwrap();
+        assert!(matches!(cluster.launch(port), Err(Failure::PortTaken)));
+        cluster.start_again().unwrap();
+        assert!(cluster.stop(Mode::Fast).is_ok() && cluster.stop(Mode::Fast).is_err());
+    }
 }

@@ -4,15 +4,18 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Installation;
+use super::{
+    Installation,
+    remains::{SharedMemory, children_of, is_gone},
+};
 use crate::{home::Account, poll};
 
 /// Ends a server whose test was killed, and removes what it left. `$1` is the data directory, `$2`
@@ -113,6 +116,8 @@ impl Postmaster {
 
     /// Sends a signal, and waits for the end.
     pub(super) fn stop(&mut self, signal: Signal, limit: Duration) -> Result<()> {
+        let ended = self.child.try_wait().context("look at the server")?;
+        ensure!(ended.is_none(), "the server has ended by itself");
         self.signal(signal)?;
         match poll::until(limit, || self.child.try_wait().transpose()) {
             Some(ended) => ended.map(drop).context("wait for the server"),
@@ -127,7 +132,7 @@ impl Postmaster {
     /// themselves: until they are gone, no new server starts in the directory.
     pub(super) fn kill(&mut self, limit: Duration) -> Result<()> {
         let children = children_of(self.pid());
-        let shared = SharedMemory::of(self.pid());
+        let shared = SharedMemory::of(children.iter().copied().chain([self.pid()]));
         self.child.kill().context("kill the server")?;
         self.child.wait().context("wait for the killed server")?;
         let gone = poll::until(limit, || {
@@ -243,72 +248,4 @@ fn is_ready(status_file: &Path, pid: u32) -> bool {
     let mut lines = text.lines();
     let own = lines.next().and_then(|line| line.trim().parse().ok()) == Some(pid);
     own && matches!(lines.nth(6).map(str::trim), Some("ready" | "standby"))
-}
-
-/// The state and the parent of a process.
-fn stat(pid: &str) -> Option<(char, u32)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may hold spaces and brackets.
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
-}
-
-fn children_of(pid: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let (_, parent) = stat(&name)?;
-            (parent == pid).then(|| name.parse().ok())?
-        })
-        .collect()
-}
-
-fn is_gone(pid: u32) -> bool {
-    stat(&pid.to_string()).is_none_or(|(state, _)| state == 'Z')
-}
-
-/// The shared memory a server holds, which outlives a server that is killed.
-struct SharedMemory {
-    files: Vec<PathBuf>,
-    segments: Vec<String>,
-}
-
-impl SharedMemory {
-    fn of(pid: u32) -> Self {
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        let mut found = Self {
-            files: Vec::new(),
-            segments: Vec::new(),
-        };
-        for line in maps.lines() {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            match fields.get(4..) {
-                Some([_, path, ..]) if path.starts_with("/dev/shm/PostgreSQL.") => {
-                    found.files.push(PathBuf::from(path));
-                }
-                // The kernel shows a System V segment's id as its inode.
-                Some([id, path, ..]) if path.starts_with("/SYSV") => {
-                    found.segments.push((*id).to_owned());
-                }
-                _ => {}
-            }
-        }
-        found
-    }
-
-    fn remove(&self) {
-        for file in &self.files {
-            let _ = fs::remove_file(file);
-        }
-        for id in &self.segments {
-            let quiet = Stdio::null;
-            let mut command = std::process::Command::new("ipcrm");
-            let _ = command
-                .args(["-m", id])
-                .stdout(quiet())
-                .stderr(quiet())
-                .status();
-        }
-    }
 }

@@ -2,6 +2,11 @@
 
 use std::{io::ErrorKind, time::Instant};
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
 use super::*;
 
 async fn echo() -> SocketAddr {
