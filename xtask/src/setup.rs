@@ -92,7 +92,9 @@ fn conclude(machine: &Machine, plan: &Plan) -> Result<()> {
         eprintln!("note: {lack}");
     }
     if machine.servers.is_empty() && plan.steps.is_empty() {
-        bail!("there is no PostgreSQL, and none can be installed from here: see the notes above");
+        bail!(
+            "no PostgreSQL is here and none can be installed: do what a note above says, then again"
+        );
     }
     Ok(())
 }

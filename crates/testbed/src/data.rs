@@ -15,18 +15,18 @@ pub struct Size {
 }
 
 impl Size {
-    /// A few megabytes, made in a second or two.
+    /// A few megabytes, made in less than a second.
     pub const TINY: Self = Self { orders: 2_000 };
     /// About 50 MB.
-    pub const SMALL: Self = Self { orders: 25_000 };
+    pub const SMALL: Self = Self { orders: 30_000 };
     /// About 250 MB.
-    pub const MEDIUM: Self = Self { orders: 125_000 };
-    /// About 1 GB, made in a minute.
-    pub const LARGE: Self = Self { orders: 500_000 };
+    pub const MEDIUM: Self = Self { orders: 170_000 };
+    /// About 1 GB, made in less than a minute.
+    pub const LARGE: Self = Self { orders: 720_000 };
 
     /// About this many megabytes.
     pub const fn megabytes(megabytes: u32) -> Self {
-        let orders = megabytes.saturating_mul(500);
+        let orders = megabytes.saturating_mul(710);
         Self {
             orders: if orders < 500 { 500 } else { orders },
         }
