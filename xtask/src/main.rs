@@ -29,16 +29,14 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match Arguments::parse().task {
-        Task::Setup(arguments) => setup::run(&arguments),
+        Task::Setup(arguments) => setup::run(&arguments).map(done),
         Task::Test(arguments) => test::run(&arguments),
-        Task::Ci => ci::run(),
+        Task::Ci => ci::run().map(done),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
