@@ -49,9 +49,16 @@ impl ByteBudget {
         }
     }
 
-    /// Like [`ByteBudget::buffer`], but only when there is room now.
-    pub fn try_buffer(&self, capacity: usize) -> Option<Buffer> {
+    /// A buffer for reading ahead, when there is room to spare now.
+    ///
+    /// Never more than half of the budget goes to what nobody asked for yet, so that what is read
+    /// ahead cannot starve what is waited for. Ask for a quarter of the budget or less where
+    /// somebody waits ([`ByteBudget::buffer`]), and the two never block each other.
+    pub fn spare_buffer(&self, capacity: usize) -> Option<Buffer> {
         let capacity = capacity.clamp(1, self.total);
+        if self.available() < self.total / 2 + capacity {
+            return None;
+        }
         let count = u32::try_from(capacity).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.free).try_acquire_many_owned(count).ok()?;
         Some(Buffer {
@@ -132,6 +139,15 @@ mod tests {
         );
         drop(slice);
         assert_eq!(budget.available(), 1 << 20);
+    }
+
+    #[tokio::test]
+    async fn reading_ahead_leaves_half_to_others() {
+        let budget = ByteBudget::new(1 << 20);
+        let ahead: Vec<_> = std::iter::from_fn(|| budget.spare_buffer(100_000)).collect();
+        assert_eq!(ahead.len(), 5);
+        assert!(budget.available() >= 1 << 19);
+        budget.buffer(1 << 18).await;
     }
 
     #[tokio::test]

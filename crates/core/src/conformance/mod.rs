@@ -1,4 +1,4 @@
-//! Suites that every [`Source`](crate::Source) and every [`Sink`](crate::Sink) must pass, public
+//! Suites that every [`Source`] and every [`Sink`] must pass, public
 //! so that stores outside this workspace can run them too.
 //!
 //! They are made for tests, so a breach of the contract is a panic that says which rule it broke.

@@ -1,6 +1,6 @@
 //! Owners, modes, times and extended attributes of what lies beneath a root.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -63,32 +63,13 @@ impl Root {
     /// reserved for root, `/proc` may not be mounted.
     pub fn set_xattr(&self, path: &EntryPath, name: &[u8], value: &[u8]) -> Result<()> {
         let (above, node) = self.parent(path)?;
-        rustix::fs::lsetxattr(beneath(&above, node), name, value, XattrFlags::empty())
-            .map_err(|error| self.failed("set an extended attribute of", path, error))
-    }
-
-    /// All extended attributes; of a symbolic link itself. Empty where the file system has none.
-    ///
-    /// # Errors
-    /// The operating system's; `/proc` must be mounted.
-    pub fn xattrs(&self, path: &EntryPath) -> Result<Xattrs> {
-        let (above, node) = self.parent(path)?;
-        read_xattrs(&beneath(&above, node))
-            .map_err(|error| self.failed("read the extended attributes of", path, error))
-    }
-
-    /// The extended attributes of the root itself.
-    ///
-    /// # Errors
-    /// As for [`Root::xattrs`].
-    pub fn top_xattrs(&self) -> Result<Xattrs> {
-        read_xattrs(&beneath(self.top(), b".")).map_err(|error| {
-            failed(
-                "read the extended attributes of",
-                &self.path().display(),
-                error,
-            )
-        })
+        rustix::fs::lsetxattr(
+            beneath(above.as_fd(), node),
+            name,
+            value,
+            XattrFlags::empty(),
+        )
+        .map_err(|error| self.failed("set an extended attribute of", path, error))
     }
 
     /// Sets one extended attribute of the root itself.
@@ -152,15 +133,43 @@ fn timestamps(modified: i64) -> Timestamps {
 
 /// A path to `name` in an open directory, for calls that take no descriptor. Its last component
 /// is not followed by the calls used here.
-fn beneath(directory: &OwnedFd, name: &[u8]) -> Vec<u8> {
+fn beneath(directory: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     path
 }
 
-fn read_xattrs(path: &[u8]) -> Result<Xattrs, Errno> {
-    let ask = |buffer: &mut Vec<u8>| rustix::fs::llistxattr(path, &mut buffer[..]);
-    let names = match measured(ask) {
+/// All extended attributes of an open file or directory, sorted by name. Empty where the file
+/// system has none.
+///
+/// # Errors
+/// The operating system's.
+pub fn xattrs_of(file: impl AsFd) -> std::io::Result<Xattrs> {
+    let file = file.as_fd();
+    collect(
+        |list| rustix::fs::flistxattr(file, list),
+        |name, value| rustix::fs::fgetxattr(file, name, value),
+    )
+}
+
+/// All extended attributes of `name` in an open directory, sorted by name; of a symbolic link
+/// itself. Empty where the file system has none. `name` must be a single component.
+///
+/// # Errors
+/// The operating system's; `/proc` must be mounted.
+pub fn xattrs_at(directory: impl AsFd, name: &[u8]) -> std::io::Result<Xattrs> {
+    let path = beneath(directory.as_fd(), name);
+    collect(
+        |list| rustix::fs::llistxattr(&*path, list),
+        |name, value| rustix::fs::lgetxattr(&*path, name, value),
+    )
+}
+
+fn collect(
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    value: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
+) -> std::io::Result<Xattrs> {
+    let names = match measured(list) {
         // No extended attributes on this file system, or none that a link can have.
         Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(Xattrs::new()),
         names => names?,
@@ -170,20 +179,26 @@ fn read_xattrs(path: &[u8]) -> Result<Xattrs, Errno> {
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
     {
-        match measured(|buffer| rustix::fs::lgetxattr(path, name, &mut buffer[..])) {
+        match measured(|buffer| value(name, buffer)) {
             Ok(value) => xattrs.push((name.to_vec(), value)),
             // Removed in between.
             Err(Errno::NODATA) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
     xattrs.sort();
     Ok(xattrs)
 }
 
-/// Calls `ask` with a buffer that is large enough. Most lists and values fit the first one.
-fn measured(ask: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0; 1024];
+/// Calls `ask` with a buffer that is large enough. Most lists are empty or short.
+fn measured(ask: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut short = [0; 512];
+    match ask(&mut short) {
+        Ok(length) => return Ok(short[..length].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(error) => return Err(error),
+    }
+    let mut buffer = vec![0; 4096];
     for _ in 0..ATTEMPTS {
         match ask(&mut buffer) {
             Ok(length) => {
@@ -195,4 +210,46 @@ fn measured(ask: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<Vec<u8
         }
     }
     Err(Errno::RANGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::Status;
+
+    #[test]
+    fn what_was_set_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let path = EntryPath::new("file").unwrap();
+        let file = root.create_file(&path, 0o600).unwrap();
+        root.set_mode(&path, 0o4751).unwrap();
+        root.set_modified(&path, -1_500_000_001).unwrap();
+        let status = Status::at(root.top().as_fd(), b"file").unwrap();
+        assert_eq!((status.mode, status.modified), (0o4751, -1_500_000_001));
+        assert_eq!(status, Status::of(&file).unwrap());
+        let long = vec![7; 3000];
+        // Not every file system that tests run on has them.
+        if root.set_xattr(&path, b"user.long", &long).is_ok() {
+            root.set_xattr(&path, b"user.a", b"").unwrap();
+            let expected = vec![(b"user.a".to_vec(), vec![]), (b"user.long".to_vec(), long)];
+            assert_eq!(xattrs_of(&file).unwrap(), expected);
+            assert_eq!(xattrs_at(root.top(), b"file").unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn the_mode_of_what_a_link_points_to_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let link = EntryPath::new("link").unwrap();
+        let file = root
+            .create_file(&EntryPath::new("file").unwrap(), 0o600)
+            .unwrap();
+        root.symlink(b"file", &link).unwrap();
+        let before = Status::of(&file).unwrap();
+        let _ = root.set_mode(&link, 0o777);
+        root.set_modified(&link, 5).unwrap();
+        assert_eq!(Status::of(&file).unwrap(), before);
+    }
 }

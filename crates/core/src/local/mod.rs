@@ -4,7 +4,7 @@
 //! | what | where |
 //! |---|---|
 //! | everything beneath one directory, whatever a snapshot says | [`Root`] |
-//! | what the file system says of a file | [`Status`], [`Listed`] |
+//! | what the file system says of a file | [`Status`], [`Listed`], [`xattrs_of`], [`xattrs_at`] |
 //! | a file as a stream of extents, holes included | [`read_file`] |
 //! | a stream of extents into a new file | [`write_file`], or [`Head`] where small files matter |
 //! | an operating-system error, with the next step | [`failed`] |
@@ -31,6 +31,7 @@ mod status;
 mod tree;
 mod write;
 
+pub use attributes::{xattrs_at, xattrs_of};
 pub use error::failed;
 pub use read::{HOLE_GRAIN, read_file};
 pub use root::Root;

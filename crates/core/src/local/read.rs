@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::error::failed;
 use super::status::Status;
-use crate::budget::{Buffer, ByteBudget};
+use crate::budget::Buffer;
 use crate::content::{Content, Extent};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +27,7 @@ const PIECE: u64 = 1 << 20;
 /// The content of an open file: its first `size` bytes, or fewer when the file ends before that.
 /// `name` is what people know it by.
 ///
-/// Data comes in extents of up to 1 MiB that begin at multiples of [`HOLE_GRAIN`]; holes come as
+/// Data comes in extents of up to 1 MiB (a quarter of a smaller budget) that begin at multiples of [`HOLE_GRAIN`]; holes come as
 /// [`Extent::Hole`]. Buffers are taken from the context's budget; the next piece is read while the
 /// last one is worked on, as long as that leaves others a part of the budget. Bytes are counted
 /// by [`Context::count_read`]. The position of the descriptor is not used for reading, but moved.
@@ -45,6 +45,8 @@ pub fn read_file(
         name: name.into(),
         at: 0,
         end: size,
+        // What is held ahead of its turn is half of the budget at most, so that this always fits.
+        piece: PIECE.min(context.budget().total() as u64 / 4 / HOLE_GRAIN * HOLE_GRAIN),
         holes: Holes::Unknown,
     };
     let context = context.clone();
@@ -121,7 +123,7 @@ impl State {
     fn read_ahead(&mut self, cursor: Cursor) {
         self.next = match cursor
             .capacity()
-            .and_then(|capacity| spare_buffer(self.context.budget(), capacity))
+            .and_then(|capacity| self.context.budget().spare_buffer(capacity))
         {
             Some(buffer) => Next::Reading(cursor.start(buffer)),
             None => Next::Idle(Some(cursor)),
@@ -129,18 +131,12 @@ impl State {
     }
 }
 
-fn spare_buffer(budget: &ByteBudget, capacity: usize) -> Option<Buffer> {
-    let reserve = budget.total() / 2;
-    (budget.available() >= reserve + capacity)
-        .then(|| budget.try_buffer(capacity))
-        .flatten()
-}
-
 struct Cursor {
     file: Arc<File>,
     name: Arc<str>,
     at: u64,
     end: u64,
+    piece: u64,
     holes: Holes,
 }
 
@@ -157,7 +153,7 @@ enum Holes {
 impl Cursor {
     /// How large a buffer the next piece needs at most, or `None` at the end.
     fn capacity(&self) -> Option<usize> {
-        let left = self.end.saturating_sub(self.at).min(PIECE);
+        let left = self.end.saturating_sub(self.at).min(self.piece);
         usize::try_from(left).ok().filter(|left| *left > 0)
     }
 
@@ -296,6 +292,7 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::ByteBudget;
     use std::os::unix::fs::FileExt;
 
     async fn extents(mut content: Content) -> Vec<Extent> {

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 
 use crate::entry::EntryKind;
 
@@ -44,6 +44,16 @@ impl Status {
     /// The operating system's.
     pub fn of(file: impl AsFd) -> std::io::Result<Self> {
         Ok(Self::from_stat(&rustix::fs::fstat(file)?))
+    }
+
+    /// What the file system says of `name` in an open directory; a symbolic link is not followed.
+    /// `name` must be a single component.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn at(directory: impl AsFd, name: &[u8]) -> std::io::Result<Self> {
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Self::from_stat(&stat))
     }
 
     // The widths of these fields differ from platform to platform.

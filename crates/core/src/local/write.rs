@@ -90,6 +90,35 @@ impl Head {
         }
         Ok(at)
     }
+
+    /// Writes it and the rest of `content`, from which it was pulled, into a new and empty file,
+    /// and returns how many bytes that has; see [`write_file`].
+    ///
+    /// # Errors
+    /// As for [`write_file`].
+    pub async fn write_with_rest(
+        self,
+        file: impl Into<Arc<File>>,
+        name: impl Into<Arc<str>>,
+        mut content: Content,
+    ) -> Result<u64> {
+        let mut writer = Writer {
+            file: file.into(),
+            name: name.into(),
+            at: 0,
+            writing: None,
+        };
+        let mut head = self;
+        loop {
+            let whole = head.is_whole();
+            writer.write(head).await?;
+            if whole {
+                writer.settle().await?;
+                return Ok(writer.at);
+            }
+            head = Self::pull(&mut content, BATCH - 1).await?;
+        }
+    }
 }
 
 fn checked_end(at: u64, length: u64) -> Result<u64> {
@@ -118,21 +147,8 @@ pub async fn write_file(
     name: impl Into<Arc<str>>,
     mut content: Content,
 ) -> Result<u64> {
-    let mut writer = Writer {
-        file: file.into(),
-        name: name.into(),
-        at: 0,
-        writing: None,
-    };
-    loop {
-        let head = Head::pull(&mut content, BATCH - 1).await?;
-        let whole = head.is_whole();
-        writer.write(head).await?;
-        if whole {
-            writer.settle().await?;
-            return Ok(writer.at);
-        }
-    }
+    let head = Head::pull(&mut content, BATCH - 1).await?;
+    head.write_with_rest(file, name, content).await
 }
 
 struct Writer {
