@@ -30,7 +30,6 @@ impl Scratch {
             account.is_some() || !home::is_root(),
             "running as root, and there is no account `postgres` or `nobody` to run servers under"
         );
-        // The path is kept short: a socket's may not exceed 107 bytes.
         let dir = tempfile::Builder::new()
             .prefix("lifeboat-")
             .permissions(fs::Permissions::from_mode(0o755))
@@ -115,11 +114,16 @@ fn open_way(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The usual temporary directory, unless servers run under another account that cannot enter it.
+/// The longest temporary directory that leaves room for a socket's name in 107 bytes.
+const LONGEST: usize = 64;
+
+/// The usual temporary directory, unless servers run under another account that cannot enter it, or
+/// a socket's path would be too long.
 fn base(account: Option<&Account>) -> PathBuf {
     let usual = env::temp_dir();
     let closed = |dir: &Path| fs::metadata(dir).is_ok_and(|m| m.mode() & 0o001 == 0);
-    if account.is_some() && usual.ancestors().any(closed) {
+    let unreachable = account.is_some() && usual.ancestors().any(closed);
+    if unreachable || usual.as_os_str().len() > LONGEST {
         PathBuf::from("/tmp")
     } else {
         usual
