@@ -1,1 +1,18 @@
-//! To be filled.
+//! PostgreSQL.
+
+mod accounts;
+mod checksum;
+mod connect;
+mod control;
+mod error;
+mod lsn;
+mod relation;
+mod source;
+mod wal;
+
+pub use self::connect::{ConnectOptions, TlsMode};
+pub use self::error::{Error, Result};
+pub use self::lsn::Lsn;
+pub use self::source::{
+    Checkpoint, ClusterOptions, ClusterSource, ServerLogs, Unchanged, VerifyPages,
+};

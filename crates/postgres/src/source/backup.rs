@@ -1,0 +1,123 @@
+//! Backup mode at the server: begun and ended in one session.
+
+use jiff::Timestamp;
+
+use super::label::Label;
+use crate::connect::{Session, parsed};
+use crate::error::{Error, Result};
+use crate::lsn::Lsn;
+
+/// How the checkpoint is done with which a backup begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Checkpoint {
+    /// At once, with all the I/O that takes. The backup begins within seconds.
+    #[default]
+    Fast,
+    /// As slowly as the server's own checkpoints (`checkpoint_completion_target`): the backup
+    /// begins after minutes, and nobody notices it.
+    Spread,
+}
+
+/// A server in backup mode. Dropping it ends the session, and with it the backup mode.
+#[derive(Debug)]
+pub(super) struct Backup {
+    session: Session,
+    start: Lsn,
+}
+
+/// What the server said when the backup ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) label: Label,
+    pub(super) label_text: String,
+    /// Empty when there are no tablespaces.
+    pub(super) tablespace_map: String,
+    pub(super) stop: Lsn,
+    /// By the server's clock.
+    pub(super) at: Timestamp,
+}
+
+impl Backup {
+    /// Keeps WAL from now on, and begins.
+    pub(super) async fn start(session: Session, label: &str, checkpoint: Checkpoint) -> Result<Self> {
+        const WHAT: &str = "begin a backup";
+        keep_wal(&session).await?;
+        let statement = if session.major() >= 15 {
+            "SELECT pg_catalog.pg_backup_start($1, $2)::text"
+        } else {
+            "SELECT pg_catalog.pg_start_backup($1, $2, false)::text"
+        };
+        // The server takes up to 1023 bytes, in one line.
+        let mut label: String = label.chars().filter(|c| !c.is_control()).collect();
+        while label.len() > 512 {
+            label.pop();
+        }
+        let fast = checkpoint == Checkpoint::Fast;
+        let row = session.one_cancellable(WHAT, statement, &[&label, &fast]).await?;
+        let start = parsed(WHAT, row.try_get(0))?;
+        Ok(Self { session, start })
+    }
+
+    /// Where recovery of this backup will begin.
+    pub(super) fn start_position(&self) -> Lsn {
+        self.start
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Ends the backup mode. The session stays, since the WAL is kept for as long as it lives.
+    pub(super) async fn stop(&self) -> Result<Ended> {
+        const WHAT: &str = "end the backup";
+        self.session.same_process().await?;
+        // The WAL is copied by us, so nobody waits for an archive.
+        let function = if self.session.major() >= 15 {
+            "pg_catalog.pg_backup_stop(false)"
+        } else {
+            "pg_catalog.pg_stop_backup(false, false)"
+        };
+        let statement = format!(
+            "SELECT lsn::text, labelfile, coalesce(spcmapfile, ''), \
+             (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM {function}"
+        );
+        let row = self.session.one(WHAT, &statement, &[]).await?;
+        let answer = |why: String| Error::Answer { what: WHAT, why };
+        let column = |error: tokio_postgres::Error| answer(error.to_string());
+        let stop: Lsn = parsed(WHAT, row.try_get(0))?;
+        let label_text: String = row.try_get(1).map_err(column)?;
+        let label = Label::parse(&label_text).map_err(answer)?;
+        if label.start != self.start {
+            let why = format!("backup_label begins at {}, the backup at {}", label.start, self.start);
+            return Err(answer(why));
+        }
+        if stop <= label.start {
+            return Err(Error::Backwards { start: label.start, stop });
+        }
+        let micros: i64 = row.try_get(3).map_err(column)?;
+        Ok(Ended {
+            label,
+            label_text,
+            tablespace_map: row.try_get(2).map_err(column)?,
+            stop,
+            at: Timestamp::from_microsecond(micros).map_err(|error| answer(error.to_string()))?,
+        })
+    }
+}
+
+/// Takes a temporary replication slot, so that the server keeps the WAL of this backup until the
+/// session ends. A role without REPLICATION, or a server without a free slot, does without: then
+/// the WAL can be removed under a heavy load, which is noticed when it is copied.
+async fn keep_wal(session: &Session) -> Result<()> {
+    let statement = "SELECT pg_catalog.pg_create_physical_replication_slot(\
+        'lifeboat_' || pg_catalog.pg_backend_pid(), true, true)::text";
+    match session.one("reserve WAL for the backup", statement, &[]).await {
+        Ok(_) => Ok(()),
+        Err(Error::Query { source, .. }) => {
+            tracing::info!(%source, "no replication slot: the WAL of this backup is not reserved");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

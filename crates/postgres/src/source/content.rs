@@ -1,0 +1,151 @@
+//! The content of files, read when it is asked for.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::stream;
+use lifeboat_core::{Bytes, Content, Context, EntryPath, Extent};
+use rustix::buffer::spare_capacity;
+use rustix::fs::Advice;
+
+use super::cluster::blocking;
+use super::damage::{Damage, Pages};
+use super::gate::Ticket;
+use crate::error::{Error, Result};
+use crate::wal::Expected;
+
+/// How much is read at once: a multiple of every page size.
+const PIECE: u64 = 1 << 20;
+
+/// A file that is opened, and how it is looked at while it is read.
+pub(super) struct FileContent {
+    pub(super) file: File,
+    pub(super) path: EntryPath,
+    pub(super) on_disk: PathBuf,
+    /// No more than this is read: what the file grows by is in the WAL.
+    pub(super) size: u64,
+    pub(super) check: Check,
+    pub(super) context: Context,
+    pub(super) ticket: Ticket,
+}
+
+/// What the bytes of a file are held against.
+pub(super) enum Check {
+    /// Nothing.
+    Nothing,
+    /// The checksums of its pages; damage is reported, and the reading goes on.
+    Pages(Pages, Arc<Damage>),
+    /// The position in every page of a WAL segment; anything else is an error.
+    Wal(Expected),
+}
+
+struct State {
+    file: Arc<File>,
+    offset: u64,
+    of: FileContentRest,
+}
+
+struct FileContentRest {
+    path: EntryPath,
+    on_disk: PathBuf,
+    size: u64,
+    check: Check,
+    context: Context,
+    _ticket: Ticket,
+}
+
+impl FileContent {
+    /// The content. A file that shrinks meanwhile is given as far as it goes, except a WAL segment.
+    pub(super) fn into_content(self) -> Content {
+        let state = State {
+            file: Arc::new(self.file),
+            offset: 0,
+            of: FileContentRest {
+                path: self.path,
+                on_disk: self.on_disk,
+                size: self.size,
+                check: self.check,
+                context: self.context,
+                _ticket: self.ticket,
+            },
+        };
+        Content::stream(stream::try_unfold(state, |state| async {
+            Ok(state.step().await?)
+        }))
+    }
+}
+
+impl State {
+    async fn step(mut self) -> Result<Option<(Extent, Self)>> {
+        let wanted = PIECE.min(self.of.size - self.offset);
+        if wanted == 0 {
+            return Ok(None);
+        }
+        // At most a MiB.
+        let capacity = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let mut buffer = self.of.context.budget().buffer(capacity).await;
+        let (file, offset, size) = (Arc::clone(&self.file), self.offset, self.of.size);
+        let on_disk = self.of.on_disk.clone();
+        let pages = match &self.of.check {
+            Check::Pages(pages, _) => Some(*pages),
+            Check::Nothing | Check::Wal(_) => None,
+        };
+        let (bytes, damaged) = blocking(move || {
+            if offset == 0 && size > PIECE {
+                // Only advice: how much it helps is up to the file system.
+                let _ = rustix::fs::fadvise(&*file, 0, None, Advice::Sequential);
+            }
+            fill(&file, buffer.data_mut(), capacity, offset).map_err(|source| Error::File {
+                what: "read",
+                path: on_disk,
+                source,
+            })?;
+            let damaged = pages.map(|pages| pages.damaged_in(&file, buffer.data_mut(), offset));
+            Ok((buffer.freeze(), damaged.unwrap_or_default()))
+        })
+        .await?;
+        self.look_at(&bytes, &damaged).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let length = bytes.len() as u64;
+        self.of.context.count_read(length);
+        self.offset += length;
+        Ok(Some((Extent::Data(bytes), self)))
+    }
+
+    async fn look_at(&self, bytes: &Bytes, damaged: &[u32]) -> Result<()> {
+        match &self.of.check {
+            Check::Nothing => {}
+            Check::Pages(pages, damage) => {
+                damage.report(&self.of.path, pages, damaged, &self.of.context).await;
+            }
+            Check::Wal(expected) => {
+                let damaged = |why| Error::WalDamaged { segment: expected.name(), why };
+                if bytes.is_empty() {
+                    return Err(damaged("it is cut short".into()));
+                }
+                expected.check(self.offset, bytes).map_err(damaged)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads until `capacity` bytes are there or the file ends.
+fn fill(file: &File, into: &mut Vec<u8>, capacity: usize, offset: u64) -> std::io::Result<()> {
+    into.clear();
+    while into.len() < capacity {
+        let at = offset + into.len() as u64;
+        match rustix::io::pread(file, spare_capacity(into), at) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The allocation may be larger than what was asked for.
+    into.truncate(capacity);
+    Ok(())
+}
