@@ -9,7 +9,10 @@ mod machine;
 mod plan;
 
 use anyhow::{Result, bail};
-use lifeboat_testbed::postgres::{Installation, Origin};
+use lifeboat_testbed::{
+    postgres::{Installation, Origin},
+    s3,
+};
 
 use self::{machine::Machine, plan::Plan};
 
@@ -83,6 +86,9 @@ fn report(machine: &Machine) {
         };
         let at = server.bin_dir.display();
         println!("PostgreSQL {:<6} {origin:<28} {at}", server.version);
+    }
+    if machine.has_s3 {
+        println!("S3 server  {:<6} a Python package", s3::MOTO);
     }
 }
 

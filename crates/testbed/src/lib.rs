@@ -30,6 +30,7 @@
 //! | --- | --- |
 //! | [`postgres`] | the servers installed, and clusters made with them |
 //! | [`data`] | data that looks real, changes to it, and digests to compare two databases row by row |
+//! | [`s3`] | an S3 server in memory |
 //! | [`proxy`] | a network that refuses, resets, stalls, truncates and flips bits |
 //! | [`disk`] | a disk that is soon full |
 //! | [`process`] | programs run within a limit, and their memory and processor time |
@@ -51,6 +52,7 @@ pub mod postgres;
 pub mod process;
 #[cfg(feature = "servers")]
 pub mod proxy;
+pub mod s3;
 #[cfg(feature = "servers")]
 pub mod scratch;
 #[cfg(feature = "servers")]

