@@ -83,6 +83,11 @@ impl Content {
         matches!(self.0, Inner::Ready(_))
     }
 
+    /// Whether it is known, without reading, that nothing follows.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(&self.0, Inner::Ready(extents) if extents.is_empty())
+    }
+
     /// The next extent, or `None` after the last one.
     ///
     /// # Errors

@@ -1,0 +1,33 @@
+//! Keys, and sealing with them.
+//!
+//! The design is kept small on purpose:
+//!
+//! - **One use per key.** Every pack and every sealed object draws a random salt of 32 bytes, and
+//!   its key is derived from the repository's key of the epoch and that salt. Within a pack, the
+//!   nonce of a chunk is its offset, which never repeats. No nonce is ever random, so none can
+//!   collide (the limit of NIST SP 800-38D on random nonces does not apply).
+//! - **Everything is bound.** Format, repository, kind, chunk id, encoding, lengths and place are
+//!   the associated data: nothing can be moved, swapped or relabelled.
+//! - **One derivation.** All keys come from a root by BLAKE3's key derivation with a context
+//!   string of their own (the BLAKE3 paper, section 2.3).
+
+mod aead;
+mod keys;
+mod slot;
+
+pub(crate) use aead::{Algorithm, Sealer, TAG};
+pub(crate) use keys::{Keys, RootKey};
+pub(crate) use slot::SlotFile;
+pub use slot::{KdfCost, Secret};
+
+/// Bytes of salt in each pack and sealed object.
+pub(crate) const SALT: usize = 32;
+
+/// Fresh random bytes from the operating system's generator.
+pub(crate) fn random<const N: usize>() -> crate::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| crate::Error::Crypto {
+        doing: "draw random bytes",
+    })?;
+    Ok(bytes)
+}

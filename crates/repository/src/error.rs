@@ -1,0 +1,256 @@
+//! What can go wrong with a repository.
+
+use std::borrow::Cow;
+
+use lifeboat_core::{ErrorKind, Failure};
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and with which object.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no repository at the place that was named.
+    #[error("open the repository: there is none at this place")]
+    NotARepository,
+    /// A repository is there already.
+    #[error("create a repository: there is one at this place already")]
+    AlreadyARepository,
+    /// Other things are at the place where a repository was to be made.
+    #[error("create a repository: the place is not empty, it holds {found}")]
+    PlaceNotEmpty {
+        /// One of the things found.
+        found: String,
+    },
+    /// The repository was made by a newer version.
+    #[error(
+        "open the repository: it has format version {found}, and this program reads up to {known}"
+    )]
+    NewerVersion {
+        /// The version found.
+        found: u32,
+        /// The newest version that is understood.
+        known: u32,
+    },
+    /// The repository needs something that this version cannot do.
+    #[error(
+        "open the repository: it uses the feature \"{feature}\", which this program does not know"
+    )]
+    UnknownFeature {
+        /// The feature's name.
+        feature: String,
+    },
+    /// No key of the repository opens with what was given.
+    #[error("open the repository: the passphrase opens none of its {keys} keys")]
+    WrongSecret {
+        /// How many keys were tried.
+        keys: usize,
+    },
+    /// The repository has no key at all.
+    #[error("open the repository: it has no keys")]
+    NoKeys,
+    /// The object store answered with an error.
+    #[error("{doing} {object}")]
+    Store {
+        /// What was being done: `read`, `write`, `list`.
+        doing: &'static str,
+        /// The object.
+        object: String,
+        /// The store's error.
+        source: object_store::Error,
+    },
+    /// An object is not what was written.
+    #[error("{object} is damaged: {what}")]
+    Damaged {
+        /// The object.
+        object: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A chunk is in no pack that the index knows.
+    #[error("chunk {id} is missing: no index knows it")]
+    MissingChunk {
+        /// The chunk.
+        id: String,
+    },
+    /// A different object has the name that was to be written.
+    #[error("write {object}: another object with this name is there")]
+    Conflict {
+        /// The object.
+        object: String,
+    },
+    /// No snapshot has the name that was asked for.
+    #[error("find snapshot \"{name}\": there is none")]
+    NoSuchSnapshot {
+        /// What was asked for.
+        name: String,
+    },
+    /// More than one snapshot has a name that begins so.
+    #[error("find snapshot \"{name}\": {count} snapshots begin with it")]
+    AmbiguousSnapshot {
+        /// What was asked for.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A snapshot has no entry of this name.
+    #[error("find \"{path}\" in snapshot {snapshot}: there is no such entry")]
+    NoSuchEntry {
+        /// The path.
+        path: String,
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// A source said that something is unchanged which the baseline does not have.
+    #[error(
+        "store {path}: the source says it is unchanged, but the last snapshot does not hold it"
+    )]
+    NothingUnchanged {
+        /// The entry.
+        path: String,
+    },
+    /// An entry is larger than the format allows.
+    #[error("store {path}: its {part} are larger than the format allows")]
+    TooLarge {
+        /// The entry.
+        path: String,
+        /// Which part of it.
+        part: &'static str,
+    },
+    /// A parameter is outside its range.
+    #[error("create a repository: {what}")]
+    BadParameter {
+        /// Which, and its range.
+        what: String,
+    },
+    /// The cryptographic library refused to work.
+    #[error("{doing}: the cryptographic library refused")]
+    Crypto {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// A task of this process ended without an answer.
+    #[error("{doing}: a worker of this process stopped")]
+    Worker {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// An earlier error in the same write, told again.
+    #[error("{0}")]
+    Earlier(std::sync::Arc<Error>),
+    /// What was met while content was read.
+    #[error("{0}")]
+    Source(lifeboat_core::Error),
+}
+
+impl Error {
+    pub(crate) fn damaged(object: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Damaged {
+            object: object.into(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn store(
+        doing: &'static str,
+        object: impl ToString,
+        source: object_store::Error,
+    ) -> Self {
+        Self::Store {
+            doing,
+            object: object.to_string(),
+            source,
+        }
+    }
+}
+
+/// The kind of an object store's error.
+fn store_kind(error: &object_store::Error) -> ErrorKind {
+    use object_store::Error as E;
+    match error {
+        E::NotFound { .. } => ErrorKind::NotFound,
+        E::AlreadyExists { .. } | E::Precondition { .. } => ErrorKind::AlreadyExists,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => ErrorKind::Refused,
+        E::NotSupported { .. } | E::NotImplemented { .. } => ErrorKind::Unsupported,
+        E::InvalidPath { .. } => ErrorKind::InvalidInput,
+        other => {
+            let mut cause = std::error::Error::source(other);
+            while let Some(error) = cause {
+                if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                    return ErrorKind::of_io(io);
+                }
+                cause = error.source();
+            }
+            ErrorKind::Unavailable
+        }
+    }
+}
+
+impl Failure for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotARepository
+            | Self::NoSuchSnapshot { .. }
+            | Self::NoSuchEntry { .. }
+            | Self::NoKeys => ErrorKind::NotFound,
+            Self::AlreadyARepository | Self::PlaceNotEmpty { .. } | Self::Conflict { .. } => {
+                ErrorKind::AlreadyExists
+            }
+            Self::NewerVersion { .. } | Self::UnknownFeature { .. } => ErrorKind::Unsupported,
+            Self::WrongSecret { .. } => ErrorKind::Refused,
+            Self::Store { source, .. } => store_kind(source),
+            Self::Damaged { .. } | Self::MissingChunk { .. } => ErrorKind::Corrupt,
+            Self::AmbiguousSnapshot { .. }
+            | Self::NothingUnchanged { .. }
+            | Self::TooLarge { .. }
+            | Self::BadParameter { .. } => ErrorKind::InvalidInput,
+            Self::Crypto { .. } | Self::Worker { .. } => ErrorKind::Other,
+            Self::Earlier(earlier) => earlier.kind(),
+            Self::Source(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        let text = match self {
+            Self::NotARepository => "check the address, or make one with `lifeboat init`",
+            Self::AlreadyARepository => "use it as it is, or choose another place",
+            Self::PlaceNotEmpty { .. } => "choose an empty directory or prefix",
+            Self::NewerVersion { .. } | Self::UnknownFeature { .. } => {
+                "use a newer version of this program"
+            }
+            Self::WrongSecret { .. } => "check which passphrase belongs to this repository",
+            Self::NoKeys => {
+                "restore the objects under keys/ from a copy; without a key nothing can be read"
+            }
+            Self::Damaged { .. } | Self::MissingChunk { .. } => {
+                "run `lifeboat verify --every-byte` to see which snapshots are hurt"
+            }
+            Self::NoSuchSnapshot { .. } => "list them with `lifeboat snapshots`",
+            Self::AmbiguousSnapshot { .. } => "give more digits of its name",
+            Self::NoSuchEntry { .. } => "list the entries with `lifeboat ls`",
+            Self::NothingUnchanged { .. } => "run the backup again with everything read",
+            Self::Store { source, .. } => return store_hint(source),
+            Self::Earlier(earlier) => return earlier.hint(),
+            Self::Source(error) => return error.hint().map(|hint| hint.to_owned().into()),
+            _ => return None,
+        };
+        Some(text.into())
+    }
+}
+
+fn store_hint(error: &object_store::Error) -> Option<Cow<'static, str>> {
+    let text = match store_kind(error) {
+        ErrorKind::Exhausted => "make room where the repository is, then run it again",
+        ErrorKind::Refused => "give this user the right to read and write there",
+        ErrorKind::Unavailable => "check that the object store can be reached, then run it again",
+        _ => return None,
+    };
+    Some(text.into())
+}
+
+impl From<lifeboat_core::Error> for Error {
+    fn from(error: lifeboat_core::Error) -> Self {
+        Self::Source(error)
+    }
+}

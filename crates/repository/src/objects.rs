@@ -1,0 +1,217 @@
+//! The objects of a repository, on any object store.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+
+use crate::error::{Error, Result};
+use crate::id::ObjectId;
+
+/// Where a pack is.
+pub(crate) fn pack_name(id: ObjectId) -> String {
+    let name = id.to_string();
+    format!("{PACKS}/{}/{name}", &name[..2])
+}
+
+pub(crate) const PACKS: &str = "packs";
+pub(crate) const INDEX: &str = "index";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
+pub(crate) const KEYS: &str = "keys";
+
+/// The name of an object whose id is the hash of its content.
+pub(crate) fn name_in(area: &str, id: ObjectId) -> String {
+    format!("{area}/{id}")
+}
+
+/// An object's id, from the last part of its name.
+pub(crate) fn id_of(name: &str) -> Option<ObjectId> {
+    ObjectId::from_hex(name.rsplit('/').next()?)
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+}
+
+/// A handle on the store. Objects are made once and never changed.
+#[derive(Debug, Clone)]
+pub(crate) struct Objects(Arc<dyn ObjectStore>);
+
+impl Objects {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self(store)
+    }
+
+    /// Makes an object, durably.
+    ///
+    /// "It exists already" may be the echo of our own request, tried again below us after its
+    /// answer was lost; and after any other error the object may exist all the same. So the object
+    /// is read back and compared before either is believed.
+    pub(crate) async fn create(&self, name: &str, payload: PutPayload) -> Result<()> {
+        let path = Path::from(name);
+        let put = self
+            .0
+            .put_opts(&path, payload.clone(), PutMode::Create.into())
+            .await;
+        let error = match put {
+            Ok(_) => return Ok(()),
+            Err(object_store::Error::NotImplemented { .. }) => {
+                return self.create_unconditionally(name, payload).await;
+            }
+            Err(error) => error,
+        };
+        match self.holds(name, &payload).await {
+            Ok(Some(true)) => Ok(()),
+            Ok(Some(false)) => Err(Error::Conflict {
+                object: name.into(),
+            }),
+            Ok(None) | Err(_) => Err(Error::store("write", name, error)),
+        }
+    }
+
+    /// For stores without a conditional put: names derive from content, so that a race can only
+    /// write the same bytes twice.
+    async fn create_unconditionally(&self, name: &str, payload: PutPayload) -> Result<()> {
+        match self.holds(name, &payload).await? {
+            Some(true) => Ok(()),
+            Some(false) => Err(Error::Conflict {
+                object: name.into(),
+            }),
+            None => {
+                let put = self.0.put(&Path::from(name), payload).await;
+                put.map(drop)
+                    .map_err(|error| Error::store("write", name, error))
+            }
+        }
+    }
+
+    /// Whether the object exists, and consists of `payload`.
+    async fn holds(&self, name: &str, payload: &PutPayload) -> Result<Option<bool>> {
+        let size = payload.content_length() as u64;
+        match self.0.head(&Path::from(name)).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(Error::store("read", name, error)),
+            Ok(meta) if meta.size != size => return Ok(Some(false)),
+            Ok(_) => {}
+        }
+        let Some(stored) = self.read(name, size).await? else {
+            return Ok(None);
+        };
+        let mut at = 0;
+        let same = payload.iter().all(|part| {
+            let equal = stored.get(at..at + part.len()) == Some(&part[..]);
+            at += part.len();
+            equal
+        });
+        Ok(Some(same && at == stored.len()))
+    }
+
+    /// Reads a whole object, which must not have more than `limit` bytes. `None` when the store
+    /// says that it does not exist.
+    pub(crate) async fn read(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
+        let result = match self
+            .0
+            .get_opts(&Path::from(name), GetOptions::default())
+            .await
+        {
+            Ok(result) => result,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(Error::store("read", name, error)),
+        };
+        let size = result.meta.size;
+        if size > limit {
+            return Err(Error::damaged(
+                name,
+                format!("it has {size} bytes, {limit} at most are right"),
+            ));
+        }
+        let bytes = result
+            .bytes()
+            .await
+            .map_err(|error| Error::store("read", name, error))?;
+        if bytes.len() as u64 != size {
+            return Err(Error::damaged(
+                name,
+                format!("{} of {size} bytes came", bytes.len()),
+            ));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Reads a whole object that must exist, and checks that its name is the hash of its content.
+    pub(crate) async fn read_named(&self, name: &str, limit: u64) -> Result<Bytes> {
+        let bytes = self.read(name, limit).await?;
+        let bytes = bytes.ok_or_else(|| Error::damaged(name, "it is missing"))?;
+        if id_of(name) != Some(ObjectId::of(&bytes)) {
+            return Err(Error::damaged(name, "its content does not match its name"));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a part of an object.
+    pub(crate) async fn range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
+        let length = range.end - range.start;
+        match self.0.get_range(&Path::from(name), range).await {
+            Ok(bytes) if bytes.len() as u64 == length => Ok(bytes),
+            Ok(_) => Err(Error::damaged(name, "it is shorter than it must be")),
+            Err(object_store::Error::NotFound { .. }) => Err(Error::damaged(name, "it is missing")),
+            Err(error) => match self.0.head(&Path::from(name)).await {
+                Ok(meta) if meta.size < length => {
+                    Err(Error::damaged(name, "it is shorter than it must be"))
+                }
+                _ => Err(Error::store("read", name, error)),
+            },
+        }
+    }
+
+    /// Lists an area. The order is the store's own.
+    pub(crate) fn list(&self, area: &str) -> BoxStream<'static, Result<Listed>> {
+        let area = area.to_owned();
+        self.0
+            .list(Some(&Path::from(area.as_str())))
+            .map(move |meta| match meta {
+                Ok(meta) => Ok(Listed {
+                    name: meta.location.to_string(),
+                    size: meta.size,
+                }),
+                Err(error) => Err(Error::store("list", &area, error)),
+            })
+            .boxed()
+    }
+
+    /// Anything that is at the place where a repository is to be made.
+    pub(crate) async fn anything(&self) -> Result<Option<String>> {
+        match self.0.list(None).next().await {
+            None | Some(Err(object_store::Error::NotFound { .. })) => Ok(None),
+            Some(Ok(meta)) => Ok(Some(meta.location.to_string())),
+            Some(Err(error)) => Err(Error::store("list", "the repository", error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+
+    #[tokio::test]
+    async fn the_same_object_twice_is_fine_and_another_one_is_not() {
+        let objects = Objects::new(Arc::new(InMemory::new()));
+        let payload = |text: &'static str| PutPayload::from(text);
+        objects.create("index/x", payload("one")).await.unwrap();
+        objects.create("index/x", payload("one")).await.unwrap();
+        let error = objects.create("index/x", payload("two")).await.unwrap_err();
+        assert!(matches!(error, Error::Conflict { .. }));
+        assert_eq!(objects.read("index/x", 3).await.unwrap().unwrap(), "one");
+        assert!(objects.read("index/x", 2).await.is_err());
+        assert!(objects.read_named("index/x", 9).await.is_err());
+        assert!(objects.read("index/y", 2).await.unwrap().is_none());
+    }
+}

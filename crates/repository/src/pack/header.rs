@@ -1,0 +1,83 @@
+//! The first bytes of a pack: everything but the key that opening its chunks takes.
+
+use minicbor::bytes::ByteArray;
+use minicbor::{Decode, Encode};
+
+use super::{HEADER, MAGIC};
+use crate::crypto::{Algorithm, Keys, SALT, random};
+use crate::error::Result;
+use crate::id::RepositoryId;
+
+/// What a pack holds. The number is part of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Contents {
+    /// Content of entries.
+    Data = 1,
+    /// What describes content.
+    Trees = 2,
+}
+
+/// The header of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct PackHeader {
+    #[n(0)]
+    contents: u8,
+    #[n(1)]
+    algorithm: u8,
+    #[n(2)]
+    pub(crate) epoch: u32,
+    #[n(3)]
+    pub(crate) repository: RepositoryId,
+    #[n(4)]
+    salt: ByteArray<SALT>,
+}
+
+impl PackHeader {
+    /// A header with a salt of its own.
+    pub(crate) fn draw(keys: &Keys, contents: Contents) -> Result<Self> {
+        Ok(Self {
+            contents: contents as u8,
+            algorithm: Algorithm::fastest() as u8,
+            epoch: keys.epoch(),
+            repository: keys.repository(),
+            salt: random::<SALT>()?.into(),
+        })
+    }
+
+    pub(crate) fn algorithm(&self) -> Option<Algorithm> {
+        Algorithm::from_number(self.algorithm)
+    }
+
+    pub(crate) fn salt(&self) -> &[u8; SALT] {
+        &self.salt
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8] = self.contents;
+        bytes[9] = self.algorithm;
+        bytes[12..16].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[16..32].copy_from_slice(self.repository.as_bytes());
+        bytes[32..].copy_from_slice(self.salt.as_slice());
+        bytes
+    }
+
+    pub(crate) fn parse(bytes: &[u8; HEADER]) -> Option<Self> {
+        let rest = bytes.strip_prefix(&MAGIC)?;
+        let (&[contents, algorithm, 0, 0], rest) = rest.split_first_chunk()? else {
+            return None;
+        };
+        let (epoch, rest) = rest.split_first_chunk()?;
+        let (repository, rest) = rest.split_first_chunk()?;
+        let salt: &[u8; SALT] = rest.first_chunk()?;
+        Some(Self {
+            contents,
+            algorithm,
+            epoch: u32::from_le_bytes(*epoch),
+            repository: RepositoryId::from_bytes(*repository),
+            salt: (*salt).into(),
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! Packs: many sealed chunks in one object.
+//!
+//! ```text
+//! header     64 bytes: magic, contents, cipher, epoch, repository, salt
+//! chunks     sealed one after the other; the nonce of each is its offset in the pack
+//! directory  42 bytes a chunk, in the same order: id, stored and plain length, encoding, kind
+//! trailer    44 bytes: keyed hash of header and directory, number of chunks, magic
+//! ```
+//!
+//! The directory is in the clear, so that an index can be rebuilt without a key; ids are keyed
+//! hashes and tell nothing. It is a hint only: every chunk is bound to its id, kind, encoding,
+//! length and place by its associated data.
+
+mod builder;
+mod header;
+
+pub(crate) use builder::{FinishedPack, PackBuilder};
+pub(crate) use header::{Contents, PackHeader};
+
+use minicbor::{Decode, Encode};
+
+use crate::chunk::ChunkKind;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ObjectId};
+
+const MAGIC: [u8; 8] = *b"LBPACK\x00\x01";
+const END: [u8; 8] = *b"LBPEND\x00\x01";
+/// Bytes before the first chunk.
+pub(crate) const HEADER: usize = 64;
+const ENTRY: usize = 32 + 4 + 4 + 1 + 1;
+const TRAILER: usize = 32 + 4 + 8;
+/// No pack is larger: the largest target, and a last chunk.
+pub(crate) const MAX_PACK: u64 = (256 << 20) + (32 << 20);
+
+/// What is known of a chunk in a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct ChunkRecord {
+    #[n(0)]
+    pub(crate) id: ChunkId,
+    /// Sealed length, tag included.
+    #[n(1)]
+    pub(crate) stored: u32,
+    #[n(2)]
+    pub(crate) plain: u32,
+    #[n(3)]
+    pub(crate) encoding: u8,
+    #[n(4)]
+    pub(crate) kind: u8,
+}
+
+impl ChunkRecord {
+    /// What binds a sealed chunk to its name and its place.
+    pub(crate) fn associated(&self, header: &PackHeader, offset: u64) -> [u8; HEADER + 46] {
+        let mut bound = [0; HEADER + 46];
+        bound[..HEADER].copy_from_slice(&header.to_bytes());
+        bound[HEADER] = self.kind;
+        bound[HEADER + 1] = self.encoding;
+        bound[HEADER + 2..HEADER + 6].copy_from_slice(&self.plain.to_le_bytes());
+        bound[HEADER + 6..HEADER + 14].copy_from_slice(&offset.to_le_bytes());
+        bound[HEADER + 14..].copy_from_slice(self.id.as_bytes());
+        bound
+    }
+
+    pub(crate) fn kind(&self) -> Option<ChunkKind> {
+        ChunkKind::from_number(self.kind)
+    }
+}
+
+/// What is known of a pack: what an index object holds of it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct PackRecord {
+    #[n(0)]
+    pub(crate) id: ObjectId,
+    #[n(1)]
+    pub(crate) header: PackHeader,
+    /// The size of the object.
+    #[n(2)]
+    pub(crate) size: u64,
+    /// Its chunks, in the order in which they lie.
+    #[n(3)]
+    pub(crate) chunks: Vec<ChunkRecord>,
+}
+
+impl PackRecord {
+    /// The chunks with their offsets.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, &ChunkRecord)> {
+        self.chunks.iter().scan(HEADER as u64, |next, chunk| {
+            let offset = *next;
+            *next += u64::from(chunk.stored);
+            Some((offset, chunk))
+        })
+    }
+
+    /// Reads the directory of a whole pack, from bytes that may be anything.
+    pub(crate) fn parse(name: &str, id: ObjectId, bytes: &[u8]) -> Result<(Self, [u8; 32])> {
+        let damaged = |what: &str| Error::damaged(name, what);
+        let header = bytes.first_chunk::<HEADER>().and_then(PackHeader::parse);
+        let header = header.ok_or_else(|| damaged("it has no valid header"))?;
+        let trailer = bytes[HEADER..].last_chunk::<TRAILER>();
+        let (mac, count) = trailer
+            .and_then(parse_trailer)
+            .ok_or_else(|| damaged("its end is missing"))?;
+        let directory_size = count as usize * ENTRY;
+        let end = bytes.len() - TRAILER;
+        let start = end
+            .checked_sub(directory_size)
+            .filter(|start| *start >= HEADER);
+        let start = start.ok_or_else(|| damaged("its directory is out of range"))?;
+        let chunks: Vec<_> = bytes[start..end]
+            .as_chunks::<ENTRY>()
+            .0
+            .iter()
+            .map(parse_entry)
+            .collect();
+        let record = Self {
+            id,
+            header,
+            size: bytes.len() as u64,
+            chunks,
+        };
+        let sum: u64 = record
+            .chunks
+            .iter()
+            .map(|chunk| u64::from(chunk.stored))
+            .sum();
+        if sum != (start - HEADER) as u64 {
+            return Err(damaged("its directory does not match its length"));
+        }
+        Ok((record, mac))
+    }
+}
+
+fn parse_trailer(bytes: &[u8; TRAILER]) -> Option<([u8; 32], u32)> {
+    let (mac, rest) = bytes.split_first_chunk::<32>()?;
+    let (count, end) = rest.split_first_chunk::<4>()?;
+    (end == END).then_some((*mac, u32::from_le_bytes(*count)))
+}
+
+fn parse_entry(bytes: &[u8; ENTRY]) -> ChunkRecord {
+    let mut id = [0; 32];
+    id.copy_from_slice(&bytes[..32]);
+    let number =
+        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    ChunkRecord {
+        id: ChunkId::from_bytes(id),
+        stored: number(32),
+        plain: number(36),
+        encoding: bytes[40],
+        kind: bytes[41],
+    }
+}
+
+fn put_entry(record: &ChunkRecord, out: &mut Vec<u8>) {
+    out.extend_from_slice(record.id.as_bytes());
+    out.extend_from_slice(&record.stored.to_le_bytes());
+    out.extend_from_slice(&record.plain.to_le_bytes());
+    out.extend_from_slice(&[record.encoding, record.kind]);
+}

@@ -1,0 +1,13 @@
+//! Reading back: from packs to entries.
+//!
+//! Every byte is checked on its way: the sealed chunk must be authentic for just this name, kind,
+//! length and place, and what it opens to must hash to the name that was asked for.
+
+mod chunks;
+mod pieces;
+mod source;
+
+pub(crate) use chunks::{ChunkReader, open_chunk};
+pub(crate) use pieces::{FingerprintCursor, PieceCursor};
+pub use source::Selection;
+pub(crate) use source::{SnapshotSource, decode, read};

@@ -1,0 +1,213 @@
+//! A snapshot as a source: what a restore reads.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use lifeboat_core::{
+    Baseline, Completion, Content, Context, Entry, EntryPath, Extent, Inspection, Reading, Source,
+    StoreRef,
+};
+
+use super::chunks::ChunkReader;
+use super::pieces::PieceCursor;
+use crate::chunk::ChunkKind;
+use crate::content::{ContentRecord, Piece};
+use crate::error::{Error, Result};
+use crate::id::ChunkId;
+use crate::snapshot::Snapshot;
+use crate::tree::{EntryRecord, TreeCursor};
+
+/// How many chunks of one content are fetched ahead.
+const AHEAD: usize = 4;
+
+/// Which entries of a snapshot are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Selection {
+    /// These paths and everything beneath them, and the directories that lead to them. Empty
+    /// means everything.
+    pub paths: Vec<EntryPath>,
+}
+
+impl Selection {
+    /// Everything.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// These paths and everything beneath them.
+    pub fn paths(paths: impl IntoIterator<Item = EntryPath>) -> Self {
+        Self {
+            paths: paths.into_iter().collect(),
+        }
+    }
+
+    /// Whether an entry is meant.
+    pub fn selects(&self, path: &EntryPath) -> bool {
+        self.paths.is_empty()
+            || self
+                .paths
+                .iter()
+                .any(|wanted| path.starts_with(wanted) || wanted.starts_with(path))
+    }
+}
+
+/// Reads a snapshot.
+pub(crate) struct SnapshotSource {
+    snapshot: Snapshot,
+    selection: Selection,
+}
+
+impl SnapshotSource {
+    pub(crate) fn new(snapshot: Snapshot, selection: Selection) -> Self {
+        Self {
+            snapshot,
+            selection,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for SnapshotSource {
+    fn store(&self) -> &StoreRef {
+        &self.snapshot.info().store
+    }
+
+    async fn inspect(&self) -> lifeboat_core::Result<Inspection> {
+        let info = self.snapshot.info();
+        Ok(Inspection {
+            version: "1".into(),
+            identity: info.id.to_string(),
+            size: Some(info.bytes),
+            facts: info.facts.clone(),
+            findings: Vec::new(),
+        })
+    }
+
+    async fn read(
+        &self,
+        _: Option<Arc<dyn Baseline>>,
+        context: &Context,
+    ) -> lifeboat_core::Result<Box<dyn Reading>> {
+        if self.selection.paths.is_empty() {
+            context.expect(self.snapshot.info().bytes);
+        }
+        for path in &self.selection.paths {
+            let mut beneath = self.snapshot.tree().entries(Some(path.clone()));
+            let found = beneath.next().await?.is_some_and(|entry| {
+                EntryPath::new(entry.raw_path()).is_ok_and(|found| found.starts_with(path))
+            });
+            if !found {
+                let (path, snapshot) = (path.to_string(), self.snapshot.info().id.short());
+                return Err(Error::NoSuchEntry { path, snapshot }.into());
+            }
+        }
+        Ok(Box::new(SnapshotReading {
+            entries: self.snapshot.tree().entries(None),
+            snapshot: self.snapshot.clone(),
+            selection: self.selection.clone(),
+            context: context.clone(),
+        }))
+    }
+}
+
+struct SnapshotReading {
+    snapshot: Snapshot,
+    entries: TreeCursor,
+    selection: Selection,
+    context: Context,
+}
+
+#[async_trait]
+impl Reading for SnapshotReading {
+    async fn next(&mut self) -> lifeboat_core::Result<Option<Entry>> {
+        while let Some(record) = self.entries.next().await? {
+            let info = decode(&record)?;
+            if self.selection.selects(&info.path) {
+                let chunks = Arc::clone(self.snapshot.chunks());
+                let content = read(chunks, &record.content, info.size, self.context.clone());
+                let entry = Entry::new(info.path, info.kind, info.attributes);
+                return Ok(Some(
+                    entry
+                        .with_layout(info.layout)
+                        .with_content(info.size, content),
+                ));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn finish(self: Box<Self>) -> lifeboat_core::Result<Completion> {
+        let info = self.snapshot.info();
+        Ok(Completion {
+            taken: info.taken,
+            position: info.position.clone(),
+            facts: info.facts.clone(),
+        })
+    }
+}
+
+pub(crate) fn decode(record: &EntryRecord) -> Result<lifeboat_core::EntryInfo> {
+    record
+        .info()
+        .map_err(|what| Error::damaged("an entry of the snapshot", what))
+}
+
+/// The content that a record stands for: exactly `size` bytes, or an error.
+pub(crate) fn read(
+    chunks: Arc<ChunkReader>,
+    record: &ContentRecord,
+    size: u64,
+    context: Context,
+) -> Content {
+    if size == 0 && record.list.len() == 0 {
+        return Content::empty();
+    }
+    let cursor = PieceCursor::new(Arc::clone(&chunks), record);
+    let pieces = stream::unfold((Some(cursor), 0_u64), move |(cursor, done)| async move {
+        let mut cursor = cursor?;
+        match cursor.next(u64::MAX).await {
+            Ok(Some(piece)) => {
+                let done = done.saturating_add(piece.length);
+                Some((Ok(piece), (Some(cursor), done)))
+            }
+            Ok(None) if done == size => None,
+            Ok(None) => {
+                let what = format!("its pieces have {done} bytes, the entry {size}");
+                Some((Err(Error::damaged("a list of pieces", what)), (None, done)))
+            }
+            Err(error) => Some((Err(error), (None, done))),
+        }
+    });
+    let extents = pieces
+        .map(move |piece| {
+            let (chunks, context) = (Arc::clone(&chunks), context.clone());
+            async move {
+                let extent = fetch(&chunks, piece?).await?;
+                context.count_read(extent.len());
+                Ok::<_, lifeboat_core::Error>(extent)
+            }
+        })
+        .buffered(AHEAD);
+    Content::stream(extents)
+}
+
+async fn fetch(chunks: &ChunkReader, piece: Piece) -> Result<Extent> {
+    let Some(id) = piece.chunk else {
+        return Ok(Extent::Hole(piece.length));
+    };
+    let bytes = chunks.read(ChunkKind::Data, id).await?;
+    let start = piece.offset as usize;
+    let end = usize::try_from(piece.length)
+        .ok()
+        .and_then(|length| start.checked_add(length));
+    match end {
+        Some(end) if end <= bytes.len() => Ok(Extent::Data(bytes.slice(start..end))),
+        _ => Err(out_of_range(id)),
+    }
+}
+
+fn out_of_range(id: ChunkId) -> Error {
+    Error::damaged(format!("chunk {id}"), "a piece of it lies beyond its end")
+}

@@ -1,0 +1,313 @@
+//! The handle on a repository.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use lifeboat_core::{Sink, SnapshotId, SnapshotInfo, StoreRef};
+use object_store::{ObjectStore, PutPayload};
+
+use crate::chunk::{Chunker, Gear};
+use crate::config::{self, Config, Parameters};
+use crate::crypto::{KdfCost, Keys, RootKey, Secret, SlotFile, random};
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, RepositoryId};
+use crate::index::Index;
+use crate::objects::{KEYS, Objects, SNAPSHOTS, name_in};
+use crate::pool::Pool;
+use crate::read::ChunkReader;
+use crate::snapshot::{Snapshot, SnapshotRecord, choose};
+use crate::write::RepositorySink;
+
+/// No key file is larger.
+const MAX_KEY_FILE: u64 = 64 << 10;
+/// How many snapshot roots are read at once.
+const FETCHES: usize = 16;
+
+/// How a repository is made.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct InitOptions {
+    /// What the first key is called in listings.
+    pub label: String,
+    /// What trying one passphrase costs.
+    pub cost: KdfCost,
+    /// How content is cut and packed.
+    pub parameters: Parameters,
+}
+
+impl Default for InitOptions {
+    fn default() -> Self {
+        Self {
+            label: "first".into(),
+            cost: KdfCost::default(),
+            parameters: Parameters::default(),
+        }
+    }
+}
+
+/// How a snapshot is written.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct WriteOptions {
+    /// How hard chunks are compressed.
+    pub compression: Compression,
+}
+
+/// How hard chunks are compressed, by zstd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Level 1: the fastest that still finds most.
+    Fast,
+    /// Level 3: a good balance.
+    #[default]
+    Balanced,
+    /// Level 9: for archives, at a quarter of the speed.
+    Small,
+}
+
+impl Compression {
+    pub(crate) fn level(self) -> i32 {
+        match self {
+            Self::Fast => 1,
+            Self::Balanced => 3,
+            Self::Small => 9,
+        }
+    }
+}
+
+/// What every part of an open repository works with.
+pub(crate) struct Shared {
+    pub(crate) objects: Objects,
+    pub(crate) config: Config,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) index: Index,
+    pub(crate) pool: Pool,
+    pub(crate) chunker: Chunker,
+}
+
+/// An open repository. Clones share it.
+#[derive(Clone)]
+pub struct Repository {
+    shared: Arc<Shared>,
+}
+
+/// The snapshots of a repository.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct SnapshotList {
+    /// Those that can be read, the oldest first.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// The objects that should be snapshots and cannot be read, and why.
+    pub damaged: Vec<(String, String)>,
+}
+
+impl Repository {
+    /// Makes a repository where nothing is, and opens it.
+    ///
+    /// # Errors
+    /// When anything is at the place, or it cannot be written.
+    pub async fn init(
+        store: Arc<dyn ObjectStore>,
+        secret: &Secret,
+        options: &InitOptions,
+    ) -> Result<Self> {
+        let objects = Objects::new(store);
+        if objects
+            .read(config::NAME, config::MAX_SIZE)
+            .await?
+            .is_some()
+        {
+            return Err(Error::AlreadyARepository);
+        }
+        if let Some(found) = objects.anything().await? {
+            return Err(Error::PlaceNotEmpty { found });
+        }
+        let id = RepositoryId::from_bytes(random()?);
+        let config = Config::new(id, options.parameters)?;
+        let pool = Pool::new()?;
+        let root = RootKey::generate()?;
+        let keys = Keys::derive(&root, id);
+        let file = config.to_file(&keys)?;
+        let (secret, label, cost) = (secret.clone(), options.label.clone(), options.cost);
+        let wrap = move || SlotFile::wrap(&root, id, &label, &secret, cost);
+        let slot = pool.run("wrap the key", wrap).await??;
+        let unreadable = |_| Error::Crypto {
+            doing: "encode a key",
+        };
+        let slot = serde_json::to_vec_pretty(&slot).map_err(unreadable)?;
+        // The configuration comes last: it is what makes the place a repository.
+        objects
+            .create(&name_in(KEYS, ObjectId::of(&slot)), PutPayload::from(slot))
+            .await?;
+        objects
+            .create(config::NAME, PutPayload::from(file))
+            .await
+            .map_err(|error| match error {
+                Error::Conflict { .. } => Error::AlreadyARepository,
+                other => other,
+            })?;
+        Ok(Self::assemble(objects, config, keys, pool))
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// When there is none, it is of a newer version, it is damaged, or `secret` opens none of its
+    /// keys.
+    pub async fn open(store: Arc<dyn ObjectStore>, secret: &Secret) -> Result<Self> {
+        let objects = Objects::new(store);
+        let bytes = objects.read(config::NAME, config::MAX_SIZE).await?;
+        let parsed = Config::parse(&bytes.ok_or(Error::NotARepository)?)?;
+        let pool = Pool::new()?;
+        let root = unlock(&objects, &pool, parsed.id, secret).await?;
+        let keys = Keys::derive(&root, parsed.id);
+        let config = parsed.verify(&keys)?;
+        Ok(Self::assemble(objects, config, keys, pool))
+    }
+
+    fn assemble(objects: Objects, config: Config, keys: Keys, pool: Pool) -> Self {
+        let chunker = Chunker::new(Gear::new(keys.chunker()), &config.parameters);
+        let (keys, index) = (Arc::new(keys), Index::default());
+        Self {
+            shared: Arc::new(Shared {
+                objects,
+                config,
+                keys,
+                index,
+                pool,
+                chunker,
+            }),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What tells this repository from every other.
+    pub fn id(&self) -> RepositoryId {
+        self.shared.keys.repository()
+    }
+
+    /// How content is cut and packed.
+    pub fn parameters(&self) -> Parameters {
+        self.shared.config.parameters
+    }
+
+    /// The snapshots, the oldest first. One that cannot be read does not hide the others.
+    ///
+    /// # Errors
+    /// When the store cannot be listed or read.
+    pub async fn snapshots(&self) -> Result<SnapshotList> {
+        let Shared { objects, keys, .. } = &*self.shared;
+        let names: Vec<_> = objects
+            .list(SNAPSHOTS)
+            .map_ok(|listed| listed.name)
+            .try_collect()
+            .await?;
+        let read: Vec<_> = stream::iter(names)
+            .map(async |name| (SnapshotRecord::read(objects, keys, &name).await, name))
+            .buffer_unordered(FETCHES)
+            .collect()
+            .await;
+        let mut list = SnapshotList::default();
+        for (result, name) in read {
+            match (result, crate::objects::id_of(&name)) {
+                (Ok(record), Some(id)) => {
+                    list.snapshots
+                        .push(record.info(SnapshotId::from_bytes(*id.as_bytes())));
+                }
+                (Err(Error::Damaged { what, .. }), _) => list.damaged.push((name, what)),
+                (Err(error), _) => return Err(error),
+                (Ok(_), None) => list.damaged.push((name, "its name is no id".into())),
+            }
+        }
+        list.snapshots.sort_by_key(|info| (info.taken, info.id));
+        list.damaged.sort();
+        Ok(list)
+    }
+
+    /// The snapshot called `name`: the first digits of its id, or `latest`; only among those of
+    /// `store`, when one is given.
+    ///
+    /// # Errors
+    /// When none or more than one is meant.
+    pub async fn find(&self, name: &str, store: Option<&StoreRef>) -> Result<SnapshotInfo> {
+        let mut all = self.snapshots().await?.snapshots;
+        all.retain(|info| store.is_none_or(|store| info.store == *store));
+        choose(name, all)
+    }
+
+    /// Opens a snapshot.
+    ///
+    /// # Errors
+    /// When it does not exist or cannot be read.
+    pub async fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot> {
+        let Shared {
+            objects,
+            keys,
+            index,
+            ..
+        } = &*self.shared;
+        let name = name_in(SNAPSHOTS, ObjectId::from_bytes(*id.as_bytes()));
+        let record = SnapshotRecord::read(objects, keys, &name).await?;
+        // The snapshot first, then the index: what it needs was indexed before it came to be.
+        index.refresh(objects, keys).await?;
+        let chunks = Arc::new(ChunkReader::new(Arc::clone(&self.shared)));
+        Ok(Snapshot::new(record.info(*id), record.root(), chunks))
+    }
+
+    /// The repository as a sink: every write makes a snapshot.
+    pub fn sink(&self, options: &WriteOptions) -> impl Sink + use<> {
+        RepositorySink::new(self.clone(), options.clone())
+    }
+}
+
+/// Finds the key that `secret` opens.
+async fn unlock(
+    objects: &Objects,
+    pool: &Pool,
+    repository: RepositoryId,
+    secret: &Secret,
+) -> Result<RootKey> {
+    let names: Vec<_> = objects
+        .list(KEYS)
+        .map_ok(|listed| listed.name)
+        .try_collect()
+        .await?;
+    let mut failure = None;
+    for name in &names {
+        // A damaged key must not keep the others from being tried.
+        let file = objects
+            .read_named(name, MAX_KEY_FILE)
+            .await
+            .and_then(|bytes| {
+                serde_json::from_slice::<SlotFile>(&bytes)
+                    .map_err(|_| Error::damaged(name, "it is no readable key"))
+            });
+        let (secret, name) = (secret.clone(), name.clone());
+        let result = match file {
+            Ok(file) => {
+                let unwrap = move || file.unwrap(&name, repository, &secret);
+                pool.run("unwrap the key", unwrap).await?
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(Some(root)) => return Ok(root),
+            Ok(None) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or(match names.len() {
+        0 => Error::NoKeys,
+        keys => Error::WrongSecret { keys },
+    }))
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Repository").field(&self.id()).finish()
+    }
+}

@@ -1,0 +1,303 @@
+//! Snapshots: the sealed root, and the handle on an open one.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lifeboat_core::{
+    Baseline, Completion, Content, Context, EntryInfo, EntryPath, Header, SnapshotId, SnapshotInfo,
+    Source, StoreRef, Timestamp,
+};
+use minicbor::{Decode, Encode};
+use object_store::PutPayload;
+
+use crate::crypto::Keys;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ObjectId};
+use crate::objects::{Objects, SNAPSHOTS, name_in};
+use crate::read::{ChunkReader, Selection, SnapshotSource};
+use crate::sealed::{SealedKind, open, seal};
+use crate::tree::AttributesRecord;
+use crate::tree::{EntryRecord, TreeCursor, TreeReader};
+
+/// The content of an object `snapshots/<id>`. Its existence is what makes a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct SnapshotRecord {
+    #[n(0)]
+    kind: String,
+    #[n(1)]
+    name: String,
+    #[n(2)]
+    host: String,
+    #[n(3)]
+    tags: Vec<String>,
+    /// Times are nanoseconds since 1970 UTC.
+    #[n(4)]
+    started: i64,
+    #[n(5)]
+    taken: i64,
+    #[n(6)]
+    committed: i64,
+    #[n(7)]
+    entries: u64,
+    #[n(8)]
+    bytes: u64,
+    #[n(9)]
+    stored: u64,
+    #[n(10)]
+    warnings: u64,
+    #[n(11)]
+    position: String,
+    #[n(12)]
+    facts: AttributesRecord,
+    #[n(13)]
+    parent: Option<ObjectId>,
+    /// The top page of the tree of entries.
+    #[n(14)]
+    root: ChunkId,
+    /// The version of the program that took it.
+    #[n(15)]
+    program: String,
+}
+
+fn nanoseconds(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+fn timestamp(nanoseconds: i64) -> Timestamp {
+    // Every i64 of nanoseconds is within the range of a timestamp.
+    Timestamp::from_nanosecond(nanoseconds.into()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+impl SnapshotRecord {
+    pub(crate) fn new(header: &Header, completion: &Completion, root: ChunkId) -> Self {
+        Self {
+            kind: header.store.kind().to_owned(),
+            name: header.store.name().to_owned(),
+            host: header.host.clone(),
+            tags: header.tags.clone(),
+            started: nanoseconds(header.started),
+            taken: nanoseconds(completion.taken),
+            committed: 0,
+            entries: 0,
+            bytes: 0,
+            stored: 0,
+            warnings: 0,
+            position: completion.position.clone(),
+            facts: AttributesRecord::new(&completion.facts),
+            parent: header
+                .baseline
+                .map(|id| ObjectId::from_bytes(*id.as_bytes())),
+            root,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    pub(crate) fn counted(mut self, entries: u64, bytes: u64, stored: u64, warnings: u64) -> Self {
+        (self.entries, self.bytes, self.stored, self.warnings) = (entries, bytes, stored, warnings);
+        self
+    }
+
+    pub(crate) fn committed_at(mut self, time: Timestamp) -> Self {
+        self.committed = nanoseconds(time);
+        self
+    }
+
+    /// Stores it: the moment at which the snapshot comes to be.
+    pub(crate) async fn write(&self, objects: &Objects, keys: &Keys) -> Result<(SnapshotId, u64)> {
+        let (id, bytes) = seal(keys, SealedKind::Snapshot, self)?;
+        let size = bytes.len() as u64;
+        objects
+            .create(&name_in(SNAPSHOTS, id), PutPayload::from(bytes))
+            .await?;
+        Ok((SnapshotId::from_bytes(*id.as_bytes()), size))
+    }
+
+    /// Reads one by its name.
+    pub(crate) async fn read(objects: &Objects, keys: &Keys, name: &str) -> Result<Self> {
+        let bytes = objects
+            .read_named(name, SealedKind::Snapshot.limit())
+            .await?;
+        open(keys, SealedKind::Snapshot, name, &bytes)
+    }
+
+    pub(crate) fn info(&self, id: SnapshotId) -> SnapshotInfo {
+        let store = StoreRef::new(self.kind.clone(), self.name.clone());
+        let mut info = SnapshotInfo::new(id, store, timestamp(self.taken));
+        info.host.clone_from(&self.host);
+        info.tags.clone_from(&self.tags);
+        info.started = timestamp(self.started);
+        info.committed = timestamp(self.committed);
+        info.entries = self.entries;
+        info.bytes = self.bytes;
+        info.stored = self.stored;
+        info.warnings = self.warnings;
+        info.position.clone_from(&self.position);
+        info.facts = self.facts.decode();
+        info.parent = self
+            .parent
+            .map(|parent| SnapshotId::from_bytes(*parent.as_bytes()));
+        info
+    }
+
+    pub(crate) fn root(&self) -> ChunkId {
+        self.root
+    }
+}
+
+/// An open snapshot. Clones share it.
+#[derive(Clone)]
+pub struct Snapshot {
+    info: Arc<SnapshotInfo>,
+    chunks: Arc<ChunkReader>,
+    tree: TreeReader,
+}
+
+impl Snapshot {
+    pub(crate) fn new(info: SnapshotInfo, root: ChunkId, chunks: Arc<ChunkReader>) -> Self {
+        let tree = TreeReader::new(Arc::clone(&chunks), root);
+        Self {
+            info: Arc::new(info),
+            chunks,
+            tree,
+        }
+    }
+
+    pub(crate) fn chunks(&self) -> &Arc<ChunkReader> {
+        &self.chunks
+    }
+
+    pub(crate) fn tree(&self) -> &TreeReader {
+        &self.tree
+    }
+
+    /// What is known of it.
+    pub fn info(&self) -> &SnapshotInfo {
+        &self.info
+    }
+
+    /// The entry at `path`.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn entry(&self, path: &EntryPath) -> Result<Option<EntryInfo>> {
+        self.tree
+            .get(path)
+            .await?
+            .map(|record| crate::read::decode(&record))
+            .transpose()
+    }
+
+    /// The content at `path`, or `None` when there is no such entry.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn content(&self, path: &EntryPath) -> Result<Option<Content>> {
+        let record = self.tree.get(path).await?;
+        Ok(record.map(|record| {
+            let chunks = Arc::clone(&self.chunks);
+            crate::read::read(chunks, &record.content, record.size, Context::silent())
+        }))
+    }
+
+    /// The entries at and beneath `path`, in order; all of them without a path.
+    pub fn list(&self, path: Option<&EntryPath>) -> Listing {
+        let entries = self.tree.entries(path.cloned());
+        Listing {
+            entries,
+            beneath: path.cloned(),
+        }
+    }
+
+    /// The snapshot as a source, to be moved into a sink.
+    pub fn source(&self, selection: &Selection) -> impl Source + use<> {
+        SnapshotSource::new(self.clone(), selection.clone())
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Snapshot").field(&self.info.id).finish()
+    }
+}
+
+/// Entries of a snapshot, one after the other.
+pub struct Listing {
+    entries: TreeCursor,
+    beneath: Option<EntryPath>,
+}
+
+impl Listing {
+    /// The next entry, or `None` after the last one.
+    ///
+    /// # Errors
+    /// When a page of the tree cannot be read.
+    pub async fn next(&mut self) -> Result<Option<EntryInfo>> {
+        let Some(info) = self
+            .next_record()
+            .await?
+            .map(|record| crate::read::decode(&record))
+        else {
+            return Ok(None);
+        };
+        let info = info?;
+        let ends = self
+            .beneath
+            .as_ref()
+            .is_some_and(|path| !info.path.starts_with(path));
+        Ok(if ends { None } else { Some(info) })
+    }
+
+    async fn next_record(&mut self) -> Result<Option<EntryRecord>> {
+        self.entries.next().await
+    }
+}
+
+/// A snapshot as the baseline of the next one.
+pub(crate) struct BaselineSnapshot(Snapshot);
+
+impl BaselineSnapshot {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self(snapshot)
+    }
+}
+
+#[async_trait]
+impl Baseline for BaselineSnapshot {
+    fn snapshot(&self) -> &SnapshotInfo {
+        self.0.info()
+    }
+
+    async fn entry(&self, path: &EntryPath) -> lifeboat_core::Result<Option<EntryInfo>> {
+        Ok(self.0.entry(path).await?)
+    }
+
+    async fn content(&self, path: &EntryPath) -> lifeboat_core::Result<Option<Content>> {
+        Ok(self.0.content(path).await?)
+    }
+}
+
+/// A snapshot that was asked for by name, told from those that were not found.
+pub(crate) fn choose(name: &str, all: Vec<SnapshotInfo>) -> Result<SnapshotInfo> {
+    let none = || Error::NoSuchSnapshot {
+        name: name.to_owned(),
+    };
+    if name == "latest" {
+        return all
+            .into_iter()
+            .max_by_key(|info| (info.taken, info.id))
+            .ok_or_else(none);
+    }
+    let mut found: Vec<_> = all
+        .into_iter()
+        .filter(|info| info.id.to_string().starts_with(name))
+        .collect();
+    match found.len() {
+        0 => Err(none()),
+        1 if !name.is_empty() => Ok(found.remove(0)),
+        count => Err(Error::AmbiguousSnapshot {
+            name: name.to_owned(),
+            count,
+        }),
+    }
+}

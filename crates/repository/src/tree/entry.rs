@@ -1,0 +1,226 @@
+//! The stored form of an entry.
+
+use std::borrow::Cow;
+
+use lifeboat_core::{Attributes, EntryInfo, EntryKind, EntryPath, Layout, Value, names};
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
+use crate::content::ContentRecord;
+
+/// An entry in a leaf.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct EntryRecord {
+    #[n(0)]
+    path: ByteVec,
+    #[n(1)]
+    kind: u8,
+    #[n(2)]
+    attributes: AttributesRecord,
+    /// 0 for a stream, else the size of a page.
+    #[n(3)]
+    layout: u32,
+    #[n(4)]
+    pub(crate) size: u64,
+    #[n(5)]
+    pub(crate) content: ContentRecord,
+}
+
+impl EntryRecord {
+    pub(crate) fn new(info: &EntryInfo, content: ContentRecord) -> Self {
+        Self {
+            path: info.path.as_bytes().to_vec().into(),
+            kind: kind_number(info.kind),
+            attributes: AttributesRecord::new(&info.attributes),
+            layout: match info.layout {
+                Layout::Pages(size) => size,
+                _ => 0,
+            },
+            size: info.size,
+            content,
+        }
+    }
+
+    /// The path as it is stored, which is valid only where [`EntryRecord::info`] says so.
+    pub(crate) fn raw_path(&self) -> &[u8] {
+        &self.path
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        if self.layout == 0 {
+            Layout::Stream
+        } else {
+            Layout::Pages(self.layout)
+        }
+    }
+
+    /// What the entry is, or what is wrong with the record.
+    pub(crate) fn info(&self) -> Result<EntryInfo, String> {
+        let path = EntryPath::new(self.path.as_slice()).map_err(|error| error.to_string())?;
+        let kind = kind_of(self.kind).ok_or("an entry is of an unknown kind")?;
+        Ok(EntryInfo {
+            path,
+            kind,
+            attributes: self.attributes.decode(),
+            layout: self.layout(),
+            size: self.size,
+        })
+    }
+}
+
+const KINDS: [EntryKind; 8] = [
+    EntryKind::Directory,
+    EntryKind::File,
+    EntryKind::Symlink,
+    EntryKind::HardLink,
+    EntryKind::Fifo,
+    EntryKind::CharDevice,
+    EntryKind::BlockDevice,
+    EntryKind::Socket,
+];
+
+fn kind_number(kind: EntryKind) -> u8 {
+    KINDS
+        .iter()
+        .position(|known| *known == kind)
+        .map_or(0, |at| at as u8 + 1)
+}
+
+fn kind_of(number: u8) -> Option<EntryKind> {
+    KINDS.get(usize::from(number.checked_sub(1)?)).copied()
+}
+
+/// Attributes or facts, as they are stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub(crate) struct AttributesRecord(Vec<(String, ValueRecord)>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+enum ValueRecord {
+    #[n(0)]
+    Unsigned(#[n(0)] u64),
+    #[n(1)]
+    Signed(#[n(0)] i64),
+    #[n(2)]
+    Text(#[n(0)] String),
+    #[n(3)]
+    Bytes(#[n(0)] ByteVec),
+    #[n(4)]
+    Pairs(#[n(0)] Vec<(ByteVec, ByteVec)>),
+}
+
+impl AttributesRecord {
+    pub(crate) fn new(attributes: &Attributes) -> Self {
+        let record = |(name, value): (&str, &Value)| {
+            let value = match value {
+                Value::Unsigned(value) => ValueRecord::Unsigned(*value),
+                Value::Signed(value) => ValueRecord::Signed(*value),
+                Value::Text(text) => ValueRecord::Text(text.clone()),
+                Value::Bytes(bytes) => ValueRecord::Bytes(bytes.clone().into()),
+                Value::Pairs(pairs) => {
+                    let pairs = pairs.iter().cloned();
+                    ValueRecord::Pairs(
+                        pairs
+                            .map(|(name, value)| (name.into(), value.into()))
+                            .collect(),
+                    )
+                }
+                // Value may grow; what this version cannot store it must not drop in silence.
+                other => ValueRecord::Text(format!("{other:?}")),
+            };
+            (name.to_owned(), value)
+        };
+        Self(attributes.iter().map(record).collect())
+    }
+
+    pub(crate) fn decode(&self) -> Attributes {
+        let decode = |(name, value): &(String, ValueRecord)| {
+            let value = match value {
+                ValueRecord::Unsigned(value) => Value::Unsigned(*value),
+                ValueRecord::Signed(value) => Value::Signed(*value),
+                ValueRecord::Text(text) => Value::Text(text.clone()),
+                ValueRecord::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
+                ValueRecord::Pairs(pairs) => Value::Pairs(
+                    pairs
+                        .iter()
+                        .map(|(name, value)| (name.to_vec(), value.to_vec()))
+                        .collect(),
+                ),
+            };
+            (known_name(name), value)
+        };
+        self.0.iter().map(decode).collect()
+    }
+}
+
+/// The names that nearly every entry has need no memory of their own.
+fn known_name(name: &str) -> Cow<'static, str> {
+    const KNOWN: [&str; 12] = [
+        names::MODE,
+        names::UID,
+        names::GID,
+        names::USER,
+        names::GROUP,
+        names::MODIFIED,
+        names::CHANGED,
+        names::INODE,
+        names::DEVICE,
+        names::NODE,
+        names::TARGET,
+        names::XATTRS,
+    ];
+    let known = KNOWN.iter().find(|known| **known == name);
+    known.map_or_else(
+        || Cow::Owned(name.to_owned()),
+        |known| Cow::Borrowed(*known),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_survives_storing() {
+        let attributes = Attributes::new()
+            .with(names::MODE, 0o644_u32)
+            .with(names::MODIFIED, -5_i64)
+            .with("postgres.note", "text")
+            .with(names::TARGET, vec![0xff, 0])
+            .with(names::XATTRS, vec![(b"user.a".to_vec(), vec![1])]);
+        for (kind, layout) in KINDS
+            .iter()
+            .zip([Layout::Stream, Layout::Pages(8192)].iter().cycle())
+        {
+            let info = EntryInfo {
+                path: EntryPath::new(b"a/\xff").unwrap(),
+                kind: *kind,
+                attributes: attributes.clone(),
+                layout: *layout,
+                size: 9,
+            };
+            let record = EntryRecord::new(&info, ContentRecord::default());
+            let bytes = minicbor::to_vec(&record).unwrap();
+            let back: EntryRecord = minicbor::decode(&bytes).unwrap();
+            assert_eq!(back.info().unwrap(), info);
+        }
+    }
+
+    #[test]
+    fn a_hostile_path_does_not_get_in() {
+        let info = EntryInfo {
+            path: EntryPath::new("a").unwrap(),
+            kind: EntryKind::File,
+            attributes: Attributes::new(),
+            layout: Layout::Stream,
+            size: 0,
+        };
+        let mut record = EntryRecord::new(&info, ContentRecord::default());
+        record.path = b"../a".to_vec().into();
+        assert!(record.info().is_err());
+        record.path = b"a".to_vec().into();
+        record.kind = 99;
+        assert!(record.info().is_err());
+    }
+}

@@ -1,0 +1,274 @@
+//! Chunks on their way into packs.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use lifeboat_core::Context;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use crate::chunk::{ChunkKind, Encoding, compress};
+use crate::content::Piece;
+use crate::error::{Error, Result};
+use crate::id::ChunkId;
+use crate::index::IndexObject;
+use crate::objects::pack_name;
+use crate::pack::{Contents, FinishedPack, PackBuilder, PackRecord};
+use crate::repository::Shared;
+
+/// Data goes to one of so many open packs at random, so that the sizes of stored chunks do not
+/// tell which file they come from.
+const OPEN_DATA_PACKS: usize = 2;
+/// How many packs are being stored at once.
+const UPLOADS: usize = 4;
+/// So many stored packs are made known by an index object in the middle of a write: a run that is
+/// killed leaves them to the next one.
+const PACKS_PER_INDEX: usize = 8;
+
+/// Stores chunks that the repository does not have, each once.
+pub(crate) struct ChunkWriter {
+    shared: Arc<Shared>,
+    context: Context,
+    level: i32,
+    claimed: Mutex<HashSet<ChunkId>>,
+    open: Mutex<OpenPacks>,
+    /// Bytes of chunks anywhere between the caller and the store.
+    memory: Arc<Semaphore>,
+    uploads: Semaphore,
+    /// Chunks on the pool, and packs on their way to the store.
+    jobs: TaskTracker,
+    runtime: tokio::runtime::Handle,
+    stored: Mutex<Vec<PackRecord>>,
+    written: AtomicU64,
+    failure: Mutex<Option<Arc<Error>>>,
+}
+
+#[derive(Default)]
+struct OpenPacks {
+    data: [Option<OpenPack>; OPEN_DATA_PACKS],
+    trees: Option<OpenPack>,
+}
+
+struct OpenPack {
+    builder: PackBuilder,
+    /// What the sealed chunks took from the budget; given back when the pack is stored.
+    permits: Option<OwnedSemaphorePermit>,
+}
+
+impl ChunkWriter {
+    pub(crate) fn new(shared: Arc<Shared>, context: Context, level: i32) -> Arc<Self> {
+        let pack = shared.config.parameters.pack as usize;
+        // Open packs hold their part for long; the rest must always suffice for work to go on.
+        let memory = (OPEN_DATA_PACKS + 1 + UPLOADS - 1) * pack;
+        Arc::new(Self {
+            shared,
+            context,
+            level,
+            claimed: Mutex::default(),
+            open: Mutex::default(),
+            memory: Arc::new(Semaphore::new(memory)),
+            uploads: Semaphore::new(UPLOADS),
+            jobs: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
+            stored: Mutex::default(),
+            written: AtomicU64::new(0),
+            failure: Mutex::default(),
+        })
+    }
+
+    /// What goes with the work: pool, keys, index.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Bytes written to the store so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Whether every chunk of the pieces is one that the repository has.
+    ///
+    /// What an earlier snapshot refers to may be lost by now; a new one must not inherit that.
+    pub(crate) fn has_all(&self, pieces: &[Piece]) -> bool {
+        pieces
+            .iter()
+            .filter_map(|piece| piece.chunk)
+            .all(|chunk| self.has(&chunk))
+    }
+
+    /// Whether the repository has a chunk, or will have it when this write is committed.
+    pub(crate) fn has(&self, chunk: &ChunkId) -> bool {
+        self.shared.index.contains(chunk) || self.claimed.lock().contains(chunk)
+    }
+
+    /// Takes a chunk. Returns when it is queued; that it is durable is known after
+    /// [`ChunkWriter::flush`].
+    pub(crate) async fn store(
+        self: &Arc<Self>,
+        kind: ChunkKind,
+        id: ChunkId,
+        plain: Bytes,
+    ) -> Result<()> {
+        self.check()?;
+        if self.shared.index.contains(&id) || !self.claimed.lock().insert(id) {
+            return Ok(());
+        }
+        self.context.count_new(plain.len() as u64);
+        let permits = Arc::clone(&self.memory)
+            .acquire_many_owned(plain.len().max(1) as u32)
+            .await;
+        let permits = permits.map_err(|_| Error::Worker {
+            doing: "store a chunk",
+        })?;
+        let (writer, job) = (Arc::clone(self), self.jobs.token());
+        self.shared.pool.spawn(move || {
+            let (encoding, stored) = compress(&plain, writer.level);
+            let length = plain.len();
+            drop(plain);
+            let result = writer.pack(kind, id, length, (encoding, stored), permits);
+            writer.note(result);
+            drop(job);
+        });
+        Ok(())
+    }
+
+    /// Appends a compressed chunk to an open pack, and sends the pack off when it is full.
+    fn pack(
+        self: &Arc<Self>,
+        kind: ChunkKind,
+        id: ChunkId,
+        plain: usize,
+        (encoding, stored): (Encoding, Vec<u8>),
+        mut permits: OwnedSemaphorePermit,
+    ) -> Result<()> {
+        drop(permits.split(permits.num_permits().saturating_sub(stored.len())));
+        let target = u64::from(self.shared.config.parameters.pack);
+        let mut open = self.open.lock();
+        let (slot, contents) = if kind.is_data() {
+            (
+                &mut open.data[rand::random_range(0..OPEN_DATA_PACKS)],
+                Contents::Data,
+            )
+        } else {
+            (&mut open.trees, Contents::Trees)
+        };
+        let mut pack = match slot.take() {
+            Some(pack) => pack,
+            None => {
+                let builder = PackBuilder::new(&self.shared.keys, contents)?;
+                OpenPack {
+                    builder,
+                    permits: None,
+                }
+            }
+        };
+        pack.builder.add(kind, id, plain, encoding, stored)?;
+        match &mut pack.permits {
+            Some(held) => held.merge(permits),
+            None => pack.permits = Some(permits),
+        }
+        if pack.builder.length() < target {
+            *slot = Some(pack);
+            return Ok(());
+        }
+        drop(open);
+        self.send(pack);
+        Ok(())
+    }
+
+    fn send(self: &Arc<Self>, pack: OpenPack) {
+        let writer = Arc::clone(self);
+        let finished = pack.builder.finish(&self.shared.keys);
+        let upload = async move {
+            let result = writer.upload(finished).await;
+            writer.note(result);
+            drop(pack.permits);
+        };
+        self.jobs.spawn_on(upload, &self.runtime);
+    }
+
+    async fn upload(&self, pack: FinishedPack) -> Result<()> {
+        let slot = self.uploads.acquire().await;
+        let _slot = slot.map_err(|_| Error::Worker {
+            doing: "store a pack",
+        })?;
+        // After an error nothing of this write will be used.
+        self.check()?;
+        let FinishedPack { record, payload } = pack;
+        self.shared
+            .objects
+            .create(&pack_name(record.id), payload)
+            .await?;
+        self.count(record.size);
+        let due = {
+            let mut stored = self.stored.lock();
+            stored.push(record);
+            (stored.len() >= PACKS_PER_INDEX).then(|| std::mem::take(&mut *stored))
+        };
+        match due {
+            Some(packs) => self.write_index(packs).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write_index(&self, packs: Vec<PackRecord>) -> Result<()> {
+        let object = IndexObject { packs };
+        let (id, size) = object
+            .write(&self.shared.objects, &self.shared.keys)
+            .await?;
+        self.count(size);
+        self.shared.index.add(id, &object.packs);
+        Ok(())
+    }
+
+    fn count(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+        self.context.count_stored(bytes);
+    }
+
+    /// Returns when every chunk taken so far is in a stored pack that a stored index names.
+    pub(crate) async fn flush(self: &Arc<Self>) -> Result<()> {
+        // First the chunks on the pool: they may still fill packs.
+        self.idle().await;
+        let open = std::mem::take(&mut *self.open.lock());
+        for pack in open.data.into_iter().chain([open.trees]).flatten() {
+            self.send(pack);
+        }
+        self.idle().await;
+        self.check()?;
+        let packs = std::mem::take(&mut *self.stored.lock());
+        if packs.is_empty() {
+            Ok(())
+        } else {
+            self.write_index(packs).await
+        }
+    }
+
+    async fn idle(&self) {
+        self.jobs.close();
+        self.jobs.wait().await;
+        self.jobs.reopen();
+    }
+
+    fn note(&self, result: Result<()>) {
+        if let Err(error) = result {
+            self.failure.lock().get_or_insert(Arc::new(error));
+        }
+    }
+
+    /// The first error of the work behind.
+    fn check(&self) -> Result<()> {
+        match &*self.failure.lock() {
+            Some(error) => Err(Error::Earlier(Arc::clone(error))),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends what runs behind: uploads that have not begun do not begin any more.
+    pub(crate) fn give_up(&self) {
+        self.note(Err(Error::Source(lifeboat_core::Error::cancelled())));
+    }
+}

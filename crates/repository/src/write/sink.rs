@@ -1,0 +1,244 @@
+//! The repository as a sink: one write makes one snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lifeboat_core::{
+    Baseline, Completion, Context, Entry, EntryInfo, EntryKind, Extent, Header, Layout, Receipt,
+    Sink, StoreRef, Timestamp, Writing,
+};
+use parking_lot::Mutex as SyncMutex;
+use tokio::sync::Mutex;
+
+use super::chunks::ChunkWriter;
+use super::pages::{PageBaseline, PageStorer};
+use super::peeked::Peeked;
+use super::stream;
+use crate::content::ContentRecord;
+use crate::error::{Error, Result};
+use crate::read::{ChunkReader, FingerprintCursor, PieceCursor};
+use crate::repository::{Repository, WriteOptions};
+use crate::snapshot::{BaselineSnapshot, SnapshotRecord};
+use crate::tree::{EntryRecord, TreeReader, TreeWriter};
+
+/// Takes snapshots into a repository.
+pub(crate) struct RepositorySink {
+    repository: Repository,
+    options: WriteOptions,
+}
+
+impl RepositorySink {
+    pub(crate) fn new(repository: Repository, options: WriteOptions) -> Self {
+        Self {
+            repository,
+            options,
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for RepositorySink {
+    async fn baseline(&self, store: &StoreRef) -> lifeboat_core::Result<Option<Arc<dyn Baseline>>> {
+        let listed = self.repository.snapshots().await?;
+        let newest = listed
+            .snapshots
+            .into_iter()
+            .filter(|snapshot| snapshot.store == *store)
+            .max_by_key(|snapshot| (snapshot.committed, snapshot.id));
+        let Some(newest) = newest else {
+            return Ok(None);
+        };
+        let snapshot = self.repository.snapshot(&newest.id).await?;
+        Ok(Some(Arc::new(BaselineSnapshot::new(snapshot))))
+    }
+
+    async fn write(
+        &self,
+        header: &Header,
+        context: &Context,
+    ) -> lifeboat_core::Result<Box<dyn Writing>> {
+        let shared = Arc::clone(self.repository.shared());
+        shared.index.refresh(&shared.objects, &shared.keys).await?;
+        for (name, what) in shared.index.damaged() {
+            context.warn(
+                &name,
+                format!("this index object is damaged and is not used: {what}"),
+            );
+        }
+        let baseline = match header.baseline {
+            Some(id) => Some(self.repository.snapshot(&id).await?.tree().clone()),
+            None => None,
+        };
+        let level = self.options.compression.level();
+        let chunks = ChunkWriter::new(Arc::clone(&shared), context.clone(), level);
+        let tree = TreeWriter::new(Arc::clone(&chunks), Arc::clone(&shared.keys));
+        Ok(Box::new(SnapshotWriting {
+            reader: Arc::new(ChunkReader::new(Arc::clone(&shared))),
+            repository: self.repository.clone(),
+            header: header.clone(),
+            context: context.clone(),
+            chunks,
+            baseline,
+            tree: Mutex::new(Ordered {
+                tree: Some(tree),
+                next: 0,
+                early: BTreeMap::new(),
+            }),
+            committed: SyncMutex::new(false),
+        }))
+    }
+}
+
+/// A snapshot being taken.
+struct SnapshotWriting {
+    repository: Repository,
+    header: Header,
+    context: Context,
+    chunks: Arc<ChunkWriter>,
+    reader: Arc<ChunkReader>,
+    baseline: Option<TreeReader>,
+    tree: Mutex<Ordered>,
+    committed: SyncMutex<bool>,
+}
+
+/// Brings entries that were finished out of order back into it.
+struct Ordered {
+    tree: Option<TreeWriter>,
+    next: u64,
+    early: BTreeMap<u64, EntryRecord>,
+}
+
+impl Ordered {
+    async fn push(&mut self, ordinal: u64, entry: EntryRecord) -> Result<()> {
+        self.early.insert(ordinal, entry);
+        while let Some(entry) = self.early.remove(&self.next) {
+            self.next += 1;
+            let tree = self.tree.as_mut().ok_or(Error::Worker {
+                doing: "store an entry",
+            })?;
+            tree.push(&entry).await?;
+        }
+        Ok(())
+    }
+}
+
+impl SnapshotWriting {
+    async fn put_entry(&self, ordinal: u64, entry: Entry) -> Result<()> {
+        let Entry {
+            path,
+            kind,
+            attributes,
+            layout,
+            content,
+            ..
+        } = entry;
+        let mut info = EntryInfo {
+            path,
+            kind,
+            attributes,
+            layout,
+            size: 0,
+        };
+        let mut record = ContentRecord::default();
+        if kind == EntryKind::File {
+            let old = match &self.baseline {
+                Some(tree) => tree.get(&info.path).await?,
+                None => None,
+            };
+            let content = Peeked::new(content).await?;
+            (record, info.size) = self.content(&info, content, old).await?;
+        }
+        let entry = EntryRecord::new(&info, record);
+        self.tree.lock().await.push(ordinal, entry).await
+    }
+
+    async fn content(
+        &self,
+        info: &EntryInfo,
+        content: Peeked,
+        old: Option<EntryRecord>,
+    ) -> Result<(ContentRecord, u64)> {
+        if let (Some(Extent::Unchanged(size)), Some(old)) = (content.only(), &old) {
+            let list = &old.content.list;
+            if *size == old.size && list.chunks().iter().all(|chunk| self.chunks.has(chunk)) {
+                return Ok((old.content.clone(), old.size));
+            }
+        }
+        let pieces = |record: &ContentRecord| PieceCursor::new(Arc::clone(&self.reader), record);
+        match info.layout {
+            Layout::Pages(page) if page.is_power_of_two() && (512..=1 << 20).contains(&page) => {
+                let baseline = old.map(|old| PageBaseline {
+                    pieces: pieces(&old.content),
+                    fingerprints: (old.content.fingerprints.as_deref())
+                        .filter(|_| info.layout == old.layout())
+                        .map(|record| FingerprintCursor::new(Arc::clone(&self.reader), record)),
+                });
+                let page = page as usize;
+                PageStorer::new(&self.chunks, &info.path, page, baseline)
+                    .store(content)
+                    .await
+            }
+            _ => {
+                let baseline = old.map(|old| pieces(&old.content));
+                stream::store(&self.chunks, &info.path, content, baseline).await
+            }
+        }
+    }
+
+    async fn finish(&self, completion: Completion) -> Result<Receipt> {
+        let tree = {
+            let mut ordered = self.tree.lock().await;
+            if !ordered.early.is_empty() {
+                return Err(Error::Worker {
+                    doing: "put the entries into order",
+                });
+            }
+            ordered
+                .tree
+                .take()
+                .ok_or(Error::Worker { doing: "commit" })?
+        };
+        let (root, entries, bytes) = tree.finish().await?;
+        self.chunks.flush().await?;
+        let record = SnapshotRecord::new(&self.header, &completion, root)
+            .counted(
+                entries,
+                bytes,
+                self.chunks.written(),
+                self.context.warnings(),
+            )
+            .committed_at(Timestamp::now());
+        let shared = self.repository.shared();
+        let (id, size) = record.write(&shared.objects, &shared.keys).await?;
+        self.context.count_stored(size);
+        *self.committed.lock() = true;
+        Ok(Receipt {
+            snapshot: Some(id),
+            ..Receipt::default()
+        })
+    }
+}
+
+#[async_trait]
+impl Writing for SnapshotWriting {
+    async fn put(&self, ordinal: u64, entry: Entry) -> lifeboat_core::Result<()> {
+        Ok(self.put_entry(ordinal, entry).await?)
+    }
+
+    async fn commit(self: Arc<Self>, completion: Completion) -> lifeboat_core::Result<Receipt> {
+        Ok(self.finish(completion).await?)
+    }
+
+    async fn abort(self: Arc<Self>) {
+        self.chunks.give_up();
+    }
+}
+
+impl Drop for SnapshotWriting {
+    fn drop(&mut self) {
+        if !*self.committed.lock() {
+            self.chunks.give_up();
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The repository as its users see it.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod conformance;
+mod dedup;
