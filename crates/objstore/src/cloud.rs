@@ -1,8 +1,8 @@
 //! The cloud stores, set up from the location and from the environment.
 //!
-//! The environment is read by `object_store` itself, under the names that every tool of a provider
-//! uses; the location comes second and wins. The limits and retries of `object_store` are switched
-//! off here: [`Patient`](crate::Patient) has its own.
+//! The environment is read under the names that every tool of a provider uses; the location comes
+//! second and wins. The limits and retries of `object_store` are switched off here:
+//! [`Patient`](crate::Patient) has its own.
 
 use std::sync::Arc;
 
@@ -29,14 +29,9 @@ pub(crate) fn build(
     options: &StoreOptions,
 ) -> Result<Arc<dyn ObjectStore>> {
     match cloud.vendor {
-        Vendor::S3 => s3(AmazonS3Builder::from_env(), cloud, location, options),
-        Vendor::Google => google(
-            GoogleCloudStorageBuilder::from_env(),
-            cloud,
-            location,
-            options,
-        ),
-        Vendor::Azure => azure(MicrosoftAzureBuilder::from_env(), cloud, location, options),
+        Vendor::S3 => s3(cloud, location, options),
+        Vendor::Google => google(cloud, location, options),
+        Vendor::Azure => azure(cloud, location, options),
     }
 }
 
@@ -49,13 +44,20 @@ pub(crate) fn order(cloud: &Cloud) -> Order {
     }
 }
 
-fn s3(
-    mut builder: AmazonS3Builder,
-    cloud: &Cloud,
-    location: &Location,
-    options: &StoreOptions,
-) -> Result<Arc<dyn ObjectStore>> {
+fn s3(cloud: &Cloud, location: &Location, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
     use AmazonS3ConfigKey as Key;
+    let mut builder = AmazonS3Builder::new();
+    let mut asked = None;
+    for (name, value) in options.variables.pairs() {
+        if name == "aws_allow_http" {
+            asked = Some(value.clone());
+        }
+        if name.starts_with("aws_")
+            && let Ok(key) = name.parse::<Key>()
+        {
+            builder = builder.with_config(key, value);
+        }
+    }
     builder = builder.with_bucket_name(&cloud.bucket);
     if cloud.bucket.ends_with("--x-s3") {
         builder = builder.with_s3_express(true);
@@ -74,7 +76,6 @@ fn s3(
     let endpoint = builder
         .get_config_value(&Key::S3Endpoint)
         .or_else(|| builder.get_config_value(&Key::Endpoint));
-    let asked = builder.get_config_value(&Key::Client(ClientConfigKey::AllowHttp));
     let transport = Transport::of(
         endpoint.as_deref(),
         asked.as_deref(),
@@ -111,19 +112,32 @@ fn s3_endpoint(endpoint: &Url, cloud: &Cloud) -> String {
 }
 
 fn google(
-    mut builder: GoogleCloudStorageBuilder,
     cloud: &Cloud,
     location: &Location,
     options: &StoreOptions,
 ) -> Result<Arc<dyn ObjectStore>> {
     use GoogleConfigKey as Key;
+    let mut builder = GoogleCloudStorageBuilder::new();
+    let mut asked = None;
+    for (name, value) in options.variables.pairs() {
+        if name == "google_allow_http" {
+            asked = Some(value.clone());
+        }
+        // The one name of Google's that does not say whose it is.
+        if name == "service_account" {
+            builder = builder.with_service_account_path(&value);
+        }
+        if name.starts_with("google_")
+            && let Ok(key) = name.parse::<Key>()
+        {
+            builder = builder.with_config(key, value);
+        }
+    }
     builder = builder.with_bucket_name(&cloud.bucket);
     if let Some(endpoint) = &cloud.endpoint {
         builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
     }
     let endpoint = builder.get_config_value(&Key::BaseUrl);
-    // This builder allows it by itself: only the variable tells whether somebody asked.
-    let asked = std::env::var("GOOGLE_ALLOW_HTTP").ok();
     let transport = Transport::of(
         endpoint.as_deref(),
         asked.as_deref(),
@@ -138,12 +152,26 @@ fn google(
 }
 
 fn azure(
-    mut builder: MicrosoftAzureBuilder,
     cloud: &Cloud,
     location: &Location,
     options: &StoreOptions,
 ) -> Result<Arc<dyn ObjectStore>> {
     use AzureConfigKey as Key;
+    let mut builder = MicrosoftAzureBuilder::new();
+    let mut asked = None;
+    for (name, value) in options.variables.pairs() {
+        if name == "azure_allow_http" {
+            asked = Some(value.clone());
+        }
+        if name == "identity_endpoint" {
+            builder = builder.with_msi_endpoint(&value);
+        }
+        if name.starts_with("azure_")
+            && let Ok(key) = name.parse::<Key>()
+        {
+            builder = builder.with_config(key, value);
+        }
+    }
     builder = builder.with_container_name(&cloud.bucket);
     if let Some(account) = &cloud.account {
         builder = builder.with_account(account);
@@ -152,7 +180,6 @@ fn azure(
         builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/').to_owned());
     }
     let endpoint = builder.get_config_value(&Key::Endpoint);
-    let asked = builder.get_config_value(&Key::Client(ClientConfigKey::AllowHttp));
     let transport = Transport::of(
         endpoint.as_deref(),
         asked.as_deref(),
@@ -243,33 +270,27 @@ fn is_loopback(endpoint: &Url) -> bool {
 mod tests {
     use super::*;
     use crate::location::Place;
+    use crate::open;
+    use crate::options::Variables;
     use lifeboat_core::{ErrorKind, Failure};
 
-    /// As `build`, but whatever this machine's environment says.
     fn try_open(text: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
-        let location: Location = text.parse()?;
-        let Place::Cloud(cloud) = location.place() else {
-            panic!("{text}")
-        };
-        let key = AmazonS3Builder::new()
-            .with_access_key_id("id")
-            .with_secret_access_key("secret")
-            .with_config(AmazonS3ConfigKey::Endpoint, "http://127.0.0.1:1");
-        match cloud.vendor {
-            Vendor::S3 => s3(key, cloud, &location, options),
-            Vendor::Google => google(
-                GoogleCloudStorageBuilder::new().with_skip_signature(true),
-                cloud,
-                &location,
-                options,
-            ),
-            Vendor::Azure => azure(
-                MicrosoftAzureBuilder::new().with_skip_signature(true),
-                cloud,
-                &location,
-                options,
-            ),
-        }
+        let given = [
+            ("AWS_ACCESS_KEY_ID", "id"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("GOOGLE_SKIP_SIGNATURE", "true"),
+            ("AZURE_SKIP_SIGNATURE", "true"),
+        ];
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let variables = Variables::Given(given.into());
+        open(
+            &text.parse()?,
+            &StoreOptions {
+                variables,
+                ..options.clone()
+            },
+        )
     }
 
     #[test]

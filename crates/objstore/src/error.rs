@@ -162,17 +162,11 @@ pub fn hint(provider: Provider, error: &Raw) -> Option<Cow<'static, str>> {
     if let Some(source) = io_cause(error) {
         return io_hint(source);
     }
-    // Without credentials the clients ask the machine's metadata service, which most machines
-    // do not have.
-    let text = error.to_string();
-    let asked = ["169.254.169.254", "metadata", "credential"];
-    if asked.iter().any(|word| text.contains(word)) {
-        return Some(variables(provider).into());
-    }
     let hint = match Trouble::of(error)? {
         Trouble::Certificate(_) => {
             "install the authority of that certificate, or name its file in SSL_CERT_FILE"
         }
+        Trouble::NoCredentials(_) => variables(provider),
         Trouble::NoConnection(_) => "check the endpoint, the network, and that the store runs",
         Trouble::Answer { code, .. } if code == "RequestTimeTooSkewed" => {
             "set the clock of this host"

@@ -55,5 +55,5 @@ mod trouble;
 pub use error::{Error, Result, classify, hint};
 pub use location::{Location, Provider};
 pub use open::open;
-pub use options::{Integrity, Intent, Patience, PlainHttp, Retries, StoreOptions};
+pub use options::{Integrity, Intent, Patience, PlainHttp, Retries, StoreOptions, Variables};
 pub use patient::{Order, Patient};

@@ -1,5 +1,6 @@
 //! How a store is opened.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +17,8 @@ pub struct StoreOptions {
     pub integrity: Integrity,
     /// Whether requests may go over a network in the clear.
     pub plain_http: PlainHttp,
+    /// Where credentials and other settings of the provider come from.
+    pub variables: Variables,
     /// Counts what was tried again. Keep a clone to read it.
     pub retries: Retries,
 }
@@ -118,6 +121,48 @@ pub enum PlainHttp {
     Anywhere,
 }
 
+/// Where credentials and other settings of a provider come from.
+#[derive(Clone, Default)]
+pub enum Variables {
+    /// From the environment of the process.
+    #[default]
+    Environment,
+    /// From these, as names and values, under the same names as in the environment. For programs
+    /// that use several accounts, or keep their secrets elsewhere.
+    Given(Vec<(String, String)>),
+}
+
+impl Variables {
+    /// Names in lower case, with their values. What is empty, or not text, counts as not set.
+    pub(crate) fn pairs(&self) -> Vec<(String, String)> {
+        let lower = |(name, value): (String, String)| (name.to_ascii_lowercase(), value);
+        let mut pairs: Vec<_> = match self {
+            Self::Given(pairs) => pairs.iter().cloned().map(lower).collect(),
+            Self::Environment => std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .map(lower)
+                .collect(),
+        };
+        pairs.retain(|(_, value)| !value.is_empty());
+        pairs
+    }
+}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("Environment"),
+            Self::Given(pairs) => {
+                let names = pairs.iter().map(|(name, _)| name);
+                f.write_str("Given")?;
+                f.debug_list().entries(names).finish()
+            }
+        }
+    }
+}
+
 /// Counts the requests that were tried again, and the time waited before. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Retries(Arc<Counts>);
@@ -154,6 +199,20 @@ impl Retries {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_is_not_shown() {
+        let given = Variables::Given(vec![("AWS_SECRET_ACCESS_KEY".into(), "hunter2".into())]);
+        let options = StoreOptions {
+            variables: given,
+            ..StoreOptions::default()
+        };
+        let shown = format!("{options:?}");
+        assert!(
+            shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
 
     #[test]
     fn the_limit_grows_with_the_size() {

@@ -30,13 +30,34 @@ pub(crate) enum Trouble {
     Overdue(Duration),
     /// The certificate of the other side is not trusted.
     Certificate(String),
+    /// There are no credentials: the service that hands them out on some machines did not.
+    NoCredentials(String),
     /// The content ended early.
     Short { expected: u64, got: u64 },
 }
 
+/// The services that machines ask for credentials when none are set, by address or by path.
+const METADATA: [&str; 6] = [
+    "169.254.169.254",
+    "169.254.170.2",
+    "/latest/api/token",
+    "/latest/meta-data/",
+    "/computeMetadata/",
+    "/metadata/identity/",
+];
+
 impl Trouble {
     /// What an error of `object_store` is about, when it is about a request.
     pub(crate) fn of(error: &Raw) -> Option<Self> {
+        let found = Self::beneath(error)?;
+        let text = error.to_string();
+        if METADATA.iter().any(|service| text.contains(service)) {
+            return Some(Self::NoCredentials(found.to_string()));
+        }
+        Some(found)
+    }
+
+    fn beneath(error: &Raw) -> Option<Self> {
         let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
         let mut found = None;
         while let Some(error) = cause {
@@ -56,7 +77,7 @@ impl Trouble {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Answer { status, code, .. } => answer_kind(*status, code),
-            Self::Certificate(_) => ErrorKind::Refused,
+            Self::Certificate(_) | Self::NoCredentials(_) => ErrorKind::Refused,
             Self::NoConnection(_) | Self::Broken(_) | Self::Overdue(_) | Self::Short { .. } => {
                 ErrorKind::Unavailable
             }
@@ -71,7 +92,7 @@ impl Trouble {
     /// Whether the store certainly did not do what was asked.
     pub(crate) fn is_undone(&self) -> bool {
         match self {
-            Self::NoConnection(_) | Self::Certificate(_) => true,
+            Self::NoConnection(_) | Self::Certificate(_) | Self::NoCredentials(_) => true,
             Self::Answer { status, .. } => *status < 500 || *status == 503,
             Self::Broken(_) | Self::Overdue(_) | Self::Short { .. } => false,
         }
@@ -110,6 +131,12 @@ impl fmt::Display for Trouble {
             }
             Self::Certificate(why) => {
                 write!(f, "the certificate of the store is not trusted: {why}")
+            }
+            Self::NoCredentials(why) => {
+                write!(
+                    f,
+                    "no credentials are set, and this machine has none to give: {why}"
+                )
             }
             Self::Short { expected, got } => {
                 write!(f, "the content ended after {got} of {expected} bytes")

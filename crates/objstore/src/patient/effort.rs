@@ -148,6 +148,8 @@ impl Effort<'_> {
         }
         let again = match (&trouble, self.repeat) {
             (Some(trouble), Repeat::Create) if trouble.is_conflict() => true,
+            // Where there were some, there will be some again; where not, nobody should wait.
+            (Some(Trouble::NoCredentials(_)), _) => self.policy.contact.load(Ordering::Relaxed),
             (Some(trouble), Repeat::IfUndone) => {
                 trouble.kind().is_retryable() && trouble.is_undone()
             }
