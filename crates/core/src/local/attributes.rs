@@ -118,6 +118,14 @@ impl Root {
     }
 }
 
+/// Sets when the content of an open file last changed, in nanoseconds since 1970 UTC.
+///
+/// # Errors
+/// The operating system's.
+pub fn set_modified(file: impl AsFd, nanoseconds: i64) -> std::io::Result<()> {
+    Ok(rustix::fs::futimens(file, &timestamps(nanoseconds))?)
+}
+
 fn timestamps(modified: i64) -> Timestamps {
     Timestamps {
         last_access: Timespec {

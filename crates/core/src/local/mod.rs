@@ -31,7 +31,7 @@ mod status;
 mod tree;
 mod write;
 
-pub use attributes::{xattrs_at, xattrs_of};
+pub use attributes::{set_modified, xattrs_at, xattrs_of};
 pub use error::failed;
 pub use read::{HOLE_GRAIN, read_file};
 pub use root::Root;
