@@ -108,8 +108,8 @@ impl Control {
 /// Where the CRC is: it is the last field, and grew out of its place once.
 fn crc_place(control_version: u32) -> Option<usize> {
     match control_version {
-        // PostgreSQL 13 to 17.
-        1300 => Some(288),
+        // PostgreSQL 13 to 16, and 17.
+        1300 | 1700 => Some(288),
         // PostgreSQL 18.
         1800 => Some(292),
         _ => None,
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn half_a_write_is_noticed() {
-        for version in [1300, 1800] {
+        for version in [1300, 1700, 1800] {
             let whole = sample(version);
             assert_eq!(Control::parse(whole.clone()).unwrap().system_id, 77);
             let mut torn = whole;

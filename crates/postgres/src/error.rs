@@ -129,6 +129,12 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// A thread of ours panicked.
+    #[error("a file operation panicked")]
+    Panicked {
+        /// With what.
+        source: tokio::task::JoinError,
+    },
     /// A directory that holds data is a symbolic link, so that its data is outside the cluster.
     #[error("{} is a symbolic link: data beneath it is outside the data directory", path.display())]
     LinkedData {
@@ -166,6 +172,18 @@ pub enum Error {
     TargetNotEmpty {
         /// The target.
         path: PathBuf,
+    },
+    /// An earlier restore into the target was broken off.
+    #[error("restore to {}: it holds a restore that was broken off", path.display())]
+    TargetUnfinished {
+        /// The target.
+        path: PathBuf,
+    },
+    /// Files shall belong to another account, and this process may not give them away.
+    #[error("give the restored files to the account {uid}: only root can")]
+    NotRoot {
+        /// The account.
+        uid: u32,
     },
     /// A server runs in the target of a restore.
     #[error("restore to {}: a server runs there (process {pid})", path.display())]
@@ -214,7 +232,9 @@ impl Failure for Error {
             Self::ConnectionFile { source, .. }
             | Self::DataDirectory { source, .. }
             | Self::File { source, .. } => ErrorKind::of_io(source),
-            Self::Tls { .. } | Self::Answer { .. } | Self::Unfinished => ErrorKind::Other,
+            Self::Tls { .. } | Self::Answer { .. } | Self::Unfinished | Self::Panicked { .. } => {
+                ErrorKind::Other
+            },
             Self::Connect { source, .. } | Self::Query { source, .. } => kind_of(source),
             Self::ConnectTimeout { .. } | Self::SessionLost | Self::WalMissing { .. } => {
                 ErrorKind::Unavailable
@@ -224,8 +244,11 @@ impl Failure for Error {
             | Self::DataDirectoryHidden
             | Self::OtherServer { .. }
             | Self::LinkedData { .. }
+            | Self::NotRoot { .. }
             | Self::TargetRunning { .. } => ErrorKind::Refused,
-            Self::TargetNotEmpty { .. } | Self::TablespaceNotEmpty { .. } => {
+            Self::TargetNotEmpty { .. }
+            | Self::TargetUnfinished { .. }
+            | Self::TablespaceNotEmpty { .. } => {
                 ErrorKind::AlreadyExists
             }
             Self::Control { .. }
@@ -269,6 +292,8 @@ impl Failure for Error {
             }
             Self::WalDamaged { .. } => "nothing was stored; check the server's disk, and run the backup again".into(),
             Self::TargetNotEmpty { .. } => "name a new or empty directory".into(),
+            Self::TargetUnfinished { .. } => "empty the directory, and restore again".into(),
+            Self::NotRoot { .. } => "run the restore as root, or as that account".into(),
             Self::TargetRunning { .. } => "stop that server, or name another directory".into(),
             Self::TablespaceNotEmpty { .. } => {
                 "map the tablespace to a new or empty directory".into()

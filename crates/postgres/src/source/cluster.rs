@@ -78,16 +78,16 @@ async fn read_control(directory: &Path) -> Result<Control> {
 }
 
 /// Runs work that blocks where it may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+pub(crate) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Error::File {
-            what: "run a file operation",
-            path: PathBuf::new(),
-            source: io::Error::other(error),
-        }),
+        Err(error) => Err(E::from(Error::Panicked { source: error })),
     }
 }
 

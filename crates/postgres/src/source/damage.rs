@@ -173,11 +173,6 @@ impl Damage {
         row.try_get::<_, Option<String>>(0).ok()?
     }
 
-    /// How many pages are damaged.
-    pub(super) fn pages(&self) -> u64 {
-        self.found.lock().pages
-    }
-
     /// Adds to the facts of the snapshot what was found.
     pub(super) fn record(&self, facts: &mut Attributes) {
         let found = self.found.lock();

@@ -1,0 +1,6 @@
+//! Physical backup and restore, with real servers of every major installed.
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod common;
+mod round_trip;
