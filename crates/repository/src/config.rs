@@ -110,10 +110,10 @@ impl Parameters {
 #[serde(deny_unknown_fields)]
 struct File {
     config: Config,
-    /// Finds damage without a key: BLAKE3 of the configuration's CBOR form.
-    checksum: String,
-    /// Finds tampering: the same, keyed.
+    /// Finds tampering: keyed BLAKE3 of the configuration's CBOR form.
     mac: String,
+    /// Finds damage without a key: BLAKE3 of that form and of the text of `mac`.
+    checksum: String,
 }
 
 /// Only what tells the version, so that a newer one is told from nonsense.
@@ -149,10 +149,11 @@ impl Config {
 
     pub(crate) fn to_file(&self, keys: &Keys) -> Result<Vec<u8>> {
         let bytes = self.canonical()?;
+        let mac = hex::encode(keys.config_mac(&bytes));
         let file = File {
             config: self.clone(),
-            checksum: blake3::hash(&bytes).to_hex().to_string(),
-            mac: hex::encode(keys.config_mac(&bytes)),
+            checksum: checksum(&bytes, &mac),
+            mac,
         };
         let mut text =
             serde_json::to_vec_pretty(&file).map_err(|_| damaged("it cannot be encoded"))?;
@@ -176,10 +177,10 @@ impl Config {
         let file: File =
             serde_json::from_slice(bytes).map_err(|error| damaged(&error.to_string()))?;
         let canonical = file.config.canonical()?;
-        if blake3::hash(&canonical).to_hex().as_str() != file.checksum {
+        if checksum(&canonical, &file.mac) != file.checksum {
             return Err(damaged("its checksum does not match"));
         }
-        for feature in &file.config.features.read {
+        if let Some(feature) = file.config.features.read.first() {
             return Err(Error::UnknownFeature {
                 feature: feature.clone(),
             });
@@ -219,6 +220,12 @@ impl Parsed {
             ))
         }
     }
+}
+
+fn checksum(canonical: &[u8], mac: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(canonical).update(mac.as_bytes());
+    hasher.finalize().to_hex().to_string()
 }
 
 fn damaged(what: &str) -> Error {

@@ -154,7 +154,7 @@ impl Error {
 
     pub(crate) fn store(
         doing: &'static str,
-        object: impl ToString,
+        object: &(impl ToString + ?Sized),
         source: object_store::Error,
     ) -> Self {
         Self::Store {

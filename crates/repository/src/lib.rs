@@ -1,5 +1,6 @@
 //! Lifeboat's repository: where snapshots live.
 
+mod check;
 mod chunk;
 mod config;
 mod content;
@@ -17,6 +18,7 @@ mod snapshot;
 mod tree;
 mod write;
 
+pub use check::{CheckOptions, CheckReport, Damage, Depth, check_without_key};
 pub use config::Parameters;
 pub use crypto::{KdfCost, Secret};
 pub use error::{Error, Result};

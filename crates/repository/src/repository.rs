@@ -10,7 +10,7 @@ use crate::chunk::{Chunker, Gear};
 use crate::config::{self, Config, Parameters};
 use crate::crypto::{KdfCost, Keys, RootKey, Secret, SlotFile, random};
 use crate::error::{Error, Result};
-use crate::id::{ObjectId, RepositoryId};
+use crate::id::{ChunkId, ObjectId, RepositoryId};
 use crate::index::Index;
 use crate::objects::{KEYS, Objects, SNAPSHOTS, name_in};
 use crate::pool::Pool;
@@ -237,6 +237,13 @@ impl Repository {
         let mut all = self.snapshots().await?.snapshots;
         all.retain(|info| store.is_none_or(|store| info.store == *store));
         choose(name, all)
+    }
+
+    /// The top page of a snapshot's tree.
+    pub(crate) async fn root(&self, id: &SnapshotId) -> Result<ChunkId> {
+        let name = name_in(SNAPSHOTS, ObjectId::from_bytes(*id.as_bytes()));
+        let record = SnapshotRecord::read(&self.shared.objects, &self.shared.keys, &name).await?;
+        Ok(record.root())
     }
 
     /// Opens a snapshot.

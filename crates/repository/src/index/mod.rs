@@ -11,9 +11,9 @@ mod object;
 mod run;
 
 pub(crate) use object::IndexObject;
-pub(crate) use run::{Location, Run};
+pub(crate) use run::{Location, Pack, Run};
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -100,11 +100,11 @@ impl Index {
         state.runs.iter().flat_map(|run| run.find(id)).collect()
     }
 
-    /// The packs that the index knows, with their sizes.
-    pub(crate) fn packs(&self) -> Vec<(ObjectId, u64)> {
+    /// The packs that the index knows.
+    pub(crate) fn packs(&self) -> HashMap<ObjectId, Arc<Pack>> {
         let state = self.state.read();
-        let all: HashSet<_> = state.runs.iter().flat_map(|run| run.packs()).collect();
-        all.into_iter().collect()
+        let all = state.runs.iter().flat_map(|run| run.packs());
+        all.map(|pack| (pack.id, Arc::clone(pack))).collect()
     }
 
     /// The index objects that could not be read, and why.

@@ -103,8 +103,8 @@ impl Run {
             })
     }
 
-    pub(crate) fn packs(&self) -> impl Iterator<Item = (ObjectId, u64)> {
-        self.packs.iter().map(|pack| (pack.id, pack.size))
+    pub(crate) fn packs(&self) -> &[Arc<Pack>] {
+        &self.packs
     }
 }
 

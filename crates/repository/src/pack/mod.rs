@@ -98,7 +98,7 @@ impl PackRecord {
         let damaged = |what: &str| Error::damaged(name, what);
         let header = bytes.first_chunk::<HEADER>().and_then(PackHeader::parse);
         let header = header.ok_or_else(|| damaged("it has no valid header"))?;
-        let trailer = bytes[HEADER..].last_chunk::<TRAILER>();
+        let trailer = bytes.get(HEADER..).and_then(<[u8]>::last_chunk::<TRAILER>);
         let (mac, count) = trailer
             .and_then(parse_trailer)
             .ok_or_else(|| damaged("its end is missing"))?;

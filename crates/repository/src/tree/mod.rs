@@ -11,6 +11,5 @@ mod reader;
 mod writer;
 
 pub(crate) use entry::{AttributesRecord, EntryRecord};
-pub(crate) use page::{Child, Page};
 pub(crate) use reader::{TreeCursor, TreeReader};
 pub(crate) use writer::TreeWriter;

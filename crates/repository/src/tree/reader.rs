@@ -33,10 +33,6 @@ impl TreeReader {
         }
     }
 
-    pub(crate) fn root(&self) -> ChunkId {
-        self.root
-    }
-
     /// A page, which must be of `level` when that is known.
     pub(crate) async fn page(&self, id: ChunkId, level: Option<u8>) -> Result<Arc<Page>> {
         let kept = self.kept.lock().get(&id).cloned();

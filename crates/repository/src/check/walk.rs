@@ -1,0 +1,230 @@
+//! From damage to the snapshots and entries that it hurts.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use lifeboat_core::{Context, EntryPath, SnapshotId, SnapshotInfo};
+
+use super::PackState;
+use super::report::Damages;
+use crate::chunk::ChunkKind;
+use crate::content::ContentRecord;
+use crate::error::{Error, Result};
+use crate::id::ChunkId;
+use crate::index::Location;
+use crate::objects::{INDEX, pack_name};
+use crate::read::{ChunkReader, PieceCursor};
+use crate::repository::Repository;
+use crate::tree::{EntryRecord, TreeReader};
+
+/// The trees of all snapshots, one after the other.
+pub(super) struct Walk<'a> {
+    repository: &'a Repository,
+    state: &'a PackState,
+    damages: &'a mut Damages,
+    context: &'a Context,
+    chunks: Arc<ChunkReader>,
+    /// Pages beneath which all is well. Snapshots share most pages, so that many cost little more
+    /// than one.
+    sound: HashSet<ChunkId>,
+}
+
+/// Why a chunk cannot be read: the objects to blame, and what is wrong.
+struct Blame {
+    objects: Vec<String>,
+    what: String,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        repository: &'a Repository,
+        state: &'a PackState,
+        damages: &'a mut Damages,
+        context: &'a Context,
+    ) -> Self {
+        let chunks = Arc::new(ChunkReader::new(Arc::clone(repository.shared())));
+        Self {
+            repository,
+            state,
+            damages,
+            context,
+            chunks,
+            sound: HashSet::new(),
+        }
+    }
+
+    pub(super) async fn all(&mut self, snapshots: &[SnapshotInfo]) -> Result<()> {
+        for info in snapshots {
+            let root = self.repository.root(&info.id).await?;
+            let tree = TreeReader::new(Arc::clone(&self.chunks), root);
+            self.page(&tree, info.id, root, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Walks a page; whether all is well beneath it.
+    async fn page(
+        &mut self,
+        tree: &TreeReader,
+        snapshot: SnapshotId,
+        id: ChunkId,
+        level: Option<u8>,
+    ) -> Result<bool> {
+        self.context.check()?;
+        if self.sound.contains(&id) {
+            return Ok(true);
+        }
+        let page = match tree.page(id, level).await {
+            Ok(page) => page,
+            Err(error) => {
+                let blame = self.blame_for(id, error)?;
+                self.record(snapshot, &blame, None);
+                return Ok(false);
+            }
+        };
+        let mut sound = true;
+        for entry in &page.entries {
+            sound &= self.entry(snapshot, entry).await?;
+        }
+        for child in &page.children {
+            let below = page.level.saturating_sub(1);
+            sound &= Box::pin(self.page(tree, snapshot, child.page, Some(below))).await?;
+        }
+        if sound {
+            self.sound.insert(id);
+        }
+        Ok(sound)
+    }
+
+    async fn entry(&mut self, snapshot: SnapshotId, entry: &EntryRecord) -> Result<bool> {
+        let name = EntryPath::new(entry.raw_path()).map_or_else(
+            |_| entry.raw_path().escape_ascii().to_string(),
+            |path| path.to_string(),
+        );
+        let mut blame = match entry.info() {
+            Ok(_) => {
+                self.content(&entry.content, entry.size, ChunkKind::Data)
+                    .await?
+            }
+            Err(what) => Some(Blame {
+                objects: vec![format!("snapshots/{snapshot}")],
+                what,
+            }),
+        };
+        if let (None, Some(fingerprints)) = (&blame, &entry.content.fingerprints) {
+            let size = fingerprints.list.length().unwrap_or(u64::MAX);
+            blame = self
+                .content(fingerprints, size, ChunkKind::Fingerprints)
+                .await?;
+        }
+        if let Some(blame) = &blame {
+            self.record(snapshot, blame, Some(&name));
+        }
+        Ok(blame.is_none())
+    }
+
+    /// Whether the content can be read: every piece of it, and `size` bytes together.
+    async fn content(
+        &mut self,
+        record: &ContentRecord,
+        size: u64,
+        kind: ChunkKind,
+    ) -> Result<Option<Blame>> {
+        let mut pieces = PieceCursor::new(Arc::clone(&self.chunks), record);
+        let mut length = 0_u64;
+        loop {
+            let piece = match pieces.next(u64::MAX).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) if length == size => return Ok(None),
+                Ok(None) => {
+                    let what = format!("its pieces have {length} bytes, the entry {size}");
+                    return Ok(Some(Blame {
+                        objects: vec!["a list of pieces".into()],
+                        what,
+                    }));
+                }
+                Err(error) => return self.blame_for(chunk_of(&error), error).map(Some),
+            };
+            length = length.saturating_add(piece.length);
+            let Some(chunk) = piece.chunk else { continue };
+            let end = u64::from(piece.offset).saturating_add(piece.length);
+            if let Some(blame) = self.chunk(kind, chunk, end).await? {
+                return Ok(Some(blame));
+            }
+        }
+    }
+
+    /// Whether the first `end` bytes of a chunk can be read.
+    async fn chunk(&mut self, kind: ChunkKind, id: ChunkId, end: u64) -> Result<Option<Blame>> {
+        let locations = self.repository.shared().index.locations(&id);
+        let usable = |at: &&Location| {
+            !self.state.lost.contains(&at.pack.id)
+                && !self.state.bad.contains(&(at.pack.id, id))
+                && u64::from(at.plain) >= end
+        };
+        let found: Vec<_> = locations.iter().filter(usable).collect();
+        if found.is_empty() {
+            let missing = Error::MissingChunk { id: id.to_string() };
+            return self.blame_for(id, missing).map(Some);
+        }
+        // A pack that cannot tell its chunks must be asked for this one.
+        let asked = found
+            .iter()
+            .all(|at| self.state.frayed.contains(&at.pack.id));
+        match if asked {
+            self.chunks.read(kind, id).await.err()
+        } else {
+            None
+        } {
+            Some(error) => self.blame_for(id, error).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The objects to blame that a chunk cannot be read. What is no damage is an error still.
+    fn blame_for(&self, id: ChunkId, error: Error) -> Result<Blame> {
+        let packs: Vec<_> = self.repository.shared().index.locations(&id);
+        let packs: Vec<_> = packs.iter().map(|at| pack_name(at.pack.id)).collect();
+        match error {
+            Error::Damaged { object, what } if packs.is_empty() => Ok(Blame {
+                objects: vec![object],
+                what,
+            }),
+            Error::Damaged { what, .. } => Ok(Blame {
+                objects: packs,
+                what,
+            }),
+            Error::MissingChunk { .. } if !packs.is_empty() => Ok(Blame {
+                objects: packs,
+                what: format!("chunk {id} cannot be read from it"),
+            }),
+            Error::MissingChunk { .. } => {
+                // Where index objects are damaged, one of them knew it.
+                let objects = self.damages.in_area(INDEX);
+                let what = format!("chunk {id} is in no pack that an index knows");
+                let objects = if objects.is_empty() {
+                    vec![INDEX.into()]
+                } else {
+                    objects
+                };
+                Ok(Blame { objects, what })
+            }
+            error => Err(error),
+        }
+    }
+
+    fn record(&mut self, snapshot: SnapshotId, blame: &Blame, entry: Option<&str>) {
+        for object in &blame.objects {
+            self.damages.of(object, &blame.what).hurts(snapshot, entry);
+        }
+    }
+}
+
+/// The chunk that an error names; for other errors an id that no chunk has.
+fn chunk_of(error: &Error) -> ChunkId {
+    let named = match error {
+        Error::MissingChunk { id } => ChunkId::from_hex(id),
+        _ => None,
+    };
+    named.unwrap_or(ChunkId::from_bytes([0; 32]))
+}
