@@ -32,11 +32,12 @@ use report::Damages;
 /// What is known of the packs: those that are not whole, and the chunks that do not open.
 #[derive(Default)]
 pub(crate) struct PackState {
-    /// Packs that are missing or have the wrong size: nothing in them counts.
+    /// Packs that are missing: nothing in them counts.
     lost: HashSet<ObjectId>,
     /// Chunks that do not open where they are.
     bad: HashSet<(ObjectId, ChunkId)>,
-    /// Packs that are damaged outside of their chunks.
+    /// Packs that are damaged outside of their chunks, or cut off: each chunk that is needed from
+    /// them has to be tried.
     frayed: HashSet<ObjectId>,
 }
 
@@ -115,7 +116,7 @@ impl Repository {
                 Some(found) if *found != pack.size => {
                     let what = format!("it has {found} bytes instead of {}", pack.size);
                     damages.of(&name, &what);
-                    state.lost.insert(pack.id);
+                    state.frayed.insert(pack.id);
                 }
                 Some(_) => {}
             }
@@ -125,7 +126,7 @@ impl Repository {
         if depth == Depth::EveryByte {
             let whole = known
                 .into_values()
-                .filter(|pack| !state.lost.contains(&pack.id))
+                .filter(|pack| !state.lost.contains(&pack.id) && !state.frayed.contains(&pack.id))
                 .collect();
             packs::read_all(shared, whole, &mut state, report, damages, context).await?;
         }

@@ -27,7 +27,7 @@ struct Found {
 
 enum Wholeness {
     Whole,
-    /// It is not there, or not in its full size.
+    /// It is not there.
     Lost,
     /// These chunks do not open.
     Bad(Vec<ChunkId>),
@@ -82,7 +82,13 @@ async fn read(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {
     let bytes = match shared.objects.read(&name, MAX_PACK.min(pack.size)).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(lost("it is missing".into())),
-        Err(Error::Damaged { what, .. }) => return Ok(lost(what)),
+        Err(Error::Damaged { what, .. }) => {
+            return Ok(Found {
+                bytes: 0,
+                what: Some(what),
+                state: Wholeness::Frayed,
+            });
+        }
         Err(error) => return Err(error),
     };
     let (worker, pack) = (Arc::clone(shared), Arc::clone(pack));
