@@ -69,7 +69,7 @@ impl SinkHarness for Harness {
         *next += 1;
         let target = self.targets.path().join(next.to_string());
         // Both a missing directory and an empty one are fine targets.
-        if *next % 2 == 0 {
+        if next.is_multiple_of(2) {
             std::fs::create_dir(&target).unwrap();
         }
         *self.last.lock().unwrap() = target;
