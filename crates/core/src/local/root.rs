@@ -154,28 +154,53 @@ impl Root {
     }
 
     fn resolve(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
-        if let Some(above) = path.parent()
-            && let Some(above) = self.remembered(&above)
-        {
-            return rustix::fs::openat(&above, path.name(), DIRECTORY, Mode::empty());
+        let (mut here, mut rest) = self.nearest(path);
+        loop {
+            let (step, behind) = first_step(rest);
+            let opened = self.descend(&here, step)?;
+            match behind {
+                Some(behind) => rest = behind,
+                None => return Ok(opened),
+            }
+            here = Arc::new(opened);
         }
-        if path.as_bytes().len() <= LONGEST_CALL && !self.0.by_component.load(Ordering::Relaxed) {
+    }
+
+    /// The lowest open directory above `path`, and the way from there.
+    fn nearest<'p>(&self, path: &'p EntryPath) -> (Arc<OwnedFd>, &'p [u8]) {
+        let way = path.as_bytes();
+        let open = self.0.open.lock();
+        // Another thread may have opened the path itself meanwhile.
+        let above = open
+            .iter()
+            .filter(|(have, _)| path.starts_with(have) && have != path);
+        match above.max_by_key(|(have, _)| have.as_bytes().len()) {
+            Some((have, fd)) => (Arc::clone(fd), &way[have.as_bytes().len() + 1..]),
+            None => (Arc::clone(&self.0.top), way),
+        }
+    }
+
+    /// Opens a directory beneath another one.
+    fn descend(&self, above: &OwnedFd, way: &[u8]) -> Result<OwnedFd, Errno> {
+        let open = |above: &OwnedFd, name: &[u8]| {
+            rustix::fs::openat(above, name, DIRECTORY, Mode::empty())
+        };
+        if !way.contains(&b'/') {
+            return open(above, way);
+        }
+        if !self.0.by_component.load(Ordering::Relaxed) {
             let how =
                 ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            let top = self.0.top.as_fd();
-            match rustix::fs::openat2(top, path.as_bytes(), DIRECTORY, Mode::empty(), how) {
+            match rustix::fs::openat2(above.as_fd(), way, DIRECTORY, Mode::empty(), how) {
                 // A kernel without the call, a filter that does not know it, a rename in the way.
                 Err(Errno::NOSYS) => self.0.by_component.store(true, Ordering::Relaxed),
                 Err(Errno::PERM | Errno::AGAIN) => {}
                 done => return done,
             }
         }
-        let mut components = path.components();
-        let open = |above: &OwnedFd, name: &[u8]| {
-            rustix::fs::openat(above, name, DIRECTORY, Mode::empty())
-        };
-        let mut here = open(&self.0.top, components.next().unwrap_or_default())?;
-        for name in components {
+        let mut names = way.split(|byte| *byte == b'/');
+        let mut here = open(above, names.next().unwrap_or_default())?;
+        for name in names {
             here = open(&here, name)?;
         }
         Ok(here)
@@ -346,6 +371,19 @@ impl Root {
     pub fn sync_file_system(&self) -> Result<()> {
         rustix::fs::syncfs(&*self.0.top)
             .map_err(|error| failed("make durable", &self.0.path.display(), error))
+    }
+}
+
+/// As much of a way as one call takes, and the rest.
+fn first_step(way: &[u8]) -> (&[u8], Option<&[u8]>) {
+    if way.len() <= LONGEST_CALL {
+        return (way, None);
+    }
+    let cut = way[..LONGEST_CALL].iter().rposition(|byte| *byte == b'/');
+    let cut = cut.or_else(|| way.iter().position(|byte| *byte == b'/'));
+    match cut {
+        Some(cut) => (&way[..cut], Some(&way[cut + 1..])),
+        None => (way, None),
     }
 }
 
