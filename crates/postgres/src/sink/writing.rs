@@ -420,7 +420,7 @@ impl Restore {
         let account = owner.and_then(|(uid, _)| self.owners.account_name(uid));
         let as_whom = account.map(|name| format!(", as the account {name}")).unwrap_or_default();
         let mut facts = Attributes::new()
-            .with("postgres.directory", directory.as_str())
+            .with(facts::DIRECTORY, directory.as_str())
             .with(
                 "postgres.next",
                 format!("start it with PostgreSQL {major}{as_whom}: pg_ctl -D '{directory}' start"),

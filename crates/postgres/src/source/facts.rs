@@ -39,4 +39,6 @@ pub(crate) const PAGES: &str = "postgres.pages";
 pub(crate) const VERIFIED: &str = "verified";
 pub(crate) const DAMAGED_PAGES: &str = "postgres.damaged_pages";
 pub(crate) const DAMAGED: &str = "postgres.damaged";
+/// Of an inspection, and of the receipt of a restore.
+pub(crate) const DIRECTORY: &str = "postgres.directory";
 pub(crate) const ARCHIVE_MODE: &str = "postgres.archive_mode";

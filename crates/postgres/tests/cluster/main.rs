@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod bad_input;
 mod common;
 mod round_trip;
