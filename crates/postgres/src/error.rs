@@ -355,7 +355,7 @@ fn hint_of_connect(error: &tokio_postgres::Error) -> Option<Cow<'static, str>> {
         return Some(match io_cause(error).map(io::Error::kind) {
             Some(io::ErrorKind::PermissionDenied) => "this account may not use the server's socket".into(),
             Some(_) => "see that the server runs, and that host and port are right".into(),
-            None if error.to_string().contains("password") => {
+            None if error.source().is_some_and(|cause| cause.to_string().contains("password")) => {
                 "give the password in PGPASSWORD, a password file, or by a command".into()
             }
             None => return None,

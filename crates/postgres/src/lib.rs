@@ -5,6 +5,7 @@ mod checksum;
 mod connect;
 mod control;
 mod error;
+mod gate;
 mod lsn;
 mod relation;
 mod sink;

@@ -18,6 +18,7 @@ use super::tablespace::{Place, Tablespaces};
 use super::{ClusterSink, RestoreOptions, target};
 use crate::control::Control;
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::lsn::Lsn;
 use crate::source::{CLUSTER, Label, RECOVERY, blocking, facts};
 use crate::wal;
@@ -43,6 +44,8 @@ struct Restore {
     tablespaces: Tablespaces,
     owners: Owners,
     state: Mutex<State>,
+    /// Work on blocking threads, which goes on when a put is dropped.
+    working: Gate,
 }
 
 #[derive(Default)]
@@ -140,25 +143,40 @@ impl ClusterWriting {
             tablespaces,
             owners,
             state: Mutex::default(),
+            working: Gate::new(),
         };
         restore.write_whole(&marker()?, MARKER_TEXT.as_bytes(), &Attributes::new())?;
         restore.root.set_top_mode(0o700)?;
         Ok(Self(Arc::new(restore)))
     }
 
+    /// Does work that blocks; [`Writing::abort`] waits for its end.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Restore) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (restore, ticket) = (Arc::clone(&self.0), self.0.working.ticket());
+        blocking(move || {
+            let done = work(&restore);
+            drop(ticket);
+            done
+        })
+        .await
+    }
+
     async fn file(&self, root: Root, path: EntryPath, mut entry: Entry) -> Result<u64> {
         let head = Head::pull(&mut entry.content, SMALL).await?;
-        let (restore, attributes) = (Arc::clone(&self.0), entry.attributes);
+        let attributes = entry.attributes;
         let name = root.show(&path);
         if head.is_whole() {
-            return blocking(move || {
+            let work = self.work(move |restore| {
                 let file = restore.new_file(&root, &path, &attributes)?;
                 let written = head.write(&file, 0);
-                Ok(written.map_err(|source| Error::File { what: "write", path: name.into(), source })?)
-            })
-            .await;
+                written.map_err(|error| lifeboat_core::local::failed("write", &name, error))
+            });
+            return work.await;
         }
-        let file = blocking(move || restore.new_file(&root, &path, &attributes)).await?;
+        let file = self.work(move |restore| restore.new_file(&root, &path, &attributes)).await?;
         head.write_with_rest(file, name, entry.content).await
     }
 
@@ -192,14 +210,8 @@ impl ClusterWriting {
 
     async fn wal(&self, name: Vec<u8>, entry: Entry) -> Result<()> {
         let path = EntryPath::new("pg_wal")?.join(&name)?;
-        let restore = Arc::clone(&self.0);
-        blocking({
-            let (restore, path) = (Arc::clone(&restore), path.clone());
-            move || restore.root.create_parents(&path)
-        })
-        .await?;
-        let length = self.file(restore.root.clone(), path.clone(), entry).await?;
-        blocking(move || {
+        let length = self.file(self.0.root.clone(), path.clone(), entry).await?;
+        self.work(move |restore| {
             // The server will write into the file again, and does not expect to run out of room
             // there. Where room cannot be reserved, it takes its chance as anybody does.
             let file = restore.root.open_dir(path.parent().as_ref())?;
@@ -216,23 +228,17 @@ impl ClusterWriting {
     }
 
     async fn put_inside(&self, root: Root, path: EntryPath, entry: Entry) -> Result<()> {
-        let restore = Arc::clone(&self.0);
         match entry.kind {
             EntryKind::File => {
-                blocking({
-                    let (root, path) = (root.clone(), path.clone());
-                    move || root.create_parents(&path)
-                })
-                .await?;
                 self.file(root, path.clone(), entry).await?;
-                let mut state = restore.state.lock();
+                let mut state = self.0.state.lock();
                 state.version |= path.as_bytes() == b"PG_VERSION";
                 state.configured |= path.as_bytes() == b"postgresql.conf";
                 Ok(())
             }
             EntryKind::Directory => {
                 let attributes = entry.attributes;
-                blocking(move || {
+                self.work(move |restore| {
                     root.create_dir_all(&path, 0o700)?;
                     let mode = restore.mode(&attributes, 0o700);
                     if let Some((uid, gid)) = restore.owners.of(&attributes) {
@@ -244,7 +250,7 @@ impl ClusterWriting {
             }
             EntryKind::Symlink => {
                 let attributes = entry.attributes;
-                blocking(move || {
+                self.work(move |restore| {
                     let target = attributes.bytes(names::TARGET).unwrap_or_default();
                     root.create_parents(&path)?;
                     root.symlink(target, &path)?;
@@ -260,12 +266,12 @@ impl ClusterWriting {
     }
 
     async fn tablespace(&self, oid: Vec<u8>, entry: Entry) -> Result<()> {
-        let restore = Arc::clone(&self.0);
         let numeric = oid.iter().all(u8::is_ascii_digit);
         if entry.kind != EntryKind::Directory || !numeric {
-            return self.put_inside(restore.root.clone(), EntryPath::new("pg_tblspc")?.join(&oid)?, entry).await;
+            let path = EntryPath::new("pg_tblspc")?.join(&oid)?;
+            return self.put_inside(self.0.root.clone(), path, entry).await;
         }
-        blocking(move || {
+        self.work(move |restore| {
             let link = EntryPath::new("pg_tblspc")?.join(&oid)?;
             let attributes = entry.attributes;
             restore.root.create_parents(&link)?;
@@ -305,6 +311,7 @@ impl Restore {
 
     /// Blocks.
     fn new_file(&self, root: &Root, path: &EntryPath, attributes: &Attributes) -> Result<File> {
+        root.create_parents(path)?;
         let file = root.create_file(path, 0o600)?;
         let failed = |error: rustix::io::Errno| {
             lifeboat_core::local::failed("set owner and mode of", &root.show(path), error)
@@ -509,17 +516,16 @@ impl Writing for ClusterWriting {
     }
 
     async fn commit(self: Arc<Self>, completion: Completion) -> Result<Receipt> {
-        let restore = Arc::clone(&self.0);
-        blocking(move || restore.finish(&completion)).await
+        self.work(move |restore| restore.finish(&completion)).await
     }
 
     async fn abort(self: Arc<Self>) {
-        let restore = Arc::clone(&self.0);
+        self.0.working.idle().await;
         // Nobody is left to tell when even that fails: the marker tells.
-        let _ = blocking(move || -> Result<()> {
+        let undo = self.work(|restore| {
             restore.undo();
             Ok(())
-        })
-        .await;
+        });
+        let _ = undo.await;
     }
 }

@@ -11,8 +11,8 @@ use rustix::fs::Advice;
 
 use super::cluster::blocking;
 use super::damage::{Damage, Pages};
-use super::gate::Ticket;
 use crate::error::{Error, Result};
+use crate::gate::Ticket;
 use crate::wal::Expected;
 
 /// How much is read at once: a multiple of every page size.

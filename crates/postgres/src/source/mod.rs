@@ -6,7 +6,6 @@ mod content;
 mod damage;
 mod doctor;
 pub(crate) mod facts;
-mod gate;
 mod label;
 mod listing;
 mod reading;

@@ -18,12 +18,12 @@ use super::backup::{Backup, Ended};
 use super::cluster::{Cluster, blocking};
 use super::content::{Check, FileContent};
 use super::damage::Damage;
-use super::gate::Gate;
 use super::listing::{Item, Listing, Origin, Places, Trust, measure};
 use super::{ClusterOptions, VerifyPages, facts};
 use crate::connect::Session;
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::gate::Gate;
 use crate::lsn::Lsn;
 use crate::wal::{self, Expected};
 

@@ -1,37 +1,38 @@
-//! Waiting until every content that was handed out has been read or dropped.
+//! Waiting until nothing is under way any more.
 //!
-//! The backup may be ended at the server only when no file will be read any more: a page read
-//! later could be newer than the WAL that belongs to the backup.
+//! A backup may be ended at the server only when no file will be read any more: a page read later
+//! could be newer than the WAL that belongs to the backup. A restore may be undone only when no
+//! file will be made any more: work on a blocking thread goes on when its future is dropped.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Counts the contents in other people's hands.
+/// Counts what is under way.
 #[derive(Debug, Clone)]
-pub(super) struct Gate(Arc<watch::Sender<usize>>);
+pub(crate) struct Gate(Arc<watch::Sender<usize>>);
 
 impl Gate {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 
-    /// One more content; it counts until the ticket is dropped.
-    pub(super) fn ticket(&self) -> Ticket {
+    /// One more thing; it counts until the ticket is dropped.
+    pub(crate) fn ticket(&self) -> Ticket {
         self.0.send_modify(|count| *count += 1);
         Ticket(Arc::clone(&self.0))
     }
 
     /// Returns when no ticket is out.
-    pub(super) async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         // The sender lives in this value, so waiting cannot fail.
         let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
     }
 }
 
-/// Held by a content while it may still be read.
+/// Held by something for as long as it is under way.
 #[derive(Debug)]
-pub(super) struct Ticket(Arc<watch::Sender<usize>>);
+pub(crate) struct Ticket(Arc<watch::Sender<usize>>);
 
 impl Drop for Ticket {
     fn drop(&mut self) {
