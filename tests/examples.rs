@@ -1,0 +1,40 @@
+//! The examples do what they show: they are run here, as they stand.
+
+#![allow(clippy::unwrap_used)]
+
+#[cfg(feature = "files")]
+#[path = "../examples/embed_files.rs"]
+#[allow(dead_code)]
+mod embed_files;
+
+#[cfg(feature = "postgres")]
+#[path = "../examples/embed_postgres.rs"]
+#[allow(dead_code)]
+mod embed_postgres;
+
+#[cfg(feature = "files")]
+#[tokio::test]
+async fn files_are_backed_up_and_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    embed_files::run(folder.path()).await.unwrap();
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_backed_up_and_restored() {
+    use lifeboat_testbed::data;
+    use lifeboat_testbed::postgres::{Cluster, newest};
+
+    let cluster = Cluster::start(newest().unwrap()).unwrap();
+    let client = cluster.connect("postgres").await.unwrap();
+    data::seed(&client, data::Size::TINY).await.unwrap();
+    let before = data::digests(&client).await.unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    embed_postgres::run(&cluster.conninfo(), folder.path()).await.unwrap();
+
+    let restored = folder.path().join("restored");
+    let restored = Cluster::adopt(restored, newest().unwrap()).unwrap();
+    let client = restored.connect("postgres").await.unwrap();
+    assert_eq!(data::digests(&client).await.unwrap(), before);
+}
