@@ -44,7 +44,8 @@ pub trait Source: Send + Sync {
 ///   it contains.
 /// - `next` is cheap: content is read when it is asked for. The contents of several entries are
 ///   read side by side, each at most once, and may outlive the call that returned them, but not
-///   [`Reading::finish`].
+///   [`Reading::finish`]. `next` may wait for contents given before, so a caller reads them beside
+///   its calls of `next`, not after the last.
 /// - What cannot be read but does not spoil the rest (a file that vanished or changed) is said by
 ///   [`Context::warn`]; what spoils the read is an error.
 /// - Dropping a reading at any moment ends the read and frees what it holds at the store.

@@ -65,7 +65,10 @@ impl Control {
     /// Checks the CRC and takes out what is needed.
     pub(crate) fn parse(bytes: Vec<u8>) -> Result<Self, String> {
         if bytes.len() != LENGTH {
-            return Err(format!("it has {} bytes, and should have {LENGTH}", bytes.len()));
+            return Err(format!(
+                "it has {} bytes, and should have {LENGTH}",
+                bytes.len()
+            ));
         }
         let control_version = u32_at(&bytes, 8);
         let crc_at = crc_place(control_version)

@@ -65,7 +65,9 @@ pub enum Error {
     #[error("the session that holds the backup was ended by the server or the network")]
     SessionLost,
     /// Two statements were answered by two server processes.
-    #[error("the connection goes through a pooler that changes the server process between statements")]
+    #[error(
+        "the connection goes through a pooler that changes the server process between statements"
+    )]
     Pooler,
     /// A version for which no backup is known to be right.
     #[error("PostgreSQL {found} is not supported: it must be 14 to 18")]
@@ -226,15 +228,15 @@ pub enum Error {
 impl Failure for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::BadConnection { .. } | Self::TargetPath { .. } | Self::NoSuchTablespace { .. } => {
-                ErrorKind::InvalidInput
-            }
+            Self::BadConnection { .. }
+            | Self::TargetPath { .. }
+            | Self::NoSuchTablespace { .. } => ErrorKind::InvalidInput,
             Self::ConnectionFile { source, .. }
             | Self::DataDirectory { source, .. }
             | Self::File { source, .. } => ErrorKind::of_io(source),
             Self::Tls { .. } | Self::Answer { .. } | Self::Unfinished | Self::Panicked { .. } => {
                 ErrorKind::Other
-            },
+            }
             Self::Connect { source, .. } | Self::Query { source, .. } => kind_of(source),
             Self::ConnectTimeout { .. } | Self::SessionLost | Self::WalMissing { .. } => {
                 ErrorKind::Unavailable
@@ -248,9 +250,7 @@ impl Failure for Error {
             | Self::TargetRunning { .. } => ErrorKind::Refused,
             Self::TargetNotEmpty { .. }
             | Self::TargetUnfinished { .. }
-            | Self::TablespaceNotEmpty { .. } => {
-                ErrorKind::AlreadyExists
-            }
+            | Self::TablespaceNotEmpty { .. } => ErrorKind::AlreadyExists,
             Self::Control { .. }
             | Self::WalDamaged { .. }
             | Self::Backwards { .. }
@@ -353,9 +353,14 @@ fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
 fn hint_of_connect(error: &tokio_postgres::Error) -> Option<Cow<'static, str>> {
     let Some(code) = error.code() else {
         return Some(match io_cause(error).map(io::Error::kind) {
-            Some(io::ErrorKind::PermissionDenied) => "this account may not use the server's socket".into(),
+            Some(io::ErrorKind::PermissionDenied) => {
+                "this account may not use the server's socket".into()
+            }
             Some(_) => "see that the server runs, and that host and port are right".into(),
-            None if error.source().is_some_and(|cause| cause.to_string().contains("password")) => {
+            None if error
+                .source()
+                .is_some_and(|cause| cause.to_string().contains("password")) =>
+            {
                 "give the password in PGPASSWORD, a password file, or by a command".into()
             }
             None => return None,

@@ -27,7 +27,13 @@ pub(crate) struct Expected {
 
 impl Expected {
     /// The segment `segment` of the server's present timeline, needed up to `end`.
-    pub(crate) fn new(major: u32, control: &Control, timeline: u32, segment: u64, end: Lsn) -> Self {
+    pub(crate) fn new(
+        major: u32,
+        control: &Control,
+        timeline: u32,
+        segment: u64,
+        end: Lsn,
+    ) -> Self {
         Self {
             magic: magic(major),
             system_id: control.system_id,
@@ -67,7 +73,10 @@ impl Expected {
 
         let magic = u16_at(0);
         if magic != self.magic {
-            return Err(format!("the page at {at} has the magic {magic:04X}, not {:04X}", self.magic));
+            return Err(format!(
+                "the page at {at} has the magic {magic:04X}, not {:04X}",
+                self.magic
+            ));
         }
         let timeline = u32_at(4);
         if timeline != self.timeline {
@@ -75,7 +84,9 @@ impl Expected {
         }
         let said = Lsn(u64_at(8));
         if said != at {
-            return Err(format!("the page at {at} says that it is the one at {said}"));
+            return Err(format!(
+                "the page at {at} says that it is the one at {said}"
+            ));
         }
         if !first {
             return Ok(());
@@ -85,11 +96,16 @@ impl Expected {
         }
         let system_id = u64_at(24);
         if system_id != self.system_id {
-            return Err(format!("it is of the system {system_id}, not {}", self.system_id));
+            return Err(format!(
+                "it is of the system {system_id}, not {}",
+                self.system_id
+            ));
         }
         let (size, page_size) = (u32_at(32), u32_at(36));
         if u64::from(size) != self.size.bytes() || page_size as usize != PAGE {
-            return Err(format!("it says segments of {size} bytes and pages of {page_size}"));
+            return Err(format!(
+                "it says segments of {size} bytes and pages of {page_size}"
+            ));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ mod sink;
 mod source;
 
 pub use sink::{SinkHarness, sink_suite};
-pub use source::source_suite;
+pub use source::{Volatile, live_source_suite, source_suite};
 
 use crate::context::Context;
 use crate::error::Result;

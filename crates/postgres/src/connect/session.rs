@@ -52,7 +52,10 @@ impl Session {
         };
         // The timeout of the configuration covers the connection itself, not what the other side
         // does with it afterwards.
-        let limit = config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(30));
+        let limit = config
+            .get_connect_timeout()
+            .copied()
+            .unwrap_or(Duration::from_secs(30));
         let connecting = tokio::time::timeout(2 * limit, config.connect(tls.clone()));
         let (client, connection) = connecting
             .await
@@ -121,7 +124,13 @@ impl Session {
     /// Makes sure that the same server process still answers.
     pub(crate) async fn same_process(&self) -> Result<()> {
         const WHAT: &str = "ask the session for its process";
-        let row = self.one(WHAT, "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path')", &[]).await?;
+        let row = self
+            .one(
+                WHAT,
+                "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path')",
+                &[],
+            )
+            .await?;
         let process: i32 = text(WHAT, row.try_get(0))?;
         let path: String = text(WHAT, row.try_get(1))?;
         if process != self.process || path != "pg_catalog" {
@@ -186,9 +195,15 @@ impl Session {
         const WHAT: &str = "ask for a setting";
         // current_setting() fails for what the role may not read; pg_settings leaves it out.
         let rows = self
-            .all(WHAT, "SELECT setting FROM pg_catalog.pg_settings WHERE name = $1", &[&name])
+            .all(
+                WHAT,
+                "SELECT setting FROM pg_catalog.pg_settings WHERE name = $1",
+                &[&name],
+            )
             .await?;
-        rows.first().map(|row| text(WHAT, row.try_get(0))).transpose()
+        rows.first()
+            .map(|row| text(WHAT, row.try_get(0)))
+            .transpose()
     }
 
     /// One row of a statement that can take long. Dropping the future cancels the statement at the
@@ -250,11 +265,17 @@ fn failed(what: &'static str, error: tokio_postgres::Error) -> Error {
     if error::ends_session(&error) {
         return Error::SessionLost;
     }
-    Error::Query { what, source: Box::new(error) }
+    Error::Query {
+        what,
+        source: Box::new(error),
+    }
 }
 
 fn text<T>(what: &'static str, value: Result<T, tokio_postgres::Error>) -> Result<T> {
-    value.map_err(|error| Error::Answer { what, why: error.to_string() })
+    value.map_err(|error| Error::Answer {
+        what,
+        why: error.to_string(),
+    })
 }
 
 /// A value that the server gave as text.
@@ -267,5 +288,8 @@ where
 {
     text(what, value)?
         .parse()
-        .map_err(|error: T::Err| Error::Answer { what, why: error.to_string() })
+        .map_err(|error: T::Err| Error::Answer {
+            what,
+            why: error.to_string(),
+        })
 }

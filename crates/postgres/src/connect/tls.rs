@@ -9,7 +9,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use rustls_platform_verifier::Verifier;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -76,7 +78,9 @@ fn verifier(
         Some(path) => {
             let roots = Arc::new(read_roots(path)?);
             let built = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
-            let built = built.build().map_err(|error| tls(rustls::Error::General(error.to_string())))?;
+            let built = built
+                .build()
+                .map_err(|error| tls(rustls::Error::General(error.to_string())))?;
             Some(built)
         }
         None if matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull) => {
@@ -90,7 +94,10 @@ fn verifier(
             provider: Arc::clone(provider),
             authority: Some(checked),
         }),
-        _ => Arc::new(Lenient { provider: Arc::clone(provider), authority: None }),
+        _ => Arc::new(Lenient {
+            provider: Arc::clone(provider),
+            authority: None,
+        }),
     })
 }
 
@@ -106,7 +113,9 @@ fn read_roots(path: &Path) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| failed(error.to_string()))?;
     }
     if roots.is_empty() {
         return Err(failed("it holds no certificate".into()));
@@ -165,7 +174,9 @@ impl ServerCertVerifier for Lenient {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 

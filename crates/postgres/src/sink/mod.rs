@@ -99,7 +99,11 @@ impl ClusterSink {
 
 #[async_trait]
 impl Sink for ClusterSink {
-    async fn write(&self, _: &Header, context: &Context) -> lifeboat_core::Result<Box<dyn Writing>> {
+    async fn write(
+        &self,
+        _: &Header,
+        context: &Context,
+    ) -> lifeboat_core::Result<Box<dyn Writing>> {
         context.check()?;
         let options = self.options.clone();
         let writing = blocking(move || ClusterWriting::begin(options)).await?;

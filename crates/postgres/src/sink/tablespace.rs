@@ -24,7 +24,10 @@ pub struct TablespaceMapping {
 impl TablespaceMapping {
     /// The tablespace with this oid or former location goes to `directory`.
     pub fn new(tablespace: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
-        Self { tablespace: tablespace.into(), directory: directory.into() }
+        Self {
+            tablespace: tablespace.into(),
+            directory: directory.into(),
+        }
     }
 
     fn is_for(&self, oid: &str, location: &Path) -> bool {
@@ -58,7 +61,11 @@ impl Tablespaces {
         mappings: Vec<TablespaceMapping>,
         facts: Option<&Attributes>,
     ) -> Result<Self> {
-        let this = Self { target: target.to_owned(), mappings, places: Mutex::default() };
+        let this = Self {
+            target: target.to_owned(),
+            mappings,
+            places: Mutex::default(),
+        };
         let Some(known) = facts.and_then(|facts| facts.pairs(facts::TABLESPACES)) else {
             return Ok(this);
         };
@@ -67,7 +74,10 @@ impl Tablespaces {
             let directory = this.choose(oid, location)?;
             if chosen.contains(&directory) {
                 let why = "two tablespaces cannot share a directory";
-                return Err(Error::TargetPath { path: directory, why });
+                return Err(Error::TargetPath {
+                    path: directory,
+                    why,
+                });
             }
             chosen.push(directory);
         }
@@ -76,7 +86,9 @@ impl Tablespaces {
                 mapping.is_for(&String::from_utf8_lossy(oid), &bytes_to_path(location))
             });
             if !used {
-                return Err(Error::NoSuchTablespace { name: mapping.tablespace.clone() });
+                return Err(Error::NoSuchTablespace {
+                    name: mapping.tablespace.clone(),
+                });
             }
         }
         Ok(this)
@@ -85,29 +97,49 @@ impl Tablespaces {
     /// The directory for a tablespace: absolute, apart from the data directory, and vacant.
     fn choose(&self, oid: &[u8], location: &[u8]) -> Result<PathBuf> {
         let (oid, location) = (String::from_utf8_lossy(oid), bytes_to_path(location));
-        let mapped = self.mappings.iter().find(|mapping| mapping.is_for(&oid, &location));
+        let mapped = self
+            .mappings
+            .iter()
+            .find(|mapping| mapping.is_for(&oid, &location));
         let path = mapped.map_or(location, |mapping| mapping.directory.clone());
-        let bad = |why| Error::TargetPath { path: path.clone(), why };
+        let bad = |why| Error::TargetPath {
+            path: path.clone(),
+            why,
+        };
         if !path.is_absolute() {
             return Err(bad("the directory of a tablespace must be absolute"));
         }
-        if path.components().any(|part| part == std::path::Component::ParentDir) {
+        if path
+            .components()
+            .any(|part| part == std::path::Component::ParentDir)
+        {
             return Err(bad("the directory of a tablespace must not hold .."));
         }
         if path.starts_with(&self.target) || self.target.starts_with(&path) {
-            return Err(bad("a tablespace must not lie in the data directory, nor around it"));
+            return Err(bad(
+                "a tablespace must not lie in the data directory, nor around it",
+            ));
         }
         match is_vacant(&path) {
             Ok(true) => Ok(path),
-            Ok(false) => Err(Error::TablespaceNotEmpty { oid: oid.into_owned(), path }),
-            Err(source) => Err(Error::File { what: "list", path, source }),
+            Ok(false) => Err(Error::TablespaceNotEmpty {
+                oid: oid.into_owned(),
+                path,
+            }),
+            Err(source) => Err(Error::File {
+                what: "list",
+                path,
+                source,
+            }),
         }
     }
 
     /// The entry of this tablespace is about to be put.
     pub(super) fn announce(&self, oid: &[u8]) {
         let mut places = self.places.lock();
-        places.entry(oid.to_vec()).or_insert_with(|| watch::Sender::new(None));
+        places
+            .entry(oid.to_vec())
+            .or_insert_with(|| watch::Sender::new(None));
     }
 
     /// Makes the directory of a tablespace. Blocks.
@@ -127,10 +159,16 @@ impl Tablespaces {
     pub(super) async fn place(&self, oid: &[u8]) -> Result<Place> {
         let receiver = self.places.lock().get(oid).map(watch::Sender::subscribe);
         let missing = || Error::NotRestorable {
-            why: format!("it has files of a tablespace {} that it does not have", oid.escape_ascii()),
+            why: format!(
+                "it has files of a tablespace {} that it does not have",
+                oid.escape_ascii()
+            ),
         };
         let mut receiver = receiver.ok_or_else(missing)?;
-        let known = receiver.wait_for(Option::is_some).await.map_err(|_| missing())?;
+        let known = receiver
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| missing())?;
         let place = known.clone();
         drop(known);
         place.ok_or_else(missing)
@@ -139,10 +177,12 @@ impl Tablespaces {
     /// The directories made so far, with their oids.
     pub(super) fn apart(&self) -> Vec<(Vec<u8>, Root)> {
         let places = self.places.lock();
-        let made = places.iter().filter_map(|(oid, place)| match &*place.borrow() {
-            Some(Place::Apart(root)) => Some((oid.clone(), root.clone())),
-            Some(Place::InPlace) | None => None,
-        });
+        let made = places
+            .iter()
+            .filter_map(|(oid, place)| match &*place.borrow() {
+                Some(Place::Apart(root)) => Some((oid.clone(), root.clone())),
+                Some(Place::InPlace) | None => None,
+            });
         made.collect()
     }
 
@@ -168,7 +208,9 @@ mod tests {
         let target = dir.path().join("data");
         let old = dir.path().join("old");
         std::fs::create_dir(&old).unwrap();
-        let new = |mappings: Vec<TablespaceMapping>| Tablespaces::new(&target, mappings, Some(&facts(&old)));
+        let new = |mappings: Vec<TablespaceMapping>| {
+            Tablespaces::new(&target, mappings, Some(&facts(&old)))
+        };
         assert!(new(vec![]).is_ok());
         std::fs::write(old.join("x"), "").unwrap();
         assert!(matches!(new(vec![]), Err(Error::TablespaceNotEmpty { .. })));
@@ -182,7 +224,12 @@ mod tests {
             TablespaceMapping::new("1", dir.path().join("b")),
         ];
         assert!(matches!(new(unknown), Err(Error::NoSuchTablespace { .. })));
-        for bad in [target.join("in"), dir.path().to_owned(), "relative".into(), old.join("../z")] {
+        for bad in [
+            target.join("in"),
+            dir.path().to_owned(),
+            "relative".into(),
+            old.join("../z"),
+        ] {
             let mapped = new(vec![TablespaceMapping::new("16400", bad)]);
             assert!(matches!(mapped, Err(Error::TargetPath { .. })));
         }

@@ -97,7 +97,9 @@ impl Goes {
             [top, b"global", b"pg_control"] if *top == CLUSTER.as_bytes() => {
                 return Err(not_restorable(format!("{path} is not where it belongs")));
             }
-            [top, b"pg_tblspc", oid] if *top == CLUSTER.as_bytes() => Self::Tablespace(oid.to_vec()),
+            [top, b"pg_tblspc", oid] if *top == CLUSTER.as_bytes() => {
+                Self::Tablespace(oid.to_vec())
+            }
             [top, b"pg_tblspc", oid, ..] if *top == CLUSTER.as_bytes() => {
                 Self::InTablespace(oid.to_vec(), below(3)?)
             }
@@ -107,7 +109,11 @@ impl Goes {
                 b"pg_control" => Self::Note(Note::Control),
                 b"tablespace_map" => Self::Note(Note::TablespaceMap),
                 name if wal::is_segment(name) || wal::is_history(name) => Self::Wal(name.to_vec()),
-                _ => return Err(not_restorable(format!("{path} is nothing that recovery knows"))),
+                _ => {
+                    return Err(not_restorable(format!(
+                        "{path} is nothing that recovery knows"
+                    )));
+                }
             },
             _ => return Err(not_restorable(format!("{path} is not of a cluster"))),
         })
@@ -129,7 +135,9 @@ impl ClusterWriting {
         if let Some(facts) = &options.facts {
             let needed = [facts::START, facts::STOP, facts::SYSTEM_ID];
             if let Some(missing) = needed.into_iter().find(|name| facts.get(name).is_none()) {
-                let why = format!("it does not say its {missing}, so it is no finished backup of a cluster");
+                let why = format!(
+                    "it does not say its {missing}, so it is no finished backup of a cluster"
+                );
                 return Err(not_restorable(why));
             }
         }
@@ -176,7 +184,9 @@ impl ClusterWriting {
             });
             return work.await;
         }
-        let file = self.work(move |restore| restore.new_file(&root, &path, &attributes)).await?;
+        let file = self
+            .work(move |restore| restore.new_file(&root, &path, &attributes))
+            .await?;
         head.write_with_rest(file, name, entry.content).await
     }
 
@@ -261,7 +271,9 @@ impl ClusterWriting {
                 })
                 .await
             }
-            _ => Err(not_restorable(format!("{path} is of a kind that no cluster has"))),
+            _ => Err(not_restorable(format!(
+                "{path} is of a kind that no cluster has"
+            ))),
         }
     }
 
@@ -276,13 +288,18 @@ impl ClusterWriting {
             let attributes = entry.attributes;
             restore.root.create_parents(&link)?;
             let owner = restore.owners.of(&attributes);
-            match restore.tablespaces.make(&oid, attributes.bytes(names::TARGET))? {
+            match restore
+                .tablespaces
+                .make(&oid, attributes.bytes(names::TARGET))?
+            {
                 Place::InPlace => {
                     restore.root.create_dir_all(&link, 0o700)?;
                     if let Some((uid, gid)) = owner {
                         restore.root.set_owner(&link, uid, gid)?;
                     }
-                    restore.root.set_mode(&link, restore.mode(&attributes, 0o700))
+                    restore
+                        .root
+                        .set_mode(&link, restore.mode(&attributes, 0o700))
                 }
                 Place::Apart(root) => {
                     use std::os::unix::ffi::OsStrExt;
@@ -290,7 +307,9 @@ impl ClusterWriting {
                         root.set_top_owner(uid, gid)?;
                     }
                     root.set_top_mode(restore.mode(&attributes, 0o700))?;
-                    restore.root.symlink(root.path().as_os_str().as_bytes(), &link)?;
+                    restore
+                        .root
+                        .symlink(root.path().as_os_str().as_bytes(), &link)?;
                     match owner {
                         Some((uid, gid)) => restore.root.set_owner(&link, uid, gid),
                         None => Ok(()),
@@ -305,7 +324,9 @@ impl ClusterWriting {
 impl Restore {
     /// Permission bits; nobody's set-id bits come back.
     fn mode(&self, attributes: &Attributes, usual: u32) -> u32 {
-        let mode = attributes.unsigned(names::MODE).and_then(|mode| u32::try_from(mode).ok());
+        let mode = attributes
+            .unsigned(names::MODE)
+            .and_then(|mode| u32::try_from(mode).ok());
         mode.unwrap_or(usual) & 0o777
     }
 
@@ -339,7 +360,10 @@ impl Restore {
         if !state.version {
             return Err(missing("PG_VERSION"));
         }
-        let label = state.label.as_deref().ok_or_else(|| missing("backup_label"))?;
+        let label = state
+            .label
+            .as_deref()
+            .ok_or_else(|| missing("backup_label"))?;
         let label = std::str::from_utf8(label)
             .map_err(|error| error.to_string())
             .and_then(Label::parse)
@@ -356,14 +380,20 @@ impl Restore {
             match state.wal.get(name.as_bytes()) {
                 Some(length) if *length == size.bytes() => {}
                 Some(length) => {
-                    let why = format!("its WAL segment {name} has {length} bytes, not {}", size.bytes());
+                    let why = format!(
+                        "its WAL segment {name} has {length} bytes, not {}",
+                        size.bytes()
+                    );
                     return Err(not_restorable(why));
                 }
                 None => return Err(missing(&format!("WAL segment {name}"))),
             }
         }
         let map = state.tablespace_map.as_deref().unwrap_or_default();
-        for line in map.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in map
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             let oid = line.split(|byte| *byte == b' ').next().unwrap_or_default();
             if !self.tablespaces.has(oid) {
                 return Err(missing(&format!("tablespace {}", oid.escape_ascii())));
@@ -378,24 +408,37 @@ impl Restore {
         let (top, label, wal, configured) = {
             let state = self.state.lock();
             let names: Vec<Vec<u8>> = state.wal.keys().cloned().collect();
-            (state.top.clone(), state.label.clone().unwrap_or_default(), names, state.configured)
+            (
+                state.top.clone(),
+                state.label.clone().unwrap_or_default(),
+                names,
+                state.configured,
+            )
         };
         let owner = self.owners.of(&top);
         // As files of the server's own: its account, and nobody else.
         let own = match owner {
-            Some((uid, gid)) => Attributes::new().with(names::UID, uid).with(names::GID, gid),
+            Some((uid, gid)) => Attributes::new()
+                .with(names::UID, uid)
+                .with(names::GID, gid),
             None => Attributes::new(),
         };
-        self.root.create_dir_all(&EntryPath::new("pg_wal")?, 0o700)?;
+        self.root
+            .create_dir_all(&EntryPath::new("pg_wal")?, 0o700)?;
         self.write_whole(&EntryPath::new("backup_label")?, &label, &own)?;
         if let Some((uid, gid)) = owner {
             for name in &wal {
-                self.root.set_owner(&EntryPath::new("pg_wal")?.join(name)?, uid, gid)?;
+                self.root
+                    .set_owner(&EntryPath::new("pg_wal")?.join(name)?, uid, gid)?;
             }
             self.root.set_top_owner(uid, gid)?;
         }
         // The server refuses any other mode.
-        let mode = if self.mode(&top, 0o700) == 0o750 { 0o750 } else { 0o700 };
+        let mode = if self.mode(&top, 0o700) == 0o750 {
+            0o750
+        } else {
+            0o700
+        };
         self.root.set_top_mode(mode)?;
 
         let prepared = EntryPath::new("global/pg_control.lifeboat")?;
@@ -420,12 +463,19 @@ impl Restore {
         Ok(self.receipt(completion, owner, configured))
     }
 
-    fn receipt(&self, completion: &Completion, owner: Option<(u32, u32)>, configured: bool) -> Receipt {
+    fn receipt(
+        &self,
+        completion: &Completion,
+        owner: Option<(u32, u32)>,
+        configured: bool,
+    ) -> Receipt {
         let directory = self.root.path().display().to_string();
         let version = completion.facts.text(facts::VERSION).unwrap_or_default();
         let major = version.split(['.', ' ']).next().unwrap_or_default();
         let account = owner.and_then(|(uid, _)| self.owners.account_name(uid));
-        let as_whom = account.map(|name| format!(", as the account {name}")).unwrap_or_default();
+        let as_whom = account
+            .map(|name| format!(", as the account {name}"))
+            .unwrap_or_default();
         let mut facts = Attributes::new()
             .with(facts::DIRECTORY, directory.as_str())
             .with(
@@ -442,7 +492,11 @@ impl Restore {
                 "postgresql.conf was not in the data directory: give it with -c config_file=…",
             );
         }
-        if completion.facts.text(facts::ARCHIVE_MODE).is_some_and(|mode| mode != "off") {
+        if completion
+            .facts
+            .text(facts::ARCHIVE_MODE)
+            .is_some_and(|mode| mode != "off")
+        {
             facts.set(
                 "postgres.note.archiving",
                 "archive_mode is not off: a copy beside the original would archive into the original's archive; start a copy with -c archive_mode=off",
@@ -452,7 +506,10 @@ impl Restore {
             let name = format!("postgres.tablespace.{}", oid.escape_ascii());
             facts.set(name, root.path().display().to_string());
         }
-        Receipt { snapshot: None, facts }
+        Receipt {
+            snapshot: None,
+            facts,
+        }
     }
 
     /// Removes everything. Blocks.
@@ -466,7 +523,9 @@ impl Restore {
         let rest = self.root.list(None).unwrap_or_default();
         let mut clean = true;
         for listed in rest {
-            let Ok(path) = EntryPath::new(&listed.name) else { continue };
+            let Ok(path) = EntryPath::new(&listed.name) else {
+                continue;
+            };
             if Some(&path) != marker.as_ref() {
                 clean &= self.root.remove(&path).is_ok();
             }
@@ -503,7 +562,8 @@ impl Writing for ClusterWriting {
                 Place::Apart(root) => self.put_inside(root, path, entry).await,
                 Place::InPlace => {
                     let inside = entry.path.strip_prefix(&EntryPath::new(CLUSTER)?);
-                    let inside = inside.ok_or_else(|| not_restorable(format!("{path} is misplaced")))?;
+                    let inside =
+                        inside.ok_or_else(|| not_restorable(format!("{path} is misplaced")))?;
                     self.put_inside(root, inside, entry).await
                 }
             },

@@ -40,7 +40,11 @@ pub(super) struct Ended {
 
 impl Backup {
     /// Keeps WAL from now on, and begins.
-    pub(super) async fn start(session: Session, label: &str, checkpoint: Checkpoint) -> Result<Self> {
+    pub(super) async fn start(
+        session: Session,
+        label: &str,
+        checkpoint: Checkpoint,
+    ) -> Result<Self> {
         const WHAT: &str = "begin a backup";
         keep_wal(&session).await?;
         let statement = if session.major() >= 15 {
@@ -54,7 +58,9 @@ impl Backup {
             label.pop();
         }
         let fast = checkpoint == Checkpoint::Fast;
-        let row = session.one_cancellable(WHAT, statement, &[&label, &fast]).await?;
+        let row = session
+            .one_cancellable(WHAT, statement, &[&label, &fast])
+            .await?;
         let start = parsed(WHAT, row.try_get(0))?;
         Ok(Self { session, start })
     }
@@ -89,11 +95,17 @@ impl Backup {
         let label_text: String = row.try_get(1).map_err(column)?;
         let label = Label::parse(&label_text).map_err(answer)?;
         if label.start != self.start {
-            let why = format!("backup_label begins at {}, the backup at {}", label.start, self.start);
+            let why = format!(
+                "backup_label begins at {}, the backup at {}",
+                label.start, self.start
+            );
             return Err(answer(why));
         }
         if stop <= label.start {
-            return Err(Error::Backwards { start: label.start, stop });
+            return Err(Error::Backwards {
+                start: label.start,
+                stop,
+            });
         }
         let micros: i64 = row.try_get(3).map_err(column)?;
         Ok(Ended {
@@ -112,7 +124,10 @@ impl Backup {
 async fn keep_wal(session: &Session) -> Result<()> {
     let statement = "SELECT pg_catalog.pg_create_physical_replication_slot(\
         'lifeboat_' || pg_catalog.pg_backend_pid(), true, true)::text";
-    match session.one("reserve WAL for the backup", statement, &[]).await {
+    match session
+        .one("reserve WAL for the backup", statement, &[])
+        .await
+    {
         Ok(_) => Ok(()),
         Err(Error::Query { source, .. }) => {
             tracing::info!(%source, "no replication slot: the WAL of this backup is not reserved");

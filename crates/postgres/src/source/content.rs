@@ -119,10 +119,15 @@ impl State {
         match &self.of.check {
             Check::Nothing => {}
             Check::Pages(pages, damage) => {
-                damage.report(&self.of.path, pages, damaged, &self.of.context).await;
+                damage
+                    .report(&self.of.path, pages, damaged, &self.of.context)
+                    .await;
             }
             Check::Wal(expected) => {
-                let damaged = |why| Error::WalDamaged { segment: expected.name(), why };
+                let damaged = |why| Error::WalDamaged {
+                    segment: expected.name(),
+                    why,
+                };
                 if bytes.is_empty() {
                     return Err(damaged("it is cut short".into()));
                 }

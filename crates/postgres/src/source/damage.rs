@@ -38,7 +38,12 @@ impl Pages {
     ///
     /// A page can be caught half written. So one that looks damaged is read again: it is damaged
     /// only if it stays wrong without having changed. Blocks for a moment when it does.
-    pub(super) fn damaged(&self, bytes: &[u8], offset: u64, reread: &dyn Fn(u64, &mut [u8]) -> bool) -> Vec<u32> {
+    pub(super) fn damaged(
+        &self,
+        bytes: &[u8],
+        offset: u64,
+        reread: &dyn Fn(u64, &mut [u8]) -> bool,
+    ) -> Vec<u32> {
         let size = self.page_size as usize;
         let first = offset / u64::from(self.page_size);
         let mut settled = false;
@@ -73,7 +78,9 @@ impl Pages {
 
     /// As [`Pages::damaged`], reading again from the file itself.
     pub(super) fn damaged_in(&self, file: &File, bytes: &[u8], offset: u64) -> Vec<u32> {
-        self.damaged(bytes, offset, &|place, page| file.read_exact_at(page, place).is_ok())
+        self.damaged(bytes, offset, &|place, page| {
+            file.read_exact_at(page, place).is_ok()
+        })
     }
 }
 
@@ -98,13 +105,22 @@ impl Damage {
         Arc::new(Self {
             options,
             databases,
-            found: Mutex::new(Found { room: RECORDED, ..Found::default() }),
+            found: Mutex::new(Found {
+                room: RECORDED,
+                ..Found::default()
+            }),
             names: tokio::sync::Mutex::default(),
         })
     }
 
     /// Says that `pages` of a file are damaged, and remembers it.
-    pub(super) async fn report(&self, path: &EntryPath, of: &Pages, pages: &[u32], context: &Context) {
+    pub(super) async fn report(
+        &self,
+        path: &EntryPath,
+        of: &Pages,
+        pages: &[u32],
+        context: &Context,
+    ) {
         if pages.is_empty() {
             return;
         }
@@ -122,7 +138,12 @@ impl Damage {
         let room = NAMED.saturating_sub(before);
         for page in pages.iter().take(room) {
             let block = of.first_block.wrapping_add(*page);
-            context.warn(path, format!("page {page} (block {block} of {relation}) is damaged: its checksum is wrong"));
+            context.warn(
+                path,
+                format!(
+                    "page {page} (block {block} of {relation}) is damaged: its checksum is wrong"
+                ),
+            );
         }
         if pages.len() > room {
             let more = pages.len() - room;
@@ -132,7 +153,10 @@ impl Damage {
 
     /// Relation and database, by name where they have one that can be asked for.
     async fn relation(&self, of: &Pages) -> String {
-        let RelationDirectory { database, tablespace } = of.directory;
+        let RelationDirectory {
+            database,
+            tablespace,
+        } = of.directory;
         let number = of.file.number;
         let fork = match of.file.fork {
             Fork::Main => "",
@@ -169,7 +193,10 @@ impl Damage {
         };
         let session = Session::open(&options).await.ok()?;
         let statement = "SELECT pg_catalog.pg_filenode_relation($1, $2)::regclass::text";
-        let row = session.one("name a relation", statement, &[&tablespace, &number]).await.ok()?;
+        let row = session
+            .one("name a relation", statement, &[&tablespace, &number])
+            .await
+            .ok()?;
         row.try_get::<_, Option<String>>(0).ok()?
     }
 
@@ -192,7 +219,10 @@ pub(super) fn known_damage(facts: &Attributes) -> Option<std::collections::HashS
     let pages = facts.unsigned(super::facts::DAMAGED_PAGES)?;
     let rows = facts.pairs(super::facts::DAMAGED).unwrap_or_default();
     let named = rows.iter().map(|(_, pages)| {
-        pages.split(|byte| *byte == b',').filter(|page| !page.is_empty()).count() as u64
+        pages
+            .split(|byte| *byte == b',')
+            .filter(|page| !page.is_empty())
+            .count() as u64
     });
     (named.sum::<u64>() == pages).then(|| rows.iter().map(|(path, _)| path.clone()).collect())
 }
@@ -205,7 +235,10 @@ mod tests {
 
     fn pages() -> Pages {
         Pages {
-            directory: RelationDirectory { database: 5, tablespace: 0 },
+            directory: RelationDirectory {
+                database: 5,
+                tablespace: 0,
+            },
             file: RelationFile::parse(b"16384.1").unwrap(),
             page_size: 8192,
             first_block: 131_072,
@@ -213,13 +246,19 @@ mod tests {
     }
 
     fn bytes() -> Vec<u8> {
-        (0..4).flat_map(|number| page(number as u8 + 1, 131_072 + number)).collect()
+        (0..4)
+            .flat_map(|number| page(number as u8 + 1, 131_072 + number))
+            .collect()
     }
 
     #[test]
     fn a_page_that_stays_wrong_is_damaged() {
         let mut bytes = bytes();
-        assert!(pages().damaged(&bytes, 0, &|_, _| panic!("nothing to read again")).is_empty());
+        assert!(
+            pages()
+                .damaged(&bytes, 0, &|_, _| panic!("nothing to read again"))
+                .is_empty()
+        );
         bytes[2 * 8192 + 100] ^= 1;
         let same = |place: u64, page: &mut [u8]| {
             page.copy_from_slice(&bytes[place as usize..][..8192]);
@@ -263,12 +302,20 @@ mod tests {
     #[test]
     fn pages_are_counted_from_the_offset() {
         let bytes = bytes();
-        assert!(pages().damaged(&bytes[2 * 8192..], 2 * 8192, &|_, _| panic!()).is_empty());
+        assert!(
+            pages()
+                .damaged(&bytes[2 * 8192..], 2 * 8192, &|_, _| panic!())
+                .is_empty()
+        );
         let same = |place: u64, page: &mut [u8]| {
             page.copy_from_slice(&bytes[place as usize - 8192..][..8192]);
             true
         };
-        assert_eq!(pages().damaged(&bytes[..8192], 8192, &same), [1], "a page in the wrong place");
+        assert_eq!(
+            pages().damaged(&bytes[..8192], 8192, &same),
+            [1],
+            "a page in the wrong place"
+        );
     }
 
     #[tokio::test]

@@ -80,7 +80,12 @@ pub enum ServerLogs {
 /// What a walk comes by.
 pub(super) trait Visitor {
     /// A directory; `tablespace` is where the link that stands for it points.
-    fn directory(&mut self, path: EntryPath, stat: &Stat, tablespace: Option<Vec<u8>>) -> Result<()>;
+    fn directory(
+        &mut self,
+        path: EntryPath,
+        stat: &Stat,
+        tablespace: Option<Vec<u8>>,
+    ) -> Result<()>;
     /// A symbolic link that does not hold data.
     fn link(&mut self, path: EntryPath, stat: &Stat, target: Vec<u8>) -> Result<()>;
     /// A regular file.
@@ -112,7 +117,12 @@ pub(super) fn walk(cluster: &Cluster, logs: ServerLogs, visitor: &mut dyn Visito
         path: cluster.directory.clone(),
         source: error.into(),
     })?;
-    let mut walker = Walker { cluster, logs, visitor, tablespace: 0 };
+    let mut walker = Walker {
+        cluster,
+        logs,
+        visitor,
+        tablespace: 0,
+    };
     let path = EntryPath::new(CLUSTER).map_err(|error| Error::Answer {
         what: "name the entries",
         why: error.to_string(),
@@ -160,7 +170,10 @@ impl Walker<'_> {
                 continue;
             }
             match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => found.push(Named { name: name.to_owned(), stat }),
+                Ok(stat) => found.push(Named {
+                    name: name.to_owned(),
+                    stat,
+                }),
                 Err(Errno::NOENT) => {}
                 Err(error) => return self.at(&self.join(path, name)?, "read", Err(error)),
             }
@@ -211,7 +224,10 @@ impl Walker<'_> {
                 })?,
                 FileType::Directory => self.enter(handle, &name, inner, &components)?,
                 FileType::Symlink => self.link(handle, &name, inner, &stat, &components)?,
-                _ => self.visitor.skipped(&inner, "it is neither file, directory nor link, and is left out"),
+                _ => self.visitor.skipped(
+                    &inner,
+                    "it is neither file, directory nor link, and is left out",
+                ),
             }
         }
         Ok(())
@@ -221,8 +237,8 @@ impl Walker<'_> {
         let anywhere = name.starts_with(b"pgsql_tmp")
             || name.starts_with(b"pg_internal.init")
             || name == b".DS_Store";
-        let at_top = parent.is_empty()
-            && (LEFT_OUT.contains(&name) || name.starts_with(b".s.PGSQL."));
+        let at_top =
+            parent.is_empty() && (LEFT_OUT.contains(&name) || name.starts_with(b".s.PGSQL."));
         // Given last, under a name of its own.
         let control = parent == [b"global"] && name == b"pg_control";
         // A tablespace may be shared by servers of several versions.
@@ -296,15 +312,22 @@ impl Walker<'_> {
         }
         if parents.is_empty() && EMPTIED.contains(&name.to_bytes()) {
             // Restored as a plain directory.
-            let stat = self.at(&path, "read", rustix::fs::statat(parent, name, AtFlags::empty()))?;
+            let stat = self.at(
+                &path,
+                "read",
+                rustix::fs::statat(parent, name, AtFlags::empty()),
+            )?;
             self.visitor.directory(path.clone(), &stat, None)?;
             return self.emptied(&path, &stat);
         }
         let top = parents.first().copied().unwrap_or(name.to_bytes());
         if HOLDS_DATA.contains(&top) {
-            return Err(Error::LinkedData { path: self.on_disk(&path) });
+            return Err(Error::LinkedData {
+                path: self.on_disk(&path),
+            });
         }
-        let why = "it is a symbolic link: the link is kept, what it points to is not part of the backup";
+        let why =
+            "it is a symbolic link: the link is kept, what it points to is not part of the backup";
         self.visitor.skipped(&path, why);
         self.visitor.link(path, stat, target)
     }
@@ -324,7 +347,8 @@ impl Walker<'_> {
             other => self.at(&path, "open the tablespace", other)?,
         };
         let stat = self.at(&path, "read", rustix::fs::fstat(&handle))?;
-        self.visitor.directory(path.clone(), &stat, Some(location))?;
+        self.visitor
+            .directory(path.clone(), &stat, Some(location))?;
         let oid = std::str::from_utf8(name.to_bytes()).ok();
         self.tablespace = oid.and_then(|oid| oid.parse().ok()).unwrap_or(u32::MAX);
         let walked = self.directory(&handle, &path);

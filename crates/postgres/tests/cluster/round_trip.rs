@@ -30,10 +30,22 @@ fn a_restored_cluster_is_the_one_that_was_backed_up() {
             let scratch = Scratch::new().unwrap();
             let target = target(&scratch);
             let summary = backup.restore(&target).await;
-            assert!(summary.receipt.facts.text("postgres.next").unwrap().contains("pg_ctl"));
+            assert!(
+                summary
+                    .receipt
+                    .facts
+                    .text("postgres.next")
+                    .unwrap()
+                    .contains("pg_ctl")
+            );
             let mut restored = Cluster::adopt(&target, installation).unwrap();
             let client = restored.connect("postgres").await.unwrap();
-            assert_eq!(data::digests(&client).await.unwrap(), before, "{}", installation.version);
+            assert_eq!(
+                data::digests(&client).await.unwrap(),
+                before,
+                "{}",
+                installation.version
+            );
             amcheck(&client).await;
             drop(client);
             restored.stop(Mode::Fast).unwrap();
@@ -43,7 +55,10 @@ fn a_restored_cluster_is_the_one_that_was_backed_up() {
 }
 
 /// Restores, starts, and returns the digests of the database `postgres`.
-async fn brought_back(backup: &Backup, installation: &Installation) -> BTreeMap<String, TableDigest> {
+async fn brought_back(
+    backup: &Backup,
+    installation: &Installation,
+) -> BTreeMap<String, TableDigest> {
     let scratch = Scratch::new().unwrap();
     let target = target(&scratch);
     backup.restore(&target).await;
@@ -122,7 +137,10 @@ async fn write_until(stop: Arc<AtomicBool>, config: tokio_postgres::Config, seed
     tokio::spawn(connection);
     let mut rounds = 0;
     while !stop.load(Ordering::Relaxed) {
-        let ids = format!("(SELECT (random() * 19999)::int + 1 FROM generate_series(1, {}))", 60 + seed);
+        let ids = format!(
+            "(SELECT (random() * 19999)::int + 1 FROM generate_series(1, {}))",
+            60 + seed
+        );
         let rows = client
             .batch_execute(&format!(
                 "BEGIN; CREATE TEMP TABLE pick ON COMMIT DROP AS SELECT DISTINCT * FROM {ids} s(id);
@@ -173,7 +191,10 @@ fn what_did_not_change_is_not_read_again() {
         assert_eq!(brought_back(&second, installation).await, before);
 
         // A change is found, however small.
-        client.batch_execute("UPDATE customers SET name = 'changed' WHERE id = 1").await.unwrap();
+        client
+            .batch_execute("UPDATE customers SET name = 'changed' WHERE id = 1")
+            .await
+            .unwrap();
         let after = data::digests(&client).await.unwrap();
         assert_ne!(after, before);
         let third = Backup::take_into(&source, second.store.clone()).await;
@@ -193,13 +214,22 @@ fn tablespaces_come_back_where_they_are_wanted() {
         for installation in all().unwrap() {
             let mut cluster = Cluster::start(installation).unwrap();
             let client = cluster.connect("postgres").await.unwrap();
-            let (one, two) = (cluster.create_tablespace_dir().unwrap(), cluster.create_tablespace_dir().unwrap());
+            let (one, two) = (
+                cluster.create_tablespace_dir().unwrap(),
+                cluster.create_tablespace_dir().unwrap(),
+            );
             client
-                .batch_execute(&format!("CREATE TABLESPACE one LOCATION '{}'", one.display()))
+                .batch_execute(&format!(
+                    "CREATE TABLESPACE one LOCATION '{}'",
+                    one.display()
+                ))
                 .await
                 .unwrap();
             client
-                .batch_execute(&format!("CREATE TABLESPACE two LOCATION '{}'", two.display()))
+                .batch_execute(&format!(
+                    "CREATE TABLESPACE two LOCATION '{}'",
+                    two.display()
+                ))
                 .await
                 .unwrap();
             client
@@ -218,25 +248,44 @@ fn tablespaces_come_back_where_they_are_wanted() {
                 .get(0);
             let backup = Backup::take(&source(&cluster)).await;
             assert_eq!(backup.warnings, []);
-            assert!(backup.names().contains(&"recovery/tablespace_map".to_owned()));
+            assert!(
+                backup
+                    .names()
+                    .contains(&"recovery/tablespace_map".to_owned())
+            );
 
             // The old directories hold the running server's data.
             let scratch = Scratch::new().unwrap();
             let target = target(&scratch);
             let options = RestoreOptions::new(&target).with_facts(backup.facts().clone());
             let error = backup.restore_with(options.clone()).await.unwrap_err();
-            assert!(error.one_line().contains("map the tablespace"), "{}", error.one_line());
+            assert!(
+                error.one_line().contains("map the tablespace"),
+                "{}",
+                error.one_line()
+            );
             assert!(!target.exists());
             // Without the facts it is noticed later, and nothing stays.
-            assert!(backup.restore_with(RestoreOptions::new(&target)).await.is_err());
+            assert!(
+                backup
+                    .restore_with(RestoreOptions::new(&target))
+                    .await
+                    .is_err()
+            );
             assert!(!target.exists());
 
-            let (new_one, new_two) = (scratch.path().join("new one"), scratch.path().join("deep/new_two"));
+            let (new_one, new_two) = (
+                scratch.path().join("new one"),
+                scratch.path().join("deep/new_two"),
+            );
             let options = options
                 .with_tablespace(TablespaceMapping::new(one.to_str().unwrap(), &new_one))
                 .with_tablespace(TablespaceMapping::new(oid.to_string(), &new_two));
             let summary = backup.restore_with(options).await.unwrap();
-            let told = summary.receipt.facts.text(&format!("postgres.tablespace.{oid}"));
+            let told = summary
+                .receipt
+                .facts
+                .text(&format!("postgres.tablespace.{oid}"));
             assert_eq!(told, new_two.to_str());
             drop(client);
             cluster.stop(Mode::Fast).unwrap();
@@ -246,7 +295,10 @@ fn tablespaces_come_back_where_they_are_wanted() {
             let client = restored.connect("postgres").await.unwrap();
             assert_eq!(data::digests(&client).await.unwrap(), before);
             let location: String = client
-                .query_one("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'one'", &[])
+                .query_one(
+                    "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'one'",
+                    &[],
+                )
                 .await
                 .unwrap()
                 .get(0);
@@ -286,15 +338,35 @@ fn what_a_restart_would_empty_is_left_out() {
             assert!(names.contains(&format!("{unlogged}_init")));
             assert!(!names.contains(&files("scratch").await));
             assert!(names.contains(&files("kept").await));
-            for left_out in ["postmaster.pid", "postmaster.opts", "global/pg_control", "pg_internal.init"] {
-                assert!(names.iter().all(|name| !name.ends_with(left_out)), "{left_out}");
+            for left_out in [
+                "postmaster.pid",
+                "postmaster.opts",
+                "global/pg_control",
+                "pg_internal.init",
+            ] {
+                assert!(
+                    names.iter().all(|name| !name.ends_with(left_out)),
+                    "{left_out}"
+                );
             }
-            for empty in ["pg_notify", "pg_replslot", "pg_stat_tmp", "pg_wal/archive_status"] {
+            for empty in [
+                "pg_notify",
+                "pg_replslot",
+                "pg_stat_tmp",
+                "pg_wal/archive_status",
+            ] {
                 let inside = format!("cluster/{empty}/");
                 assert!(names.contains(&format!("cluster/{empty}")), "{empty}");
-                assert!(names.iter().all(|name| !name.starts_with(&inside)), "{empty}");
+                assert!(
+                    names.iter().all(|name| !name.starts_with(&inside)),
+                    "{empty}"
+                );
             }
-            assert!(names.iter().all(|name| !name.starts_with("cluster/pg_wal/0")));
+            assert!(
+                names
+                    .iter()
+                    .all(|name| !name.starts_with("cluster/pg_wal/0"))
+            );
 
             let scratch = Scratch::new().unwrap();
             let target = target(&scratch);
@@ -320,7 +392,11 @@ fn a_damaged_page_is_named_and_does_not_end_the_backup() {
                 .batch_execute("CREATE TABLE orders AS SELECT i, repeat('x', 500) FROM generate_series(1, 1000) i; CHECKPOINT")
                 .await
                 .unwrap();
-            let file: String = client.query_one("SELECT pg_relation_filepath('orders')", &[]).await.unwrap().get(0);
+            let file: String = client
+                .query_one("SELECT pg_relation_filepath('orders')", &[])
+                .await
+                .unwrap()
+                .get(0);
             drop(client);
             cluster.stop(Mode::Fast).unwrap();
             let on_disk = cluster.data_dir().join(&file);
@@ -336,7 +412,10 @@ fn a_damaged_page_is_named_and_does_not_end_the_backup() {
             assert_eq!(backup.warnings, [(entry.clone(), expected.to_owned())]);
             assert_eq!(backup.facts().unsigned("postgres.damaged_pages"), Some(1));
             let stored = backup.store.content(&path(&entry)).unwrap();
-            assert!(stored[..] == bytes[..], "what is on the disk is what is kept");
+            assert!(
+                stored[..] == bytes[..],
+                "what is on the disk is what is kept"
+            );
 
             // It is told again, although the file did not change.
             let again = Backup::take_into(&source, backup.store.clone()).await;
@@ -366,7 +445,10 @@ fn removed_wal_is_noticed() {
             .start()
             .unwrap();
         let client = cluster.connect("postgres").await.unwrap();
-        client.batch_execute("CREATE TABLE t(n int, pad text)").await.unwrap();
+        client
+            .batch_execute("CREATE TABLE t(n int, pad text)")
+            .await
+            .unwrap();
         let source = source(&cluster);
         let mut reading = source.read(None, &Context::silent()).await.unwrap();
         reading.next().await.unwrap();
@@ -382,8 +464,18 @@ fn removed_wal_is_noticed() {
                 Err(error) => break error,
             }
         };
-        assert!(error.one_line().contains("was removed before it could be copied"), "{}", error.one_line());
-        assert!(error.one_line().contains("REPLICATION"), "{}", error.one_line());
+        assert!(
+            error
+                .one_line()
+                .contains("was removed before it could be copied"),
+            "{}",
+            error.one_line()
+        );
+        assert!(
+            error.one_line().contains("REPLICATION"),
+            "{}",
+            error.one_line()
+        );
     });
 }
 
@@ -394,7 +486,8 @@ fn links_and_odd_files_are_told() {
         let data = cluster.data_dir().to_owned();
         let elsewhere = Scratch::new().unwrap();
         fs::write(elsewhere.path().join("extra.conf"), "# nothing\n").unwrap();
-        std::os::unix::fs::symlink(elsewhere.path().join("extra.conf"), data.join("extra.conf")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join("extra.conf"), data.join("extra.conf"))
+            .unwrap();
         let backup = Backup::take(&source(&cluster)).await;
         assert_eq!(backup.warnings.len(), 1);
         assert!(backup.warnings[0].1.contains("symbolic link"));
@@ -406,7 +499,10 @@ fn links_and_odd_files_are_told() {
         std::os::unix::fs::symlink(&wal, data.join("pg_wal")).unwrap();
         cluster.start_again().unwrap();
         let client = cluster.connect("postgres").await.unwrap();
-        client.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 100) n").await.unwrap();
+        client
+            .batch_execute("CREATE TABLE t AS SELECT generate_series(1, 100) n")
+            .await
+            .unwrap();
         let before = data::digests(&client).await.unwrap();
         let backup = Backup::take(&source(&cluster)).await;
         assert_eq!(brought_back(&backup, newest().unwrap()).await, before);
@@ -419,9 +515,20 @@ fn links_and_odd_files_are_told() {
         cluster.start_again().unwrap();
         let store = lifeboat_core::memory::MemoryStore::new("none");
         let source = source(&cluster);
-        let error = lifeboat_core::transfer(&source, &store, &Default::default(), &Context::silent()).await.unwrap_err();
-        assert!(error.one_line().contains("pg_xact is a symbolic link"), "{}", error.one_line());
+        let error =
+            lifeboat_core::transfer(&source, &store, &Default::default(), &Context::silent())
+                .await
+                .unwrap_err();
+        assert!(
+            error.one_line().contains("pg_xact is a symbolic link"),
+            "{}",
+            error.one_line()
+        );
         let inspection = lifeboat_core::Source::inspect(&source).await.unwrap();
-        assert!(inspection.blockers().any(|finding| finding.code == "linked_data"));
+        assert!(
+            inspection
+                .blockers()
+                .any(|finding| finding.code == "linked_data")
+        );
     });
 }
