@@ -378,6 +378,6 @@ fn hint_of_connect(error: &tokio_postgres::Error) -> Option<Cow<'static, str>> {
 
 fn hint_of_query(error: &tokio_postgres::Error) -> Option<Cow<'static, str>> {
     (error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)).then(|| {
-        "grant the role what a backup needs: `lifeboat doctor` prints the statements".into()
+        "grant the role what a backup needs: `lifeboat doctor postgres` prints the statements".into()
     })
 }
