@@ -1,0 +1,498 @@
+//! The words of the command line. Parsing is pure: nothing is opened or looked up here, except
+//! for the environment variables that stand in for global options.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lifeboat_core::{EntryPath, StoreRef};
+
+/// Takes stores to safety in one encrypted, deduplicated repository, and brings them back.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lifeboat",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+#[command(disable_help_subcommand = true, after_help = AFTER)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER: &str = "\
+Examples:
+  export LIFEBOAT_REPO=/srv/backups LIFEBOAT_PASSPHRASE_FILE=/etc/lifeboat/passphrase
+  lifeboat init
+  lifeboat backup postgres --name shop
+  lifeboat backup files /etc --name etc
+  lifeboat snapshots
+  lifeboat restore latest --store files/etc --to /tmp/etc
+  lifeboat verify --every-byte
+
+Exit codes:
+  0    all of it worked
+  1    it failed, or damage was found; the last line says what to do
+  2    the command line makes no sense
+  3    it worked, and something in it needs attention: see the warnings
+  130  stopped by SIGINT or SIGTERM
+
+Progress, warnings, errors and summaries go to standard error; what was asked for (the lists of
+`snapshots` and `ls`) goes to standard output. With --json, standard output is a stream of JSON
+events, one a line, described in docs/cli-json.md.";
+
+/// What holds for every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Where the repository is: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, or
+    /// a directory. Never holds a secret; docs/objstore.md lists the variables for credentials
+    #[arg(
+        long,
+        short = 'r',
+        global = true,
+        env = "LIFEBOAT_REPO",
+        value_name = "LOCATION"
+    )]
+    pub(crate) repo: Option<String>,
+    /// Read the passphrase from the first line of this file. Without this and the next option, it
+    /// comes from LIFEBOAT_PASSPHRASE, or is asked for on a terminal
+    #[arg(
+        long,
+        global = true,
+        env = "LIFEBOAT_PASSPHRASE_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Run this with `sh -c`, and take what it prints as the passphrase
+    #[arg(
+        long,
+        global = true,
+        env = "LIFEBOAT_PASSPHRASE_COMMAND",
+        value_name = "COMMAND"
+    )]
+    pub(crate) passphrase_command: Option<String>,
+    /// Write events to standard output, as one JSON object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but warnings and errors
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more: requests that are tried again, and what the libraries log
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a repository
+    #[command(after_help = INIT)]
+    Init,
+    /// Take a snapshot of a store
+    #[command(subcommand)]
+    Backup(Backup),
+    /// List the snapshots
+    #[command(after_help = SNAPSHOTS)]
+    Snapshots(Snapshots),
+    /// List what is in a snapshot
+    #[command(after_help = LS)]
+    Ls(Ls),
+    /// Bring a snapshot back
+    #[command(after_help = RESTORE)]
+    Restore(Restore),
+    /// Look for damage in the repository
+    #[command(after_help = VERIFY)]
+    Verify(Verify),
+    /// Say what stands in the way of a backup, and the remedy
+    #[command(after_help = DOCTOR)]
+    Doctor {
+        /// What to look at; the repository when nothing is said
+        #[command(subcommand)]
+        subject: Option<Doctor>,
+    },
+}
+
+impl Command {
+    /// What was asked for, in the words of the command line.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Backup(Backup::Postgres(_)) => "backup postgres",
+            Self::Backup(Backup::Files(_)) => "backup files",
+            Self::Snapshots(_) => "snapshots",
+            Self::Ls(_) => "ls",
+            Self::Restore(_) => "restore",
+            Self::Verify(_) => "verify",
+            Self::Doctor { subject } => match subject {
+                None | Some(Doctor::Repo) => "doctor repo",
+                Some(Doctor::Postgres(_)) => "doctor postgres",
+                Some(Doctor::Files { .. }) => "doctor files",
+            },
+        }
+    }
+}
+
+const INIT: &str = "\
+The place must be empty; a directory is made when it is missing, a bucket is not. What is stored is
+encrypted with a random key, and the key with your passphrase. Keep the passphrase apart from the
+repository and from the machine that is backed up: without it nobody can read a byte, and nobody
+can replace it.
+
+Examples:
+  lifeboat --repo /srv/backups init
+  lifeboat --repo 's3://backups/prod?region=eu-central-1' --passphrase-command 'pass lifeboat' init";
+
+/// Which kind of store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backup {
+    /// A PostgreSQL cluster whose data directory is on this host
+    #[command(after_help = BACKUP_POSTGRES)]
+    Postgres(BackupPostgres),
+    /// A tree of files
+    #[command(after_help = BACKUP_FILES)]
+    Files(BackupFiles),
+}
+
+/// How every store is backed up.
+#[derive(Debug, Args)]
+pub(crate) struct Taking {
+    /// What the store is called in the repository. Snapshots of one name form one history
+    #[arg(long, value_parser = name)]
+    pub(crate) name: String,
+    /// Read everything, also what is the same as in the last snapshot. Nothing is stored twice
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// A word for this snapshot, shown in lists; can be repeated
+    #[arg(long = "tag", value_name = "WORD")]
+    pub(crate) tags: Vec<String>,
+}
+
+/// How the server is reached.
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    /// How to reach the server, as for psql: "host=… port=… user=… dbname=…" or a postgresql://
+    /// URL, without a password. What is not said comes from PGHOST, PGUSER and so on; the password
+    /// from PGPASSWORD or ~/.pgpass
+    #[arg(
+        long,
+        default_value = "",
+        value_name = "CONNINFO",
+        hide_default_value = true
+    )]
+    pub(crate) conninfo: String,
+    /// Where the data directory is on this host, when the server may not say it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupPostgres {
+    #[command(flatten)]
+    pub(crate) taking: Taking,
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// How the backup's checkpoint is made: at once, or spread out as the server's own
+    #[arg(long, value_enum, default_value_t = Checkpoint::Fast)]
+    pub(crate) checkpoint: Checkpoint,
+    /// Leave the server's log files out
+    #[arg(long)]
+    pub(crate) without_logs: bool,
+}
+
+const BACKUP_POSTGRES: &str = "\
+The backup is physical: the files of the whole cluster, with the WAL that makes them consistent, so
+that every snapshot restores by itself. The role needs the rights for a backup, and this user must
+be able to read the data directory; `lifeboat doctor postgres` says what is missing. Damaged pages
+are reported as warnings.
+
+Examples:
+  lifeboat backup postgres --name shop
+  lifeboat backup postgres --name shop --conninfo 'host=/run/postgresql user=backup' --tag nightly";
+
+/// How the checkpoint is made with which a backup begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Checkpoint {
+    /// At once: the backup begins within seconds.
+    Fast,
+    /// Slowly: the backup begins after minutes, and nobody notices it.
+    Spread,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupFiles {
+    /// The directory at the top of the tree
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) taking: Taking,
+    #[command(flatten)]
+    pub(crate) tree: Tree,
+}
+
+/// What of a tree is read.
+#[derive(Debug, Args)]
+pub(crate) struct Tree {
+    /// Leave out what matches: a name such as '*.tmp', or a path from the top of the tree such as
+    /// /var/cache; ** stands for any number of directories. Can be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// Do not go into other file systems that are mounted in the tree
+    #[arg(long)]
+    pub(crate) one_file_system: bool,
+}
+
+const BACKUP_FILES: &str = "\
+Modes, owners, times, links, extended attributes, holes, pipes and device nodes are kept. Files
+that are the same as in the last snapshot are not read. Those that change or vanish while they are
+read are warnings, and the command ends with 3.
+
+Examples:
+  lifeboat backup files /etc --name etc
+  lifeboat backup files /srv/www --name www --exclude '*.tmp' --exclude /cache --tag before-upgrade";
+
+#[derive(Debug, Args)]
+pub(crate) struct Snapshots {
+    /// Only those of this store, such as postgres/shop
+    #[arg(long, value_name = "KIND/NAME", value_parser = store)]
+    pub(crate) store: Option<StoreRef>,
+    /// Only those with this word; can be repeated, and then all are needed
+    #[arg(long = "tag", value_name = "WORD")]
+    pub(crate) tags: Vec<String>,
+}
+
+const SNAPSHOTS: &str = "\
+Examples:
+  lifeboat snapshots
+  lifeboat snapshots --store postgres/shop --tag nightly
+  lifeboat snapshots --json | jq -r 'select(.event == \"snapshot\") | .id'";
+
+/// Which snapshot is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The first digits of a snapshot's id, or `latest`
+    pub(crate) snapshot: String,
+    /// Only among the snapshots of this store, such as files/etc
+    #[arg(long, value_name = "KIND/NAME", value_parser = store)]
+    pub(crate) store: Option<StoreRef>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// What to list: a directory's content, or one entry. The top when nothing is said
+    #[arg(value_parser = path)]
+    pub(crate) path: Option<EntryPath>,
+    /// Show kind, mode, owner, size and time, as `ls -l` does
+    #[arg(long, short)]
+    pub(crate) long: bool,
+    /// Show everything beneath
+    #[arg(long, short = 'R')]
+    pub(crate) recursive: bool,
+}
+
+const LS: &str = "\
+Examples:
+  lifeboat ls latest
+  lifeboat ls latest --store files/etc -l ssh
+  lifeboat ls 3f2a91bc -R | grep hosts";
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The directory to restore into: new, or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// Only this entry, with what is beneath it; can be repeated. For files
+    #[arg(long = "path", value_name = "PATH", value_parser = path)]
+    pub(crate) paths: Vec<EntryPath>,
+    /// Put a tablespace elsewhere: OLD is its former directory or its oid. For PostgreSQL; can be
+    /// repeated
+    #[arg(long = "tablespace", value_name = "OLD=NEW", value_parser = mapping)]
+    pub(crate) tablespaces: Vec<(String, PathBuf)>,
+    /// Replace what is in the directory. For files; it is put back when the restore fails
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Whose the files are afterwards. For files
+    #[arg(long, value_enum, default_value_t = Owners::Numbers)]
+    pub(crate) owners: Owners,
+}
+
+/// Whose restored files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Owners {
+    /// The users and groups of the same number
+    Numbers,
+    /// Those of the same name, where this host has them
+    Names,
+    /// The user who restores
+    Mine,
+}
+
+const RESTORE: &str = "\
+Every byte is checked on its way. A restore that fails or is stopped leaves nothing that could be
+taken for the whole; a directory that is not empty is refused. A PostgreSQL snapshot becomes a data
+directory that the server starts from; the last lines say how.
+
+Examples:
+  lifeboat restore latest --store postgres/shop --to /var/lib/postgresql/15/main
+  lifeboat restore latest --store postgres/shop --to /srv/copy --tablespace /mnt/fast=/srv/fast
+  lifeboat restore 3f2a91bc --to /tmp/etc --path ssh --path hosts";
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Read, decrypt and hash every byte that is stored. Without it, only what describes the
+    /// content is read, and of the content its size is compared
+    #[arg(long)]
+    pub(crate) every_byte: bool,
+    /// Look without the passphrase, on a host that does not have it: damage is found, but not
+    /// which entries it hurts
+    #[arg(long)]
+    pub(crate) without_key: bool,
+}
+
+const VERIFY: &str = "\
+Of each damaged object it says what is wrong, which snapshots cannot be restored in full, and which
+entries in them. Exit code 1 means damage.
+
+Examples:
+  lifeboat verify
+  lifeboat verify --every-byte --json";
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Doctor {
+    /// A PostgreSQL cluster
+    Postgres(Server),
+    /// A tree of files
+    Files {
+        /// The directory at the top of the tree
+        path: PathBuf,
+        #[command(flatten)]
+        tree: Tree,
+    },
+    /// The repository, and the store it is in
+    Repo,
+}
+
+const DOCTOR: &str = "\
+Exit code 1 means that something stands in the way of a backup.
+
+Examples:
+  lifeboat doctor
+  lifeboat doctor postgres --conninfo 'host=/run/postgresql user=backup'
+  lifeboat doctor files /etc";
+
+fn name(text: &str) -> Result<String, String> {
+    let fits = (1..=128).contains(&text.len()) && !text.contains(['/', '\n', '\0']);
+    if fits && !text.starts_with('-') && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 128 bytes, and no / in it".to_owned())
+    }
+}
+
+fn store(text: &str) -> Result<StoreRef, String> {
+    match text.split_once('/') {
+        Some((kind, name)) if !kind.is_empty() && !name.is_empty() => Ok(StoreRef::new(kind, name)),
+        _ => Err("a store is written KIND/NAME, such as postgres/shop".to_owned()),
+    }
+}
+
+/// People write paths as they are on disk; entries are named from the top of the tree.
+fn path(text: &str) -> Result<EntryPath, String> {
+    let text = text.strip_prefix("./").unwrap_or(text);
+    let text = text.trim_start_matches('/').trim_end_matches('/');
+    EntryPath::new(unescaped(text)?).map_err(|error| error.to_string())
+}
+
+/// Takes back the escapes with which `ls` shows what is not UTF-8.
+fn unescaped(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        match (first, after) {
+            (b'\\', [b'x', high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                let digits = std::str::from_utf8(&digits).unwrap_or_default();
+                let byte = u8::from_str_radix(digits, 16);
+                bytes.push(byte.map_err(|_| "\\x is followed by two hexadecimal digits")?);
+                rest = after;
+            }
+            (byte, _) => bytes.push(*byte),
+        }
+    }
+    Ok(bytes)
+}
+
+fn mapping(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && new.starts_with('/') => {
+            Ok((old.to_owned(), new.into()))
+        }
+        _ => Err("write OLD=NEW, with an absolute path as NEW".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn paths_are_taken_as_people_write_them() {
+        for text in ["etc/ssh", "/etc/ssh", "./etc/ssh/", "//etc/ssh"] {
+            assert_eq!(path(text).unwrap(), EntryPath::new("etc/ssh").unwrap());
+        }
+        assert_eq!(path("a\\xff").unwrap().as_bytes(), b"a\xff");
+        for bad in ["", "/", "..", "a/../b", "a\\xzz"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_can_be_an_argument() {
+        let command = Arguments::command();
+        let mut queue = vec![&command];
+        while let Some(command) = queue.pop() {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                assert!(!["passphrase", "password", "secret"].contains(&id), "{id}");
+            }
+            queue.extend(command.get_subcommands());
+        }
+    }
+
+    #[test]
+    fn every_verb_explains_itself_by_example() {
+        let command = Arguments::command();
+        for verb in command.get_subcommands() {
+            let leaves: Vec<_> = verb.get_subcommands().collect();
+            let with_examples = if leaves.is_empty() || verb.get_name() == "doctor" {
+                vec![verb]
+            } else {
+                leaves
+            };
+            for leaf in with_examples {
+                let help = leaf
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(
+                    help.contains("Examples:\n  lifeboat"),
+                    "{}",
+                    leaf.get_name()
+                );
+            }
+        }
+    }
+}

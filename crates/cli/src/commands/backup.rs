@@ -1,0 +1,231 @@
+//! `lifeboat backup`: takes a snapshot of a store.
+
+use jiff::Timestamp;
+use lifeboat_core::{Comparison, SnapshotInfo, Source, Summary, TransferOptions, transfer};
+use lifeboat_files::{FileSystems, FilesSource, SourceOptions};
+use lifeboat_postgres::{
+    Checkpoint as ServerCheckpoint, ClusterOptions, ClusterSource, ConnectOptions, ServerLogs,
+    Unchanged,
+};
+use lifeboat_repository::WriteOptions;
+use serde::Serialize;
+
+use crate::args::{Backup, BackupFiles, BackupPostgres, Checkpoint, Server, Taking, Tree};
+use crate::exit::Exit;
+use crate::failure::Failed;
+use crate::output::{duration, facts_to_json, size, time};
+use crate::session::Session;
+
+pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed> {
+    match store {
+        Backup::Postgres(arguments) => {
+            let source = postgres(&arguments)?;
+            take(&source, &arguments.taking, session).await
+        }
+        Backup::Files(arguments) => {
+            let source = files(&arguments)?;
+            take(&source, &arguments.taking, session).await
+        }
+    }
+}
+
+fn files(arguments: &BackupFiles) -> Result<FilesSource, Failed> {
+    let options = source_options(&arguments.tree);
+    FilesSource::new(&arguments.taking.name, &arguments.path, &options).map_err(Failed::argument)
+}
+
+/// What of a tree is read, from the command line.
+pub(super) fn source_options(tree: &Tree) -> SourceOptions {
+    let mut options = SourceOptions::default();
+    options.exclude.clone_from(&tree.exclude);
+    if tree.one_file_system {
+        options.file_systems = FileSystems::One;
+    }
+    options
+}
+
+fn postgres(arguments: &BackupPostgres) -> Result<ClusterSource, Failed> {
+    let mut options = cluster_options(&arguments.server)?;
+    options.checkpoint = match arguments.checkpoint {
+        Checkpoint::Fast => ServerCheckpoint::Fast,
+        Checkpoint::Spread => ServerCheckpoint::Spread,
+    };
+    if arguments.without_logs {
+        options.server_logs = ServerLogs::LeaveOut;
+    }
+    if arguments.taking.full {
+        options.unchanged = Unchanged::ReadAll;
+    }
+    Ok(ClusterSource::new(&arguments.taking.name, options))
+}
+
+/// How the server is reached, from the command line and from the variables of libpq.
+pub(super) fn cluster_options(server: &Server) -> Result<ClusterOptions, Failed> {
+    if holds_password(&server.conninfo) {
+        let hint = "leave it out, and set PGPASSWORD or write it into ~/.pgpass";
+        return Err(Failed::usage(
+            "--conninfo holds a password, which every user can read",
+            hint,
+        ));
+    }
+    let connection = ConnectOptions::parse(&server.conninfo)
+        .and_then(ConnectOptions::with_environment)
+        .map_err(Failed::argument)?;
+    let mut options = ClusterOptions::new(connection);
+    options.data_directory.clone_from(&server.data_directory);
+    Ok(options)
+}
+
+fn holds_password(conninfo: &str) -> bool {
+    let lower = conninfo.to_ascii_lowercase();
+    let in_words = lower
+        .split("password")
+        .skip(1)
+        .any(|rest| rest.trim_start().starts_with('='));
+    let in_url = conninfo.split_once("://").is_some_and(|(_, rest)| {
+        let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+        authority
+            .rsplit_once('@')
+            .is_some_and(|(user, _)| user.contains(':'))
+    });
+    in_words || in_url
+}
+
+async fn take(source: &dyn Source, taking: &Taking, session: &Session) -> Result<Exit, Failed> {
+    let opened = session.repository().await?;
+    let mut options = TransferOptions::default();
+    options.tags.clone_from(&taking.tags);
+    if taking.full {
+        options.comparison = Comparison::Nothing;
+    }
+    let sink = opened.repository.sink(&WriteOptions::default());
+    let moving = transfer(source, &sink, &options, &session.context);
+    let summary = Box::pin(moving)
+        .await
+        .map_err(|error| opened.of_store(error))?;
+    session.output.finish();
+
+    let exit = Exit::with_warnings(summary.warnings);
+    // The snapshot is there, whatever can be said of it now.
+    let info = match summary.receipt.snapshot {
+        Some(id) => opened
+            .repository
+            .snapshot(&id)
+            .await
+            .ok()
+            .map(|it| it.info().clone()),
+        None => None,
+    };
+    session
+        .output
+        .event("summary", &Taken::of(source, &summary, info.as_ref(), exit));
+    tell(source, &summary, info.as_ref(), session);
+    Ok(exit)
+}
+
+fn tell(source: &dyn Source, summary: &Summary, info: Option<&SnapshotInfo>, session: &Session) {
+    let say = |line: String| session.output.say(&line);
+    let name = summary
+        .receipt
+        .snapshot
+        .map(|id| id.short())
+        .unwrap_or_default();
+    let progress = &summary.progress;
+    say(format!("snapshot {name} of {}", source.store()));
+    say(format!("  shows      {}", time(summary.completion.taken)));
+    if !summary.completion.position.is_empty() {
+        say(format!("  position   {}", summary.completion.position));
+    }
+    if let Some(info) = info {
+        say(format!(
+            "  holds      {} entries, {}",
+            info.entries,
+            size(info.bytes)
+        ));
+    }
+    let unchanged = size(progress.unchanged);
+    say(format!(
+        "  read       {}, and {unchanged} were known to be the same",
+        size(progress.read)
+    ));
+    let (new, stored) = (size(progress.new), size(progress.stored));
+    say(format!(
+        "  stored     {stored} for {new} that the repository did not have"
+    ));
+    say(format!("  took       {}", duration(summary.elapsed)));
+    if summary.warnings > 0 {
+        say(format!(
+            "  warnings   {}: the snapshot exists, see above what it lacks",
+            summary.warnings
+        ));
+    }
+}
+
+/// The event `summary` of a backup.
+#[derive(Serialize)]
+struct Taken {
+    snapshot: Option<String>,
+    store: String,
+    taken: Timestamp,
+    position: String,
+    parent: Option<String>,
+    entries: u64,
+    bytes: Option<u64>,
+    read: u64,
+    unchanged: u64,
+    new: u64,
+    stored: u64,
+    seconds: f64,
+    warnings: u64,
+    facts: serde_json::Value,
+    exit: u8,
+}
+
+impl Taken {
+    fn of(source: &dyn Source, summary: &Summary, info: Option<&SnapshotInfo>, exit: Exit) -> Self {
+        let progress = &summary.progress;
+        Self {
+            snapshot: summary.receipt.snapshot.map(|id| id.to_string()),
+            store: source.store().to_string(),
+            taken: summary.completion.taken,
+            position: summary.completion.position.clone(),
+            parent: info.and_then(|info| info.parent).map(|id| id.to_string()),
+            entries: progress.entries,
+            bytes: info.map(|info| info.bytes),
+            read: progress.read,
+            unchanged: progress.unchanged,
+            new: progress.new,
+            stored: progress.stored,
+            seconds: summary.elapsed.as_secs_f64(),
+            warnings: summary.warnings,
+            facts: facts_to_json(&summary.completion.facts),
+            exit: exit.code(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_seen_wherever_they_stand() {
+        for secret in [
+            "host=x password=y",
+            "PASSWORD = 'y'",
+            "password=y",
+            "sslpassword=y",
+            "postgresql://u:y@host/db",
+            "postgres://host/db?password=y",
+        ] {
+            assert!(holds_password(secret), "{secret}");
+        }
+        for plain in [
+            "",
+            "host=x passfile=/p",
+            "postgresql://u@host:5432/db?a=b:c@d",
+        ] {
+            assert!(!holds_password(plain), "{plain}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! `lifeboat doctor`: says what stands in the way of a backup, and the remedy.
+
+use lifeboat_core::{Error, Finding, Inspection, Severity, Source};
+use lifeboat_files::FilesSource;
+use lifeboat_objstore::conformance::honours_put_if_absent;
+use lifeboat_postgres::ClusterSource;
+use object_store::path::Path;
+use serde::Serialize;
+
+use super::backup::{cluster_options, source_options};
+use crate::args::Doctor;
+use crate::exit::Exit;
+use crate::failure::Failed;
+use crate::output::{facts_to_json, size};
+use crate::session::Session;
+
+/// The event `summary` of a doctor.
+#[derive(Serialize)]
+struct Summary {
+    subject: String,
+    version: String,
+    identity: String,
+    size: Option<u64>,
+    facts: serde_json::Value,
+    blockers: usize,
+    warnings: usize,
+    notes: usize,
+    exit: u8,
+}
+
+pub(super) async fn run(subject: Option<Doctor>, session: &Session) -> Result<Exit, Failed> {
+    let (subject, inspection) = match subject {
+        Some(Doctor::Postgres(server)) => {
+            let source = ClusterSource::new("server", cluster_options(&server)?);
+            ("postgres", look_at(&source, session).await?)
+        }
+        Some(Doctor::Files { path, tree }) => {
+            let source = FilesSource::new("tree", &path, &source_options(&tree));
+            (
+                "files",
+                look_at(&source.map_err(Failed::argument)?, session).await?,
+            )
+        }
+        None | Some(Doctor::Repo) => ("repository", repository(session).await?),
+    };
+    Ok(report(subject, &inspection, session))
+}
+
+async fn look_at(source: &dyn Source, session: &Session) -> Result<Inspection, Failed> {
+    let looking = session.unless_cancelled(source.inspect()).await?;
+    // A store that cannot be asked stands in the way as well, and its error says why.
+    Ok(looking.unwrap_or_else(|error| blocked("unreachable", error)))
+}
+
+fn blocked(code: &str, error: Error) -> Inspection {
+    let failed = Failed::Error(error);
+    let remedy = failed.hint().unwrap_or_default();
+    let finding = Finding::new(Severity::Blocker, code, failed.message(), remedy);
+    let mut inspection = Inspection::default();
+    inspection.findings.push(finding);
+    inspection
+}
+
+/// Whether the repository can be opened, read and written.
+async fn repository(session: &Session) -> Result<Inspection, Failed> {
+    let mut inspection = Inspection::default();
+    let opened = match session.repository().await {
+        Ok(opened) => opened,
+        Err(Failed::Error(error)) if error.kind() != lifeboat_core::ErrorKind::Cancelled => {
+            return Ok(blocked("repository", error));
+        }
+        Err(other) => return Err(other),
+    };
+    inspection.identity = opened.repository.id().to_string();
+    let mut find = |severity, code: &str, what: String, remedy: &str| {
+        inspection
+            .findings
+            .push(Finding::new(severity, code, what, remedy));
+    };
+    let store = session.store(&opened.location, lifeboat_objstore::Intent::Existing)?;
+    let nanoseconds = jiff::Timestamp::now().as_nanosecond();
+    let probe = Path::from(format!("probe-{}-{nanoseconds}", std::process::id()));
+    let probing = session
+        .unless_cancelled(honours_put_if_absent(&*store, &probe))
+        .await?;
+    match probing {
+        Ok(true) => {}
+        Ok(false) => find(
+            Severity::Blocker,
+            "overwrites",
+            "the store overwrites objects that it was told to make only when they are new"
+                .to_owned(),
+            "copy the repository to a store that honours \"If-None-Match: *\"",
+        ),
+        Err(source) => {
+            let hint = lifeboat_objstore::hint(opened.location.provider(), &source);
+            let what = format!("the repository cannot be written: {source}");
+            find(
+                Severity::Blocker,
+                "not_writable",
+                what,
+                &hint.unwrap_or_default(),
+            );
+        }
+    }
+    let list = session
+        .unless_cancelled(opened.repository.snapshots())
+        .await?;
+    match list.map_err(|error| opened.failed(error)) {
+        Ok(list) => {
+            for (object, what) in &list.damaged {
+                let what = format!("{object} is damaged: {what}");
+                let remedy = "run `lifeboat verify --every-byte` to see what is hurt";
+                find(Severity::Warning, "damaged_snapshot", what, remedy);
+            }
+            if list.snapshots.is_empty() && list.damaged.is_empty() {
+                let what = "there is no snapshot yet".to_owned();
+                find(
+                    Severity::Note,
+                    "no_snapshots",
+                    what,
+                    "take one with `lifeboat backup`",
+                );
+            }
+            let newest = list.snapshots.last().filter(|info| info.warnings > 0);
+            if let Some(info) = newest {
+                let what = format!(
+                    "the newest snapshot, {} of {}, has {} warnings",
+                    info.id.short(),
+                    info.store,
+                    info.warnings
+                );
+                find(
+                    Severity::Note,
+                    "warnings",
+                    what,
+                    "take a new one, and read its warnings",
+                );
+            }
+        }
+        Err(failed) => find(
+            Severity::Blocker,
+            "unreadable",
+            failed.message(),
+            failed.hint().unwrap_or_default(),
+        ),
+    }
+    inspection
+        .findings
+        .sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(inspection)
+}
+
+fn report(subject: &str, inspection: &Inspection, session: &Session) -> Exit {
+    session.output.finish();
+    let count = |severity| {
+        let same = |finding: &&Finding| finding.severity == severity;
+        inspection.findings.iter().filter(same).count()
+    };
+    let blockers = count(Severity::Blocker);
+    let exit = if blockers == 0 {
+        Exit::Complete
+    } else {
+        Exit::Failed
+    };
+    for finding in &inspection.findings {
+        session.output.event("finding", finding);
+        tell(finding, session);
+    }
+    session.output.event(
+        "summary",
+        &Summary {
+            subject: subject.to_owned(),
+            version: inspection.version.clone(),
+            identity: inspection.identity.clone(),
+            size: inspection.size,
+            facts: facts_to_json(&inspection.facts),
+            blockers,
+            warnings: count(Severity::Warning),
+            notes: count(Severity::Note),
+            exit: exit.code(),
+        },
+    );
+    let mut about = vec![subject.to_owned()];
+    about.extend(
+        Some(&inspection.version)
+            .filter(|text| !text.is_empty())
+            .cloned(),
+    );
+    about.extend(
+        Some(&inspection.identity)
+            .filter(|text| !text.is_empty())
+            .cloned(),
+    );
+    about.extend(
+        inspection
+            .size
+            .map(|bytes| format!("about {}", size(bytes))),
+    );
+    session.output.say(&about.join(", "));
+    match blockers {
+        0 => session.output.say("nothing stands in the way of a backup"),
+        1 => session.output.warn("1 thing stands in the way of a backup"),
+        _ => session
+            .output
+            .warn(&format!("{blockers} things stand in the way of a backup")),
+    }
+    exit
+}
+
+fn tell(finding: &Finding, session: &Session) {
+    let word = match finding.severity {
+        Severity::Note => "note",
+        Severity::Warning => "warning",
+        Severity::Blocker => "blocker",
+    };
+    let line = format!("{word}: {}", finding.what);
+    let remedy = format!("  remedy: {}", finding.remedy);
+    let lines = [
+        Some(line),
+        Some(remedy).filter(|_| !finding.remedy.is_empty()),
+    ];
+    for line in lines.into_iter().flatten() {
+        match finding.severity {
+            Severity::Blocker | Severity::Warning => session.output.warn(&line),
+            Severity::Note => session.output.say(&line),
+        }
+    }
+}

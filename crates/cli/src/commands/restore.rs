@@ -1,0 +1,166 @@
+//! `lifeboat restore`: brings a snapshot back.
+
+use lifeboat_core::{
+    Attributes, Sink, SnapshotInfo, Source, Summary, TransferOptions, Value, transfer,
+};
+use lifeboat_files::{Existing, FilesSink, Owners as FileOwners, SinkOptions};
+use lifeboat_postgres::{ClusterSink, RestoreOptions, TablespaceMapping};
+use lifeboat_repository::Selection;
+use serde::Serialize;
+
+use super::ls::find;
+use crate::args::{Owners, Restore};
+use crate::exit::Exit;
+use crate::failure::Failed;
+use crate::output::{duration, facts_to_json, one_line, size, time};
+use crate::session::Session;
+
+/// The event `summary` of a restore.
+#[derive(Serialize)]
+struct Restored {
+    snapshot: String,
+    store: String,
+    target: String,
+    entries: u64,
+    bytes: u64,
+    seconds: f64,
+    warnings: u64,
+    facts: serde_json::Value,
+    exit: u8,
+}
+
+pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, Failed> {
+    let opened = session.repository().await?;
+    let info = find(&arguments.which, &opened, session).await?;
+    let sink = sink_for(&info, &arguments)?;
+    let opening = session
+        .unless_cancelled(opened.repository.snapshot(&info.id))
+        .await?;
+    let snapshot = opening.map_err(|error| opened.failed(error))?;
+    for path in &arguments.paths {
+        let entry = snapshot
+            .entry(path)
+            .await
+            .map_err(|error| opened.failed(error))?;
+        if entry.is_none() {
+            let message = format!("snapshot {} has no entry \"{path}\"", info.id.short());
+            return Err(Failed::usage(
+                message,
+                "list the entries with `lifeboat ls`",
+            ));
+        }
+    }
+    session.output.say(&format!(
+        "restore snapshot {} of {}, which shows {}",
+        info.id.short(),
+        info.store,
+        time(info.taken)
+    ));
+    let source = snapshot.source(&Selection::paths(arguments.paths.iter().cloned()));
+    let summary = move_to(&source, &*sink, session)
+        .await
+        .map_err(|error| opened.of_store(error))?;
+    session.output.finish();
+
+    let exit = Exit::with_warnings(summary.warnings);
+    let target = arguments.to.display().to_string();
+    session.output.event(
+        "summary",
+        &Restored {
+            snapshot: info.id.to_string(),
+            store: info.store.to_string(),
+            target: target.clone(),
+            entries: summary.progress.entries,
+            bytes: summary.progress.read,
+            seconds: summary.elapsed.as_secs_f64(),
+            warnings: summary.warnings,
+            facts: facts_to_json(&summary.receipt.facts),
+            exit: exit.code(),
+        },
+    );
+    session.output.say(&format!(
+        "restored {} entries, {}, into {target} in {}",
+        summary.progress.entries,
+        size(summary.progress.read),
+        duration(summary.elapsed)
+    ));
+    for fact in texts(&summary.receipt.facts) {
+        session.output.say(&fact);
+    }
+    Ok(exit)
+}
+
+async fn move_to(
+    source: &dyn Source,
+    sink: &dyn Sink,
+    session: &Session,
+) -> lifeboat_core::Result<Summary> {
+    let options = TransferOptions::default();
+    Box::pin(transfer(source, sink, &options, &session.context)).await
+}
+
+/// What the target has to say: the next step, and what to know before.
+fn texts(facts: &Attributes) -> Vec<String> {
+    let said = |name: &str| name.contains(".note.") || name.ends_with(".next");
+    facts
+        .iter()
+        .filter(|(name, _)| said(name))
+        .filter_map(|(name, value)| match value {
+            Value::Text(text) if name.ends_with(".next") => {
+                Some(format!("next: {}", one_line(text)))
+            }
+            Value::Text(text) => Some(format!("note: {}", one_line(text))),
+            _ => None,
+        })
+        .collect()
+}
+
+fn sink_for(info: &SnapshotInfo, arguments: &Restore) -> Result<Box<dyn Sink>, Failed> {
+    let wrong = |what: &str, hint: &str| {
+        let message = format!("{what}, and this is a snapshot of {}", info.store);
+        Err(Failed::usage(message, hint))
+    };
+    match info.store.kind() {
+        "postgres" if !arguments.paths.is_empty() => wrong(
+            "--path is for files",
+            "a cluster is restored as a whole: leave --path out",
+        ),
+        "postgres" if arguments.replace => wrong(
+            "--replace is for files",
+            "move the old data directory away yourself",
+        ),
+        "postgres" if arguments.owners != Owners::Numbers => wrong(
+            "--owners is for files",
+            "leave it out: accounts are found by name",
+        ),
+        "postgres" => {
+            let mut options = RestoreOptions::new(&arguments.to).with_facts(info.facts.clone());
+            for (old, new) in &arguments.tablespaces {
+                options = options.with_tablespace(TablespaceMapping::new(old, new));
+            }
+            Ok(Box::new(ClusterSink::new(options)))
+        }
+        "files" if !arguments.tablespaces.is_empty() => {
+            wrong("--tablespace is for PostgreSQL", "leave it out")
+        }
+        "files" => {
+            let mut options = SinkOptions::default();
+            if arguments.replace {
+                options.existing = Existing::Replace;
+            }
+            options.owners = match arguments.owners {
+                Owners::Numbers => FileOwners::Numbers,
+                Owners::Names => FileOwners::Names,
+                Owners::Mine => FileOwners::Mine,
+            };
+            Ok(Box::new(FilesSink::new(&arguments.to, options)))
+        }
+        kind => {
+            let message = format!("this program cannot restore stores of the kind \"{kind}\"");
+            Err(Failed::usage(
+                message,
+                "use the version that took the snapshot, or a newer one",
+            ))
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `lifeboat snapshots`: lists the snapshots.
+
+use comfy_table::{CellAlignment, Table, presets};
+use jiff::Timestamp;
+use lifeboat_core::SnapshotInfo;
+use serde::Serialize;
+
+use crate::args::Snapshots;
+use crate::exit::Exit;
+use crate::failure::Failed;
+use crate::output::{facts_to_json, one_line, size, time};
+use crate::session::Session;
+
+/// The event `snapshot`.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: String,
+    store: String,
+    kind: &'a str,
+    name: &'a str,
+    host: &'a str,
+    tags: &'a [String],
+    started: Timestamp,
+    taken: Timestamp,
+    committed: Timestamp,
+    entries: u64,
+    bytes: u64,
+    stored: u64,
+    warnings: u64,
+    position: &'a str,
+    parent: Option<String>,
+    facts: serde_json::Value,
+}
+
+impl<'a> From<&'a SnapshotInfo> for Shown<'a> {
+    fn from(info: &'a SnapshotInfo) -> Self {
+        Self {
+            id: info.id.to_string(),
+            store: info.store.to_string(),
+            kind: info.store.kind(),
+            name: info.store.name(),
+            host: &info.host,
+            tags: &info.tags,
+            started: info.started,
+            taken: info.taken,
+            committed: info.committed,
+            entries: info.entries,
+            bytes: info.bytes,
+            stored: info.stored,
+            warnings: info.warnings,
+            position: &info.position,
+            parent: info.parent.map(|id| id.to_string()),
+            facts: facts_to_json(&info.facts),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    snapshots: usize,
+    damaged: usize,
+    exit: u8,
+}
+
+pub(super) async fn run(arguments: &Snapshots, session: &Session) -> Result<Exit, Failed> {
+    let opened = session.repository().await?;
+    let list = opened.snapshots(session).await?;
+    let wanted = |info: &&SnapshotInfo| {
+        arguments
+            .store
+            .as_ref()
+            .is_none_or(|store| info.store == *store)
+            && arguments.tags.iter().all(|tag| info.tags.contains(tag))
+    };
+    let snapshots: Vec<_> = list.snapshots.iter().filter(wanted).collect();
+    for info in &snapshots {
+        session.output.event("snapshot", &Shown::from(*info));
+    }
+    if !snapshots.is_empty() {
+        session.output.listed(&table(&snapshots));
+    }
+    let exit = Exit::with_warnings(session.context.warnings());
+    let (count, damaged) = (snapshots.len(), list.damaged.len());
+    session.output.event(
+        "summary",
+        &Summary {
+            snapshots: count,
+            damaged,
+            exit: exit.code(),
+        },
+    );
+    match count {
+        0 => session.output.say("no snapshots"),
+        1 => session.output.say("1 snapshot"),
+        _ => session.output.say(&format!("{count} snapshots")),
+    }
+    Ok(exit)
+}
+
+fn table(snapshots: &[&SnapshotInfo]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "id", "store", "shows", "entries", "size", "added", "host", "remarks",
+    ]);
+    for info in snapshots {
+        let mut remarks = info.tags.clone();
+        if info.warnings > 0 {
+            remarks.push(format!("{} warnings", info.warnings));
+        }
+        table.add_row([
+            info.id.short(),
+            one_line(&info.store.to_string()),
+            time(info.taken),
+            info.entries.to_string(),
+            size(info.bytes),
+            size(info.stored),
+            one_line(&info.host),
+            one_line(&remarks.join(", ")),
+        ]);
+    }
+    for column in 3..6 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}

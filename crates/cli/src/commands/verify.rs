@@ -1,0 +1,147 @@
+//! `lifeboat verify`: looks for damage in the repository.
+
+use lifeboat_objstore::Intent;
+use lifeboat_repository::{CheckOptions, CheckReport, Damage, check_without_key};
+use serde::Serialize;
+
+use crate::args::Verify;
+use crate::exit::Exit;
+use crate::failure::{Failed, in_repository};
+use crate::output::{one_line, size};
+use crate::session::Session;
+
+/// As many entries of a damaged object are shown to people; programs get all that are known.
+const SHOWN: usize = 10;
+
+/// The event `damage`.
+#[derive(Serialize)]
+struct Found<'a> {
+    object: &'a str,
+    what: &'a str,
+    snapshots: Vec<String>,
+    entries: Vec<&'a str>,
+}
+
+impl<'a> From<&'a Damage> for Found<'a> {
+    fn from(damage: &'a Damage) -> Self {
+        Self {
+            object: &damage.object,
+            what: &damage.what,
+            snapshots: damage.snapshots.iter().map(ToString::to_string).collect(),
+            entries: damage.entries.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    sound: bool,
+    every_byte: bool,
+    snapshots: u64,
+    objects: u64,
+    bytes: u64,
+    unreferenced: u64,
+    damaged: usize,
+    exit: u8,
+}
+
+pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, Failed> {
+    let options = match arguments.every_byte {
+        true => CheckOptions::every_byte(),
+        false => CheckOptions::default(),
+    };
+    let report = if arguments.without_key {
+        let location = session.location()?;
+        let store = session.store(&location, Intent::Existing)?;
+        let checking = Box::pin(check_without_key(store, &options, &session.context));
+        let checked = session.unless_cancelled(checking).await?;
+        checked.map_err(|error| in_repository(error, &location))?
+    } else {
+        let opened = session.repository().await?;
+        let checking = Box::pin(opened.repository.check(&options, &session.context));
+        let checked = session.unless_cancelled(checking).await?;
+        checked.map_err(|error| opened.failed(error))?
+    };
+    session.output.finish();
+    for damage in &report.damage {
+        session.output.event("damage", &Found::from(damage));
+        tell(damage, session);
+    }
+    let exit = if report.is_sound() {
+        Exit::with_warnings(session.context.warnings())
+    } else {
+        Exit::Failed
+    };
+    session.output.event(
+        "summary",
+        &Summary {
+            sound: report.is_sound(),
+            every_byte: arguments.every_byte,
+            snapshots: report.snapshots,
+            objects: report.objects,
+            bytes: report.bytes,
+            unreferenced: report.unreferenced,
+            damaged: report.damage.len(),
+            exit: exit.code(),
+        },
+    );
+    conclude(&report, arguments, session);
+    Ok(exit)
+}
+
+fn tell(damage: &Damage, session: &Session) {
+    let note = |line: String| session.output.warn(&line);
+    note(format!(
+        "damaged: {}: {}",
+        one_line(&damage.object),
+        one_line(&damage.what)
+    ));
+    if !damage.snapshots.is_empty() {
+        let names: Vec<_> = damage
+            .snapshots
+            .iter()
+            .map(lifeboat_core::SnapshotId::short)
+            .collect();
+        note(format!(
+            "  snapshots that cannot be restored in full: {}",
+            names.join(", ")
+        ));
+    }
+    for entry in damage.entries.iter().take(SHOWN) {
+        note(format!("  entry: {}", one_line(entry)));
+    }
+    match damage.entries.len().saturating_sub(SHOWN) {
+        0 => {}
+        more => note(format!("  and {more} entries more")),
+    }
+}
+
+fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
+    let looked = format!(
+        "{} snapshots, {} objects, {} read",
+        report.snapshots,
+        report.objects,
+        size(report.bytes)
+    );
+    if report.unreferenced > 0 {
+        let count = report.unreferenced;
+        session.output.say(&format!(
+            "{count} packs of interrupted backups take room, and do no harm"
+        ));
+    }
+    if !report.is_sound() {
+        let count = report.damage.len();
+        session.output.warn(&format!(
+            "{count} damaged objects ({looked}); bring them back from a copy of the repository if \
+             there is one; else take new backups now, with --full: they store again what the \
+             damaged objects held, and the entries that are not named above can still be restored"
+        ));
+        return;
+    }
+    session.output.say(&format!("no damage found ({looked})"));
+    if !arguments.every_byte {
+        session
+            .output
+            .say("the content itself was not read: `lifeboat verify --every-byte` does");
+    }
+}

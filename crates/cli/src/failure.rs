@@ -1,0 +1,182 @@
+//! How a failure is told: one line, with the next step, and an exit code.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use lifeboat_core::{Error, ErrorKind};
+use lifeboat_objstore::Location;
+
+use crate::exit::Exit;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The command line makes no sense.
+    Usage {
+        /// What is wrong with it.
+        message: String,
+        /// What to write instead.
+        hint: Option<String>,
+    },
+    /// What was asked for did not work.
+    Error(Error),
+}
+
+impl Failed {
+    /// The command line makes no sense: `message` says why, `hint` what to write instead.
+    pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    /// An argument that a library refused.
+    pub(crate) fn argument(error: impl Into<Error>) -> Self {
+        let error = error.into();
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            let text = source.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = source.source();
+        }
+        Self::Usage {
+            message,
+            hint: error.hint().map(ToOwned::to_owned),
+        }
+    }
+
+    /// How the command ends.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Usage { .. } => Exit::Usage,
+            Self::Error(error) if error.kind() == ErrorKind::Cancelled => Exit::Interrupted,
+            Self::Error(_) => Exit::Failed,
+        }
+    }
+
+    /// A stable word for what it is.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Usage { .. } => "usage",
+            Self::Error(error) => error.kind().as_str(),
+        }
+    }
+
+    /// Whether the same command can succeed when it is run again.
+    pub(crate) fn is_retryable(&self) -> bool {
+        matches!(self, Self::Error(error) if error.is_retryable())
+    }
+
+    /// What to do.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Usage { hint, .. } => hint.as_deref(),
+            Self::Error(error) => error.hint(),
+        }
+    }
+
+    /// What happened, without the hint.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Usage { message, .. } => message.replace('\n', " "),
+            Self::Error(error) => {
+                let line = error.one_line();
+                let hint = error
+                    .hint()
+                    .map(|hint| format!("; {hint}"))
+                    .unwrap_or_default();
+                line.strip_suffix(&hint)
+                    .map_or_else(|| line.clone(), ToOwned::to_owned)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    /// All of it on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())?;
+        match self.hint() {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// Adds to an error where the repository is, and what an operator can do about its store.
+///
+/// The repository knows neither: it was given a store that was open already.
+pub(crate) fn in_repository(error: impl Into<Error>, location: &Location) -> Error {
+    let error = error.into();
+    if error.kind() == ErrorKind::Cancelled {
+        return error;
+    }
+    let advice = store_error(&error)
+        .and_then(|source| lifeboat_objstore::hint(location.provider(), source))
+        .map(std::borrow::Cow::into_owned);
+    let error = error.context(format!("repository {location}"));
+    match advice {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// Whether it was the repository's store that failed.
+pub(crate) fn is_of_store(error: &Error) -> bool {
+    store_error(error).is_some()
+}
+
+/// The store's answer beneath an error.
+fn store_error(error: &Error) -> Option<&object_store::Error> {
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        if let Some(found) = source.downcast_ref() {
+            return Some(found);
+        }
+        cause = source.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_is_said_once() {
+        let error = Error::new(ErrorKind::Refused, "open the door").with_hint("take the key");
+        let failed = Failed::from(error);
+        assert_eq!(failed.message(), "open the door");
+        assert_eq!(failed.to_string(), "open the door; take the key");
+        assert_eq!(failed.exit(), Exit::Failed);
+        assert_eq!(Failed::from(Error::cancelled()).exit(), Exit::Interrupted);
+    }
+
+    #[test]
+    fn the_place_and_the_store_s_advice_are_added() {
+        let location: Location = "s3://bucket/x".parse().unwrap();
+        let raw = object_store::Error::PermissionDenied {
+            path: "lifeboat.json".into(),
+            source: "Server returned non-2xx status code: 403 Forbidden: ".into(),
+        };
+        let error = Error::new(ErrorKind::Refused, "read lifeboat.json").with_source(raw);
+        let error = in_repository(error, &location);
+        let line = error.one_line();
+        assert!(
+            line.starts_with("repository s3://bucket/x: read lifeboat.json: "),
+            "{line}"
+        );
+        assert!(line.contains("docs/objstore.md"), "{line}");
+        assert_eq!(error.kind(), ErrorKind::Refused);
+    }
+}

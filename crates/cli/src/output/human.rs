@@ -1,0 +1,130 @@
+//! What people read, on standard error.
+
+use std::io::{self, IsTerminal, Write};
+
+use lifeboat_core::Event;
+use parking_lot::Mutex;
+use tracing_subscriber::EnvFilter;
+
+use super::bar::Bar;
+use super::text::one_line;
+use crate::args::Global;
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    /// Warnings and errors.
+    Quiet,
+    /// And what happens.
+    Normal,
+    /// And what the libraries log.
+    Verbose,
+}
+
+/// Standard error, as people read it.
+pub(super) struct Human {
+    level: Level,
+    /// A bar is drawn: on a terminal, unless lines of a log would tear it.
+    draws: bool,
+    bar: Mutex<Option<Bar>>,
+}
+
+impl Human {
+    pub(super) fn new(global: &Global) -> Self {
+        let level = match (global.quiet, global.verbose) {
+            (true, _) => Level::Quiet,
+            (false, true) => Level::Verbose,
+            (false, false) => Level::Normal,
+        };
+        let draws = level == Level::Normal && io::stderr().is_terminal();
+        Self {
+            level,
+            draws,
+            bar: Mutex::new(None),
+        }
+    }
+
+    /// The log of the libraries goes to standard error, when more is to be said. Warnings that are
+    /// told anyway are left out of it.
+    pub(super) fn start_log(&self) {
+        if self.level < Level::Verbose {
+            return;
+        }
+        let filter = "warn,lifeboat_core=off,lifeboat_repository=debug,lifeboat_objstore=debug,\
+                      lifeboat_postgres=debug,lifeboat_files=debug";
+        let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| filter.into());
+        let started = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .try_init();
+        // Somebody else's log is as good.
+        drop(started);
+    }
+
+    pub(super) fn observed(&self, event: &Event) {
+        match event {
+            Event::Phase { name } => self.phase(name),
+            Event::Progress { progress } => {
+                if let Some(bar) = &*self.bar.lock() {
+                    bar.progress(progress);
+                }
+            }
+            Event::Warning { subject, message } if subject.is_empty() => {
+                self.write(&format!("warning: {}", one_line(message)));
+            }
+            Event::Warning { subject, message } => {
+                self.write(&format!(
+                    "warning: {}: {}",
+                    one_line(subject),
+                    one_line(message)
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    fn phase(&self, name: &str) {
+        if !self.draws {
+            return self.say(name);
+        }
+        let mut bar = self.bar.lock();
+        match &*bar {
+            Some(bar) => bar.phase(name),
+            None => *bar = Some(Bar::new(name)),
+        }
+    }
+
+    pub(super) fn say(&self, line: &str) {
+        if self.level >= Level::Normal {
+            self.write(line);
+        }
+    }
+
+    pub(super) fn warn(&self, line: &str) {
+        self.write(line);
+    }
+
+    pub(super) fn note(&self, line: &str) {
+        self.say(line);
+    }
+
+    pub(super) fn error(&self, line: &str) {
+        self.write(&format!("error: {}", one_line(line)));
+    }
+
+    pub(super) fn finish(&self) {
+        if let Some(bar) = self.bar.lock().take() {
+            bar.clear();
+        }
+    }
+
+    fn write(&self, line: &str) {
+        // Nobody is left to be told when standard error is closed.
+        let write = || drop(writeln!(io::stderr(), "{line}"));
+        match &*self.bar.lock() {
+            Some(bar) => bar.aside(write),
+            None => write(),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What one run of the command works with.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use lifeboat_core::{Context, Error};
+use lifeboat_objstore::{Intent, Location, StoreOptions};
+use lifeboat_repository::{Repository, SnapshotList};
+use object_store::ObjectStore;
+
+use crate::args::Global;
+use crate::failure::{Failed, in_repository, is_of_store};
+use crate::output::Output;
+use crate::secret::{self, Purpose};
+
+/// What one run of the command works with.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// What holds for every command.
+    pub(crate) global: Global,
+    /// Where people and programs read what happens.
+    pub(crate) output: Output,
+    /// The observer, the budget, the counts, and the way to cancel.
+    pub(crate) context: Context,
+}
+
+impl Session {
+    pub(crate) fn new(global: Global, output: Output) -> Self {
+        let context = Context::new(Arc::new(output.clone()));
+        Self {
+            global,
+            output,
+            context,
+        }
+    }
+
+    /// Where the repository is said to be.
+    pub(crate) fn location(&self) -> Result<Location, Failed> {
+        let Some(text) = &self.global.repo else {
+            let hint = "name it with --repo, or once for the shell with LIFEBOAT_REPO";
+            return Err(Failed::usage("no repository is named", hint));
+        };
+        text.parse()
+            .map_err(|error: lifeboat_objstore::Error| Failed::argument(error))
+    }
+
+    /// Opens the store that the repository is in.
+    pub(crate) fn store(
+        &self,
+        location: &Location,
+        intent: Intent,
+    ) -> Result<Arc<dyn ObjectStore>, Failed> {
+        Ok(lifeboat_objstore::open(
+            location,
+            &StoreOptions::new(intent),
+        )?)
+    }
+
+    /// Opens the repository.
+    pub(crate) async fn repository(&self) -> Result<Opened, Failed> {
+        let location = self.location()?;
+        let store = self.store(&location, Intent::Existing)?;
+        let secret = secret::find(&self.global, Purpose::Open).await?;
+        let opening = Repository::open(store, &secret);
+        let repository = self
+            .unless_cancelled(opening)
+            .await?
+            .map_err(|error| in_repository(error, &location))?;
+        Ok(Opened {
+            repository,
+            location,
+        })
+    }
+
+    /// Runs what does not look at the context itself.
+    ///
+    /// # Errors
+    /// When somebody asked to stop.
+    pub(crate) async fn unless_cancelled<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.context.cancelled() => Err(Error::cancelled()),
+            done = work => Ok(done),
+        }
+    }
+}
+
+/// An open repository, and where it is.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) repository: Repository,
+    pub(crate) location: Location,
+}
+
+impl Opened {
+    /// The snapshots; a warning for each that cannot be read.
+    pub(crate) async fn snapshots(&self, session: &Session) -> Result<SnapshotList, Failed> {
+        let listing = self.repository.snapshots();
+        let list = session
+            .unless_cancelled(listing)
+            .await?
+            .map_err(|error| in_repository(error, &self.location))?;
+        for (object, what) in &list.damaged {
+            session.context.warn(object, what.as_str());
+        }
+        Ok(list)
+    }
+
+    /// Says of an error of a transfer where the repository is, if it is the repository's.
+    pub(crate) fn of_store(&self, error: Error) -> Failed {
+        if is_of_store(&error) {
+            self.failed(error)
+        } else {
+            error.into()
+        }
+    }
+
+    /// Says of an error where the repository is.
+    pub(crate) fn failed(&self, error: impl Into<Error>) -> Failed {
+        in_repository(error, &self.location).into()
+    }
+}
