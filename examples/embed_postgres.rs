@@ -52,18 +52,13 @@ pub(crate) async fn run(conninfo: &str, folder: &Path) -> Result<()> {
 
     println!("the snapshots");
     for snapshot in repository.snapshots().await?.snapshots {
-        println!(
-            "  {}  {}  {}  WAL position {}",
-            snapshot.id.short(),
-            snapshot.taken,
-            snapshot.store,
-            snapshot.position
-        );
+        let (id, position) = (snapshot.id.short(), &snapshot.position);
+        println!("  {id}  {}  WAL position {position}", snapshot.taken);
     }
 
     let restored = folder.join("restored");
     restore(&repository, &restored).await?;
-    println!("restored: `pg_ctl start -D {}` would start it", restored.display());
+    println!("restored; to start it: pg_ctl -D {restored:?} start");
     Ok(())
 }
 
@@ -91,7 +86,8 @@ async fn restore(repository: &Repository, target: &Path) -> Result<Summary> {
     // With the facts, a tablespace that has no room is found before anything is written.
     let options = RestoreOptions::new(target).with_facts(info.facts.clone());
     let context = Context::new(Arc::new(Terminal));
-    let (source, sink) = (snapshot.source(&Selection::all()), ClusterSink::new(options));
+    let source = snapshot.source(&Selection::all());
+    let sink = ClusterSink::new(options);
     Ok(transfer(&source, &sink, &TransferOptions::default(), &context).await?)
 }
 

@@ -1,9 +1,10 @@
-//! The tasks of Lifeboat's developers: `cargo xtask setup | test | ci`.
+//! The tasks of Lifeboat's developers: `cargo xtask setup | demo | test | ci`.
 //!
 //! One module for each task; this one only parses and calls.
 
 mod cargo;
 mod ci;
+mod demo;
 mod setup;
 mod test;
 
@@ -22,6 +23,8 @@ struct Arguments {
 enum Task {
     /// Install the servers that tests run on, with the system's package clients
     Setup(setup::Arguments),
+    /// See a PostgreSQL cluster backed up, lost, restored and proved equal
+    Demo(demo::Arguments),
     /// Run all tests, on real servers
     Test(test::Arguments),
     /// What must pass before a change goes in: format, lints, documentation, tests
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let outcome = match Arguments::parse().task {
         Task::Setup(arguments) => setup::run(&arguments).map(done),
+        Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Ci => ci::run().map(done),
     };
