@@ -337,6 +337,8 @@ fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
         return match io_cause(error) {
             // A socket file that is not there means a server that is not there.
             Some(io) if io.kind() == io::ErrorKind::NotFound => ErrorKind::Unavailable,
+            // What TLS says of a certificate.
+            Some(io) if io.kind() == io::ErrorKind::InvalidData => ErrorKind::Refused,
             Some(io) => ErrorKind::of_io(io),
             None if error.is_closed() => ErrorKind::Unavailable,
             None => ErrorKind::Refused,
@@ -355,6 +357,9 @@ fn hint_of_connect(error: &tokio_postgres::Error) -> Option<Cow<'static, str>> {
         return Some(match io_cause(error).map(io::Error::kind) {
             Some(io::ErrorKind::PermissionDenied) => {
                 "this account may not use the server's socket".into()
+            }
+            Some(io::ErrorKind::InvalidData) => {
+                "name the authority of the server's certificate in sslrootcert, or choose another sslmode".into()
             }
             Some(_) => "see that the server runs, and that host and port are right".into(),
             None if error
@@ -378,6 +383,7 @@ fn hint_of_connect(error: &tokio_postgres::Error) -> Option<Cow<'static, str>> {
 
 fn hint_of_query(error: &tokio_postgres::Error) -> Option<Cow<'static, str>> {
     (error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)).then(|| {
-        "grant the role what a backup needs: `lifeboat doctor postgres` prints the statements".into()
+        "grant the role what a backup needs: `lifeboat doctor postgres` prints the statements"
+            .into()
     })
 }

@@ -4,15 +4,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
-use rustls_platform_verifier::Verifier;
+use rustls_platform_verifier::Verifier as PlatformVerifier;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{Error, Result};
@@ -74,34 +75,33 @@ fn verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>> {
     let tls = |source| Error::Tls { source };
-    let checked: Option<Arc<dyn ServerCertVerifier>> = match root {
-        Some(path) => {
-            let roots = Arc::new(read_roots(path)?);
-            let built = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
-            let built = built
+    let mut verifier = Verifier {
+        provider: Arc::clone(provider),
+        authority: None,
+        known: Vec::new(),
+        name: mode == TlsMode::VerifyFull,
+    };
+    if let Some(path) = root {
+        verifier.known = read_certificates(path)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &verifier.known {
+            roots.add(certificate.clone()).map_err(tls)?;
+        }
+        let built =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .build()
                 .map_err(|error| tls(rustls::Error::General(error.to_string())))?;
-            Some(built)
+        if mode != TlsMode::Prefer {
+            verifier.authority = Some(built);
         }
-        None if matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull) => {
-            Some(Arc::new(Verifier::new(Arc::clone(provider)).map_err(tls)?))
-        }
-        None => None,
-    };
-    Ok(match (mode, checked) {
-        (TlsMode::VerifyFull, Some(checked)) => checked,
-        (TlsMode::VerifyCa | TlsMode::Require, Some(checked)) => Arc::new(Lenient {
-            provider: Arc::clone(provider),
-            authority: Some(checked),
-        }),
-        _ => Arc::new(Lenient {
-            provider: Arc::clone(provider),
-            authority: None,
-        }),
-    })
+    } else if matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull) {
+        let system = PlatformVerifier::new(Arc::clone(provider)).map_err(tls)?;
+        verifier.authority = Some(Arc::new(system));
+    }
+    Ok(Arc::new(verifier))
 }
 
-fn read_roots(path: &Path) -> Result<RootCertStore> {
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let failed = |why: String| Error::ConnectionFile {
         path: path.to_owned(),
         source: std::io::Error::new(std::io::ErrorKind::InvalidData, why),
@@ -110,28 +110,27 @@ fn read_roots(path: &Path) -> Result<RootCertStore> {
         path: path.to_owned(),
         source,
     })?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    if roots.is_empty() {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|error| failed(error.to_string()))?;
+    if found.is_empty() {
         return Err(failed("it holds no certificate".into()));
     }
-    Ok(roots)
+    Ok(found)
 }
 
-/// Checks less than TLS usually does, as libpq's weaker modes ask for: the authority but not the
-/// name, or neither. The handshake's own signatures are always checked.
+/// Checks what libpq's modes ask for: authority and name, the authority alone, or neither. The
+/// handshake's own signatures are always checked.
 #[derive(Debug)]
-struct Lenient {
+struct Verifier {
     provider: Arc<CryptoProvider>,
     authority: Option<Arc<dyn ServerCertVerifier>>,
+    /// Certificates that the operator named. A server that shows one of these itself is trusted:
+    /// many servers have a certificate that no other vouches for.
+    known: Vec<CertificateDer<'static>>,
+    name: bool,
 }
 
-impl ServerCertVerifier for Lenient {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -144,11 +143,17 @@ impl ServerCertVerifier for Lenient {
         let Some(authority) = &self.authority else {
             return Ok(ServerCertVerified::assertion());
         };
+        if self.known.iter().any(|known| known == certificate) {
+            if self.name {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
         match authority.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             // The name is looked at last, so all else was right.
             Err(rustls::Error::InvalidCertificate(
                 NotValidForName | NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if !self.name => Ok(ServerCertVerified::assertion()),
             other => other,
         }
     }

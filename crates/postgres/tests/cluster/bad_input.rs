@@ -8,6 +8,7 @@ use lifeboat_core::{Context, ErrorKind, Severity, Source, TransferOptions, trans
 use lifeboat_postgres::{
     ClusterOptions, ClusterSource, ConnectOptions, RestoreOptions, TablespaceMapping,
 };
+use lifeboat_testbed::disk::SmallDisk;
 use lifeboat_testbed::postgres::{Cluster, Mode, all, newest, oldest};
 use lifeboat_testbed::{Scratch, data};
 
@@ -458,4 +459,72 @@ async fn none_left(client: &tokio_postgres::Client) {
         .unwrap()
         .get(0);
     assert_eq!(slots, 0);
+}
+
+#[test]
+fn a_standby_is_refused_for_now() {
+    run(async {
+        let installation = newest().unwrap();
+        let cluster = Cluster::start(installation).unwrap();
+        let backup = Backup::take(&source(&cluster)).await;
+        let scratch = Scratch::new().unwrap();
+        let target = target(&scratch);
+        backup.restore(&target).await;
+        fs::write(target.join("standby.signal"), "").unwrap();
+        let standby = Cluster::builder()
+            .installation(installation)
+            .setting("restore_command", "false")
+            .setting("hot_standby", "on")
+            .adopt(&target)
+            .unwrap();
+        let standby = source(&standby);
+        let line = refused(&standby, ErrorKind::Unsupported).await;
+        assert!(line.contains("take the backup from the primary"), "{line}");
+        let inspection = standby.inspect().await.unwrap();
+        assert!(
+            inspection
+                .blockers()
+                .any(|finding| finding.code == "in_recovery")
+        );
+    });
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_that_starts() {
+    run(async {
+        let disk = match SmallDisk::mount(12 << 20) {
+            Ok(disk) => disk,
+            Err(unavailable) => return eprintln!("passed over: {unavailable}"),
+        };
+        let cluster = Cluster::start(oldest().unwrap()).unwrap();
+        let backup = Backup::take(&source(&cluster)).await;
+        let target = disk.path().join("restored");
+        let error = backup
+            .restore_with(RestoreOptions::new(&target))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        assert!(
+            error.one_line().contains("No space left on device"),
+            "{}",
+            error.one_line()
+        );
+        assert!(!target.exists());
+    });
+}
+
+#[test]
+fn without_its_label_a_restored_cluster_does_not_start() {
+    run(async {
+        for installation in all().unwrap() {
+            let cluster = Cluster::start(installation).unwrap();
+            let backup = Backup::take(&source(&cluster)).await;
+            let scratch = Scratch::new().unwrap();
+            let target = target(&scratch);
+            backup.restore(&target).await;
+            fs::remove_file(target.join("backup_label")).unwrap();
+            let error = Cluster::adopt(&target, installation).unwrap_err();
+            assert!(format!("{error:#}").contains("checkpoint"), "{error:#}");
+        }
+    });
 }
