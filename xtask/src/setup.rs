@@ -90,6 +90,9 @@ fn report(machine: &Machine) {
     if machine.has_s3 {
         println!("S3 server  {:<6} a Python package", s3::MOTO);
     }
+    if machine.has_reader {
+        println!("second reader of repositories: Python packages");
+    }
 }
 
 /// Says what is still missing and what follows from it; an error when no test could run.

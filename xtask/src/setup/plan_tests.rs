@@ -15,6 +15,7 @@ fn bare() -> Machine {
         architecture: "x86_64",
         servers: Vec::new(),
         has_s3: false,
+        has_reader: false,
         missing_peers: vec!["restic"],
         home: PathBuf::from("/home-of-servers"),
     }
@@ -41,6 +42,7 @@ fn complete() -> Machine {
     Machine {
         servers,
         has_s3: true,
+        has_reader: true,
         has_pip: true,
         has_npm: true,
         ..bare()
@@ -65,7 +67,8 @@ fn a_bare_machine_gets_pip_but_not_npm() {
             postgresql(),
             Step::Apt(vec!["python3-pip"]),
             Step::Wheel,
-            Step::Moto
+            Step::Moto,
+            Step::Reader
         ]
     );
     assert_eq!(plan.lacks.len(), 1, "{plan:?}");
@@ -96,7 +99,7 @@ fn npm_alone_gives_every_major() {
         })
         .collect();
     assert_eq!(majors, [15, 17, 18]);
-    assert_eq!(plan.lacks.len(), 3, "{plan:?}");
+    assert_eq!(plan.lacks.len(), 4, "{plan:?}");
 }
 
 #[test]
@@ -133,4 +136,17 @@ fn commands_are_shown_as_typed() {
         shown[1].starts_with("env -C /home-of-servers/node-17.1/node_modules/"),
         "{shown:?}"
     );
+}
+
+#[test]
+fn the_second_reader_gets_the_versions_that_are_written_down() {
+    let shown = Step::Reader.commands(&bare())[0].to_string();
+    let directory = reader_directory();
+    assert!(
+        shown.contains(&format!(
+            "--target /home-of-servers/{directory} argon2-cffi=="
+        )),
+        "{shown}"
+    );
+    assert!(directory.len() > "second-reader-".len() + 8, "{directory}");
 }
