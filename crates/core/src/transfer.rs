@@ -24,17 +24,16 @@ pub struct TransferOptions {
     pub tags: Vec<String>,
     /// Whether the source may leave out what the sink's newest image of the store has.
     pub comparison: Comparison,
-    /// How many entries are in work at once: 1 to 1024. The default is eight.
+    /// How many entries are in work at once: 1 to 1024. By default two for each processor, but
+    /// four at least and sixteen at most.
     pub concurrency: usize,
 }
 
 impl Default for TransferOptions {
     fn default() -> Self {
-        Self {
-            tags: Vec::new(),
-            comparison: Comparison::Newest,
-            concurrency: 8,
-        }
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let concurrency = (2 * processors).clamp(4, 16);
+        Self { tags: Vec::new(), comparison: Comparison::Newest, concurrency }
     }
 }
 
