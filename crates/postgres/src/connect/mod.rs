@@ -108,21 +108,21 @@ impl ConnectOptions {
                 self.config.port(port.parse().map_err(|_| bad("PGPORT"))?);
             }
         }
-        if self.config.get_user().is_none() {
-            if let Some(user) = variable("PGUSER") {
-                self.config.user(user);
-            }
+        if self.config.get_user().is_none()
+            && let Some(user) = variable("PGUSER")
+        {
+            self.config.user(user);
         }
-        if self.config.get_dbname().is_none() {
-            if let Some(database) = variable("PGDATABASE") {
-                self.config.dbname(database);
-            }
+        if self.config.get_dbname().is_none()
+            && let Some(database) = variable("PGDATABASE")
+        {
+            self.config.dbname(database);
         }
-        if self.config.get_connect_timeout().is_none() {
-            if let Some(seconds) = variable("PGCONNECT_TIMEOUT") {
-                let seconds = seconds.parse().map_err(|_| bad("PGCONNECT_TIMEOUT"))?;
-                self.config.connect_timeout(Duration::from_secs(seconds));
-            }
+        if self.config.get_connect_timeout().is_none()
+            && let Some(seconds) = variable("PGCONNECT_TIMEOUT")
+        {
+            let seconds = seconds.parse().map_err(|_| bad("PGCONNECT_TIMEOUT"))?;
+            self.config.connect_timeout(Duration::from_secs(seconds));
         }
         if self.password.is_none() && self.config.get_password().is_none() {
             self.password = variable("PGPASSWORD").map(SecretString::from);
@@ -198,10 +198,10 @@ impl ConnectOptions {
                 .unwrap_or(&SOCKET_DIRECTORIES[0]);
             config.host_path(dir);
         }
-        if config.get_user().is_none() {
-            if let Some(user) = account_name() {
-                config.user(user);
-            }
+        if config.get_user().is_none()
+            && let Some(user) = account_name()
+        {
+            config.user(user);
         }
         if config.get_dbname().is_none() {
             config.dbname("postgres");

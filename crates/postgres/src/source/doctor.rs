@@ -63,7 +63,7 @@ pub(super) async fn inspect(options: &ClusterOptions) -> Result<Inspection> {
     if SUPPORTED.contains(&session.major()) {
         match Cluster::find(&session, options.data_directory.as_deref()).await {
             Ok(cluster) => {
-                on_disk(cluster, options.server_logs, &mut inspection, &mut found).await?
+                on_disk(cluster, options.server_logs, &mut inspection, &mut found).await?;
             }
             Err(error) => found.no_directory(error)?,
         }

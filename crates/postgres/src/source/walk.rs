@@ -222,7 +222,7 @@ impl Walker<'_> {
                     tablespace: self.tablespace,
                     relation,
                 })?,
-                FileType::Directory => self.enter(handle, &name, inner, &components)?,
+                FileType::Directory => self.enter(handle, &name, &inner, &components)?,
                 FileType::Symlink => self.link(handle, &name, inner, &stat, &components)?,
                 _ => self.visitor.skipped(
                     &inner,
@@ -252,23 +252,23 @@ impl Walker<'_> {
         &mut self,
         parent: &OwnedFd,
         name: &CStr,
-        path: EntryPath,
+        path: &EntryPath,
         parents: &[&[u8]],
     ) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(()),
-            other => self.at(&path, "open", other)?,
+            other => self.at(path, "open", other)?,
         };
-        let stat = self.at(&path, "read", rustix::fs::fstat(&handle))?;
+        let stat = self.at(path, "read", rustix::fs::fstat(&handle))?;
         self.visitor.directory(path.clone(), &stat, None)?;
         if parents.is_empty() && EMPTIED.contains(&name.to_bytes()) {
-            return self.emptied(&path, &stat);
+            return self.emptied(path, &stat);
         }
-        if self.logs == ServerLogs::LeaveOut && self.is_log_directory(&path) {
+        if self.logs == ServerLogs::LeaveOut && self.is_log_directory(path) {
             return Ok(());
         }
-        self.directory(&handle, &path)
+        self.directory(&handle, path)
     }
 
     /// A directory whose content is left out, but for directories that the server wants to find.
@@ -308,7 +308,7 @@ impl Walker<'_> {
             other => self.at(&path, "read the link", other)?.into_bytes(),
         };
         if parents == [b"pg_tblspc"] {
-            return self.tablespace(parent, name, path, target);
+            return self.tablespace(parent, name, &path, target);
         }
         if parents.is_empty() && EMPTIED.contains(&name.to_bytes()) {
             // Restored as a plain directory.
@@ -336,7 +336,7 @@ impl Walker<'_> {
         &mut self,
         parent: &OwnedFd,
         name: &CStr,
-        path: EntryPath,
+        path: &EntryPath,
         location: Vec<u8>,
     ) -> Result<()> {
         // The server made this link itself, so it is the one that is followed.
@@ -344,14 +344,14 @@ impl Walker<'_> {
         let handle = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
             // Dropped a moment ago: then the link is gone, too.
             Err(Errno::NOENT) if self.is_gone(parent, name) => return Ok(()),
-            other => self.at(&path, "open the tablespace", other)?,
+            other => self.at(path, "open the tablespace", other)?,
         };
-        let stat = self.at(&path, "read", rustix::fs::fstat(&handle))?;
+        let stat = self.at(path, "read", rustix::fs::fstat(&handle))?;
         self.visitor
             .directory(path.clone(), &stat, Some(location))?;
         let oid = std::str::from_utf8(name.to_bytes()).ok();
         self.tablespace = oid.and_then(|oid| oid.parse().ok()).unwrap_or(u32::MAX);
-        let walked = self.directory(&handle, &path);
+        let walked = self.directory(&handle, path);
         self.tablespace = 0;
         walked
     }
