@@ -1,12 +1,15 @@
 //! The `lifeboat` command, as it is typed.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
 
 use crate::page;
 
@@ -39,12 +42,21 @@ impl<'a> Lifeboat<'a> {
         let mut words = words.to_vec();
         words.push("--json");
         let said = self.output(&words).await?;
-        page::said(&said.people);
-        let summary = said
-            .programs
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .find(|event| event["event"] == "summary");
+        let events = || {
+            let lines = said.programs.lines();
+            lines.filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        };
+        // On a terminal, a bar that goes away says which phase it is.
+        let phases: Vec<Value> = events()
+            .filter(|event| event["event"] == "phase")
+            .map(|event| event["name"].clone())
+            .collect();
+        for line in said.people.lines() {
+            if !phases.iter().any(|phase| phase == line) {
+                page::said(line);
+            }
+        }
+        let summary = events().find(|event| event["event"] == "summary");
         summary.with_context(|| format!("`{}` said no summary", typed(&words)))
     }
 
@@ -57,7 +69,23 @@ impl<'a> Lifeboat<'a> {
     }
 
     async fn output(&self, words: &[&str]) -> Result<Said> {
-        let mut command = tokio::process::Command::new(self.program);
+        let typed = typed(words);
+        let running = || format!("run {}", self.program.display());
+        let mut child = Attended(self.command(words).spawn().with_context(running)?);
+        let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
+        let (status, programs, people) =
+            tokio::try_join!(child.0.wait(), read(stdout), read(stderr)).with_context(running)?;
+        self.log
+            .write(&format!("$ {typed}\n{people}{programs}{status}\n\n"));
+        if !status.success() {
+            page::said(&people);
+            bail!("`{typed}` ended with {status}");
+        }
+        Ok(Said { programs, people })
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.program);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("PG") || name.starts_with("LIFEBOAT_") {
@@ -69,27 +97,9 @@ impl<'a> Lifeboat<'a> {
             .env("LIFEBOAT_REPO", &self.repository)
             .env("LIFEBOAT_PASSPHRASE", PASSPHRASE)
             .stdin(Stdio::null())
-            .kill_on_drop(true);
-        let typed = typed(words);
-        let output = command
-            .output()
-            .await
-            .with_context(|| format!("run {}", self.program.display()))?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let said = Said {
-            programs: text(&output.stdout),
-            people: text(&output.stderr),
-        };
-        let (people, programs) = (&said.people, &said.programs);
-        self.log.write(&format!(
-            "$ {typed}\n{people}{programs}{}\n\n",
-            output.status
-        ));
-        if !output.status.success() {
-            page::said(people);
-            bail!("`{typed}` ended with {}", output.status);
-        }
-        Ok(said)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
     }
 }
 
@@ -97,6 +107,26 @@ impl<'a> Lifeboat<'a> {
 struct Said {
     programs: String,
     people: String,
+}
+
+async fn read(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut bytes).await?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A program that does not outlive this value: whoever removes its files next must be alone.
+struct Attended(Child);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        let _ = self.0.start_kill();
+        while matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 /// The command line as a person would type it.

@@ -41,24 +41,24 @@ fn run() -> Result<ExitCode> {
     let (wish, log) = arguments(std::env::args_os().skip(1))?;
     let log = Log::create(log)?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    let told = runtime.block_on(async { unless_stopped(story::tell(&wish, &log)).await });
+    let told = runtime.block_on(unless_stopped(story::tell(&wish, &log)));
     Ok(match told {
-        None => {
-            log.remove();
-            page::line("\nStopped. Nothing is left behind.");
-            ExitCode::from(INTERRUPTED)
-        }
-        Some(Ok(proof)) => {
+        Ok(Some(proof)) => {
             log.remove();
             page::line(&format!("\nIt worked: {proof}"));
             ExitCode::SUCCESS
         }
-        Some(Err(error)) => {
-            log.write(&format!("\n{error:?}\n"));
+        Ok(None) => {
+            log.remove();
+            page::line("\nStopped. Nothing is left behind.");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(error) => {
+            log.write(&format!("It failed: {error:?}\n"));
             page::line(&format!("\nIt FAILED: {error:#}"));
+            let log = log.path().display();
             page::line(&format!(
-                "Everything that was said is in {}; nothing else is left behind.",
-                log.path().display()
+                "All that was said is in {log}; nothing else is left behind."
             ));
             ExitCode::FAILURE
         }
@@ -83,29 +83,15 @@ fn arguments(mut words: impl Iterator<Item = OsString>) -> Result<(Wish, PathBuf
 
 /// Does the work, unless somebody stops the program. Then the work is dropped, and what it started
 /// and made goes with it.
-async fn unless_stopped<T>(work: impl Future<Output = Result<T>>) -> Option<Result<T>> {
-    let listen = || {
-        let kinds = [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-        ];
-        kinds
-            .map(signal)
-            .into_iter()
-            .collect::<std::io::Result<Vec<_>>>()
-    };
-    let mut signals = match listen().context("listen for signals") {
-        Ok(signals) => signals,
-        Err(error) => return Some(Err(error)),
-    };
-    let [interrupt, terminate, hangup] = signals.as_mut_slice() else {
-        return None;
-    };
+async fn unless_stopped<T>(work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    let listen = |kind| signal(kind).context("listen for signals");
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
     tokio::select! {
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
-        _ = hangup.recv() => None,
-        done = work => Some(done),
+        _ = interrupt.recv() => Ok(None),
+        _ = terminate.recv() => Ok(None),
+        _ = hangup.recv() => Ok(None),
+        done = work => done.map(Some),
     }
 }

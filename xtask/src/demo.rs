@@ -17,7 +17,7 @@ use crate::{cargo::cargo, setup};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// About how many megabytes the cluster has
-    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1000))]
     size: u32,
     /// Change one row after the restore, to see that the comparison notices: the demo must fail
     #[arg(long)]
