@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lifeboat_core::local::{Root, failed};
@@ -26,6 +27,9 @@ pub(crate) struct Restorer {
     pub(crate) root: Root,
     pub(crate) notes: Notes,
     pub(crate) context: Context,
+    /// One directory takes one new name at a time. Threads that wait for that in the kernel spin,
+    /// and take the time that others need; here they sleep.
+    turns: [Mutex<()>; TURNS],
     owners: Owners,
     accounts: Accounts,
     user: u32,
@@ -35,6 +39,9 @@ pub(crate) struct Restorer {
     /// Nodes that this user may not make.
     skipped: Mutex<HashSet<EntryPath>>,
 }
+
+/// How many directories can take a new name side by side.
+const TURNS: usize = 16;
 
 /// What gets attributes.
 #[derive(Clone, Copy)]
@@ -50,6 +57,7 @@ impl Restorer {
             root,
             notes,
             context,
+            turns: Default::default(),
             owners,
             accounts: Accounts::load(),
             user: rustix::process::geteuid().as_raw(),
@@ -149,6 +157,10 @@ impl Restorer {
 
     /// Makes an empty file that only its owner can read.
     pub(crate) fn create(&self, path: &EntryPath) -> Result<File> {
+        let mut hasher = DefaultHasher::new();
+        path.parent().hash(&mut hasher);
+        let turn = usize::try_from(hasher.finish() % TURNS as u64).unwrap_or(0);
+        let _turn = self.turns[turn].lock();
         self.made(path, || self.root.create_file(path, 0o600))
     }
 
