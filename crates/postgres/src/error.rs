@@ -81,6 +81,14 @@ pub enum Error {
         /// Host, port, user and database.
         target: String,
     },
+    /// The role lacks the rights for a backup.
+    #[error("the role {role} may not begin and end a backup")]
+    MayNot {
+        /// The role, quoted as an identifier.
+        role: String,
+        /// The statement that mends it.
+        grant: String,
+    },
     /// `wal_level` does not suffice.
     #[error("wal_level is minimal: the server writes too little WAL for a backup")]
     WalLevel,
@@ -211,6 +219,14 @@ pub enum Error {
         /// Its directory.
         path: PathBuf,
     },
+    /// The directory where a tablespace was is not there.
+    #[error("restore the tablespace {oid} to {}: there is no such directory", path.display())]
+    TablespaceNotThere {
+        /// The tablespace.
+        oid: String,
+        /// Where it was.
+        path: PathBuf,
+    },
     /// A mapping names a tablespace that the snapshot does not have.
     #[error("no tablespace of the snapshot has the oid or the location {name}")]
     NoSuchTablespace {
@@ -246,11 +262,13 @@ impl Failure for Error {
             | Self::DataDirectoryHidden
             | Self::OtherServer { .. }
             | Self::LinkedData { .. }
+            | Self::MayNot { .. }
             | Self::NotRoot { .. }
             | Self::TargetRunning { .. } => ErrorKind::Refused,
             Self::TargetNotEmpty { .. }
             | Self::TargetUnfinished { .. }
             | Self::TablespaceNotEmpty { .. } => ErrorKind::AlreadyExists,
+            Self::TablespaceNotThere { .. } => ErrorKind::NotFound,
             Self::Control { .. }
             | Self::WalDamaged { .. }
             | Self::Backwards { .. }
@@ -271,6 +289,7 @@ impl Failure for Error {
             }
             Self::Pooler => "connect to the server itself, not to the pooler before it".into(),
             Self::InRecovery { .. } => "take the backup from the primary".into(),
+            Self::MayNot { grant, .. } => grant.clone().into(),
             Self::WalLevel => "set wal_level = replica, and restart the server".into(),
             Self::DataDirectoryHidden => {
                 "GRANT pg_read_all_settings to the role, or name the data directory".into()
@@ -297,6 +316,9 @@ impl Failure for Error {
             Self::TargetRunning { .. } => "stop that server, or name another directory".into(),
             Self::TablespaceNotEmpty { .. } => {
                 "map the tablespace to a new or empty directory".into()
+            }
+            Self::TablespaceNotThere { .. } => {
+                "make that directory, or map the tablespace to another".into()
             }
             Self::NotRestorable { .. } => "choose another snapshot".into(),
             Self::File { source, .. } => match source.kind() {

@@ -1,5 +1,6 @@
 //! A directory as a sink: a cluster is restored into it.
 
+mod goes;
 mod owner;
 mod tablespace;
 mod target;
@@ -21,8 +22,8 @@ use crate::source::blocking;
 pub struct RestoreOptions {
     /// The data directory: new, or empty.
     pub target: PathBuf,
-    /// Tablespaces that go elsewhere than they were. The others go where they were, which must be
-    /// empty or not exist.
+    /// Tablespaces that go elsewhere than they were. The others go where they were: into directories
+    /// that exist and are empty.
     pub tablespaces: Vec<TablespaceMapping>,
     /// To whom the files belong afterwards, when this process may decide it.
     pub ownership: Ownership,

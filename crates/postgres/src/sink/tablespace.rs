@@ -8,7 +8,7 @@ use lifeboat_core::local::Root;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::target::is_vacant;
+use super::target::{is_vacant, make_directory};
 use crate::error::{Error, Result};
 use crate::source::{bytes_to_path, facts};
 
@@ -120,6 +120,11 @@ impl Tablespaces {
                 "a tablespace must not lie in the data directory, nor around it",
             ));
         }
+        // What a snapshot says must not be enough to make a directory anywhere.
+        if mapped.is_none() && !path.is_dir() {
+            let oid = oid.into_owned();
+            return Err(Error::TablespaceNotThere { oid, path });
+        }
         match is_vacant(&path) {
             Ok(true) => Ok(path),
             Ok(false) => Err(Error::TablespaceNotEmpty {
@@ -146,7 +151,7 @@ impl Tablespaces {
     pub(super) fn make(&self, oid: &[u8], location: Option<&[u8]>) -> lifeboat_core::Result<Place> {
         let place = match location {
             None => Place::InPlace,
-            Some(location) => Place::Apart(Root::create(self.choose(oid, location)?)?),
+            Some(location) => Place::Apart(make_directory(&self.choose(oid, location)?)?),
         };
         self.announce(oid);
         if let Some(sender) = self.places.lock().get(oid) {
@@ -212,6 +217,9 @@ mod tests {
             Tablespaces::new(&target, mappings, Some(&facts(&old)))
         };
         assert!(new(vec![]).is_ok());
+        std::fs::remove_dir(&old).unwrap();
+        assert!(matches!(new(vec![]), Err(Error::TablespaceNotThere { .. })));
+        std::fs::create_dir(&old).unwrap();
         std::fs::write(old.join("x"), "").unwrap();
         assert!(matches!(new(vec![]), Err(Error::TablespaceNotEmpty { .. })));
 

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use lifeboat_core::local::{Root, failed};
 
 use super::ClusterSink;
 use crate::error::{Error, Result};
@@ -39,6 +42,19 @@ pub(super) fn vacant(path: &Path) -> Result<PathBuf> {
         return Err(Error::TargetUnfinished { path: absolute });
     }
     Err(Error::TargetNotEmpty { path: absolute })
+}
+
+/// Makes a directory for nobody but its owner, when it does not exist. Directories above it that
+/// are missing are made so that the server, which may be another account, gets through. Blocks.
+pub(super) fn make_directory(path: &Path) -> lifeboat_core::Result<Root> {
+    if let Some(above) = path.parent() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(above)
+            .map_err(|error| failed("make directory", &above.display(), error))?;
+    }
+    Root::create(path)
 }
 
 /// Whether there is nothing at a path, or an empty directory. Blocks.

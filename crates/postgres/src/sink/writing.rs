@@ -13,15 +13,14 @@ use lifeboat_core::{
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, Gid, Mode, Uid};
 
+use super::goes::{Goes, Note, not_restorable};
 use super::owner::Owners;
 use super::tablespace::{Place, Tablespaces};
 use super::{ClusterSink, RestoreOptions, target};
 use crate::control::Control;
-use crate::error::Error;
 use crate::gate::Gate;
 use crate::lsn::Lsn;
-use crate::source::{CLUSTER, Label, RECOVERY, blocking, facts};
-use crate::wal;
+use crate::source::{CLUSTER, Label, blocking, facts};
 
 /// A file up to this size is made, written and finished in one go.
 const SMALL: u64 = 256 * 1024;
@@ -62,68 +61,6 @@ struct State {
     configured: bool,
 }
 
-/// Where an entry of the snapshot goes.
-enum Goes {
-    /// The data directory itself.
-    Top,
-    /// The directory that stands for a tablespace; its oid.
-    Tablespace(Vec<u8>),
-    /// Beneath a tablespace: its oid, and the path there.
-    InTablespace(Vec<u8>, EntryPath),
-    /// Beneath the data directory.
-    Inside(EntryPath),
-    /// A WAL segment or a history file.
-    Wal(Vec<u8>),
-    /// A file that recovery needs, kept until the commit.
-    Note(Note),
-    /// Nowhere: it is there to hold others.
-    Nowhere,
-}
-
-#[derive(Clone, Copy)]
-enum Note {
-    Label,
-    Control,
-    TablespaceMap,
-}
-
-impl Goes {
-    fn of(path: &EntryPath) -> Result<Self> {
-        let components: Vec<&[u8]> = path.components().collect();
-        let below = |skip: usize| EntryPath::new(components[skip..].join(&b'/'));
-        Ok(match components.as_slice() {
-            [top] if *top == CLUSTER.as_bytes() => Self::Top,
-            [top] if *top == RECOVERY.as_bytes() => Self::Nowhere,
-            [top, b"global", b"pg_control"] if *top == CLUSTER.as_bytes() => {
-                return Err(not_restorable(format!("{path} is not where it belongs")));
-            }
-            [top, b"pg_tblspc", oid] if *top == CLUSTER.as_bytes() => {
-                Self::Tablespace(oid.to_vec())
-            }
-            [top, b"pg_tblspc", oid, ..] if *top == CLUSTER.as_bytes() => {
-                Self::InTablespace(oid.to_vec(), below(3)?)
-            }
-            [top, ..] if *top == CLUSTER.as_bytes() => Self::Inside(below(1)?),
-            [top, file] if *top == RECOVERY.as_bytes() => match *file {
-                b"backup_label" => Self::Note(Note::Label),
-                b"pg_control" => Self::Note(Note::Control),
-                b"tablespace_map" => Self::Note(Note::TablespaceMap),
-                name if wal::is_segment(name) || wal::is_history(name) => Self::Wal(name.to_vec()),
-                _ => {
-                    return Err(not_restorable(format!(
-                        "{path} is nothing that recovery knows"
-                    )));
-                }
-            },
-            _ => return Err(not_restorable(format!("{path} is not of a cluster"))),
-        })
-    }
-}
-
-fn not_restorable(why: String) -> lifeboat_core::Error {
-    Error::NotRestorable { why }.into()
-}
-
 fn marker() -> Result<EntryPath> {
     EntryPath::new(ClusterSink::MARKER)
 }
@@ -146,7 +83,7 @@ impl ClusterWriting {
 
         let made = !path.exists();
         let restore = Restore {
-            root: Root::create(&path)?,
+            root: target::make_directory(&path)?,
             made,
             tablespaces,
             owners,

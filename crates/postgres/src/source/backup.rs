@@ -65,6 +65,35 @@ impl Backup {
         Ok(Self { session, start })
     }
 
+    /// Refuses at once what would otherwise fail after hours, at the end of the backup.
+    pub(super) async fn may_be_taken(session: &Session) -> Result<()> {
+        const WHAT: &str = "ask whether the server can be backed up";
+        let (start, stop) = functions(session.major());
+        let statement = format!(
+            "SELECT pg_is_in_recovery(), current_setting('wal_level'), quote_ident(current_user),
+                has_function_privilege('{start}', 'execute') AND has_function_privilege('{stop}', 'execute')"
+        );
+        let row = session.one(WHAT, &statement, &[]).await?;
+        let answer = |error: tokio_postgres::Error| Error::Answer {
+            what: WHAT,
+            why: error.to_string(),
+        };
+        if row.try_get(0).map_err(answer)? {
+            return Err(Error::InRecovery {
+                target: session.target().to_owned(),
+            });
+        }
+        if row.try_get::<_, String>(1).map_err(answer)? == "minimal" {
+            return Err(Error::WalLevel);
+        }
+        let role: String = row.try_get(2).map_err(answer)?;
+        if !row.try_get::<_, bool>(3).map_err(answer)? {
+            let grant = grant(session.major(), &role);
+            return Err(Error::MayNot { role, grant });
+        }
+        Ok(())
+    }
+
     /// Where recovery of this backup will begin.
     pub(super) fn start_position(&self) -> Lsn {
         self.start
@@ -116,6 +145,24 @@ impl Backup {
             at: Timestamp::from_microsecond(micros).map_err(|error| answer(error.to_string()))?,
         })
     }
+}
+
+/// The functions that begin and end a backup in a major version.
+pub(super) fn functions(major: u32) -> (&'static str, &'static str) {
+    if major >= 15 {
+        ("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)")
+    } else {
+        (
+            "pg_start_backup(text, boolean, boolean)",
+            "pg_stop_backup(boolean, boolean)",
+        )
+    }
+}
+
+/// The statement that lets a role call them.
+pub(super) fn grant(major: u32, role: &str) -> String {
+    let (start, stop) = functions(major);
+    format!("GRANT EXECUTE ON FUNCTION {start}, {stop} TO {role};")
 }
 
 /// Takes a temporary replication slot, so that the server keeps the WAL of this backup until the

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use lifeboat_core::{Attributes, EntryPath, Finding, Inspection, Severity, Value};
 use rustix::fs::Stat;
 
+use super::backup::{functions, grant};
 use super::cluster::{Cluster, SUPPORTED, blocking};
 use super::walk::{Found, ServerLogs, Visitor, walk};
 use super::{ClusterOptions, facts};
@@ -302,11 +303,10 @@ impl About {
     fn judge_rights(&self, found: &mut Findings) {
         let Self { role, .. } = self;
         if !self.may_start {
-            let (start, stop) = functions(self.major);
             found.blocker(
                 "backup_functions_denied",
                 format!("the role {role} may not begin and end a backup"),
-                format!("GRANT EXECUTE ON FUNCTION {start}, {stop} TO {role};"),
+                grant(self.major, role),
             );
         }
         if !self.may_read_settings {
@@ -346,17 +346,6 @@ impl About {
             .with(facts::DATABASES, pairs(&self.databases))
             .with(facts::TABLESPACES, pairs(&self.tablespaces))
             .with(facts::ARCHIVE_MODE, self.archive_mode.as_str())
-    }
-}
-
-fn functions(major: u32) -> (&'static str, &'static str) {
-    if major >= 15 {
-        ("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)")
-    } else {
-        (
-            "pg_start_backup(text, boolean, boolean)",
-            "pg_stop_backup(boolean, boolean)",
-        )
     }
 }
 

@@ -70,7 +70,7 @@ impl ClusterReading {
         context.phase("start the backup");
         let session = Session::open(&options.connection).await?;
         let mut cluster = Cluster::find(&session, options.data_directory.as_deref()).await?;
-        refuse_what_cannot_be(&session).await?;
+        Backup::may_be_taken(&session).await?;
         let (databases, mut recorded) = ask(&session).await?;
 
         let trust = Trust::of(since, &cluster, options.unchanged, options.verify_pages);
@@ -425,25 +425,6 @@ fn histories(directory: &std::path::Path) -> Result<Vec<Vec<u8>>> {
         }
     }
     Ok(found)
-}
-
-async fn refuse_what_cannot_be(session: &Session) -> Result<()> {
-    const WHAT: &str = "ask whether the server can be backed up";
-    let statement = "SELECT pg_is_in_recovery(), current_setting('wal_level')";
-    let row = session.one(WHAT, statement, &[]).await?;
-    let answer = |error: tokio_postgres::Error| Error::Answer {
-        what: WHAT,
-        why: error.to_string(),
-    };
-    if row.try_get(0).map_err(answer)? {
-        return Err(Error::InRecovery {
-            target: session.target().to_owned(),
-        });
-    }
-    if row.try_get::<_, String>(1).map_err(answer)? == "minimal" {
-        return Err(Error::WalLevel);
-    }
-    Ok(())
 }
 
 /// The databases, and what only the server knows.
