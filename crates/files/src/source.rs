@@ -285,3 +285,56 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(panicked)?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::walk::Found;
+    use lifeboat_core::{EntryKind, names};
+
+    /// A walk met three names of one file, and the first was removed before it was read.
+    #[tokio::test]
+    async fn another_name_stands_in_for_one_that_was_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("b"), "content").unwrap();
+        std::fs::hard_link(folder.path().join("b"), folder.path().join("c")).unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let path = |name: &str| EntryPath::new(name).unwrap();
+        let other = |name: &str| {
+            let found = Found {
+                path: path(name),
+                directory: root.open_dir(None).unwrap(),
+                status: Status::at(root.top(), name.as_bytes()).unwrap(),
+                kind: EntryKind::File,
+                plan: Plan::Link(path("a")),
+                xattrs: None,
+            };
+            Outcome::Link(Box::new(found), path("a"))
+        };
+        let ready = [Outcome::Lost(Some(path("a"))), other("b"), other("c")];
+        let (_, batches) = mpsc::channel(1);
+        let mut reading = FilesReading {
+            began: Timestamp::now(),
+            gatherer: Arc::new(Gatherer {
+                root: root.clone(),
+                accounts: Accounts::default(),
+                context: Context::silent(),
+            }),
+            batches,
+            walking: None,
+            ready: ready.into(),
+            lost: HashMap::new(),
+            ended: false,
+        };
+        let first = reading.next().await.unwrap().unwrap();
+        assert_eq!(
+            (first.path, first.kind, first.size),
+            (path("b"), EntryKind::File, 7)
+        );
+        let second = reading.next().await.unwrap().unwrap();
+        assert_eq!((second.path, second.kind), (path("c"), EntryKind::HardLink));
+        assert_eq!(second.attributes.bytes(names::TARGET), Some(&b"b"[..]));
+        assert!(reading.next().await.unwrap().is_none());
+        Box::new(reading).finish().await.unwrap();
+    }
+}
