@@ -54,6 +54,7 @@ pub(crate) struct Global {
         short = 'r',
         global = true,
         env = "LIFEBOAT_REPO",
+        hide_env_values = true,
         value_name = "LOCATION"
     )]
     pub(crate) repo: Option<String>,
@@ -63,6 +64,7 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "LIFEBOAT_PASSPHRASE_FILE",
+        hide_env_values = true,
         value_name = "FILE"
     )]
     pub(crate) passphrase_file: Option<PathBuf>,
@@ -71,6 +73,7 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "LIFEBOAT_PASSPHRASE_COMMAND",
+        hide_env_values = true,
         value_name = "COMMAND"
     )]
     pub(crate) passphrase_command: Option<String>,

@@ -5,6 +5,7 @@ use std::fmt;
 
 use lifeboat_core::{Error, ErrorKind};
 use lifeboat_objstore::Location;
+use lifeboat_repository::Error as Repeated;
 
 use crate::exit::Exit;
 
@@ -33,19 +34,10 @@ impl Failed {
 
     /// An argument that a library refused.
     pub(crate) fn argument(error: impl Into<Error>) -> Self {
-        let error = error.into();
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(source) = cause {
-            let text = source.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            cause = source.source();
-        }
+        let failed = Self::Error(error.into());
         Self::Usage {
-            message,
-            hint: error.hint().map(ToOwned::to_owned),
+            message: failed.message(),
+            hint: failed.hint().map(ToOwned::to_owned),
         }
     }
 
@@ -84,13 +76,15 @@ impl Failed {
         match self {
             Self::Usage { message, .. } => message.replace('\n', " "),
             Self::Error(error) => {
-                let line = error.one_line();
-                let hint = error
-                    .hint()
-                    .map(|hint| format!("; {hint}"))
-                    .unwrap_or_default();
-                line.strip_suffix(&hint)
-                    .map_or_else(|| line.clone(), ToOwned::to_owned)
+                let mut line = error.to_string();
+                for cause in causes(error) {
+                    let text = cause.to_string();
+                    // Many libraries repeat their cause in their own message.
+                    if !line.contains(&text) {
+                        line = format!("{line}: {text}");
+                    }
+                }
+                line.replace('\n', " ")
             }
         }
     }
@@ -138,14 +132,22 @@ pub(crate) fn is_of_store(error: &Error) -> bool {
 
 /// The store's answer beneath an error.
 fn store_error(error: &Error) -> Option<&object_store::Error> {
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        if let Some(found) = source.downcast_ref() {
-            return Some(found);
-        }
-        cause = source.source();
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// What led to an error, one cause after the other.
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(error.source(), |cause| beneath(*cause))
+}
+
+/// What led to one of the causes.
+fn beneath<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match cause.downcast_ref() {
+        // These speak for another error, and do not say so.
+        Some(Repeated::Earlier(earlier)) => earlier.source(),
+        Some(Repeated::Source(error)) => error.source(),
+        _ => cause.source(),
     }
-    None
 }
 
 #[cfg(test)]
@@ -171,12 +173,32 @@ mod tests {
         };
         let error = Error::new(ErrorKind::Refused, "read lifeboat.json").with_source(raw);
         let error = in_repository(error, &location);
-        let line = error.one_line();
+        let line = Failed::from(error).to_string();
         assert!(
             line.starts_with("repository s3://bucket/x: read lifeboat.json: "),
             "{line}"
         );
         assert!(line.contains("docs/objstore.md"), "{line}");
-        assert_eq!(error.kind(), ErrorKind::Refused);
+    }
+
+    #[test]
+    fn an_error_that_repeats_another_hides_nothing() {
+        let io = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let source = object_store::Error::Generic {
+            store: "local",
+            source: Box::new(io),
+        };
+        let first = Repeated::Store {
+            doing: "write",
+            object: "packs/x".into(),
+            source,
+        };
+        let error = Error::from(Repeated::Earlier(std::sync::Arc::new(first)));
+        assert!(is_of_store(&error));
+        let line = Failed::from(error).to_string();
+        assert!(
+            line.starts_with("write packs/x: ") && line.contains("no storage space"),
+            "{line}"
+        );
     }
 }

@@ -1,0 +1,12 @@
+//! The command as its users meet it: the real program, on real files, servers and disks.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod common;
+mod files;
+mod full_disk;
+mod json;
+mod postgres;
+mod s3;
+mod secrets;
+mod signals;

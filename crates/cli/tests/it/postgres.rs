@@ -1,0 +1,210 @@
+//! PostgreSQL clusters: there and back, and what stands in the way.
+
+use std::fs;
+
+use lifeboat_testbed::data::{self, Size};
+use lifeboat_testbed::postgres::{Cluster, Mode, newest};
+use lifeboat_testbed::scratch::{Scratch, hand_over};
+
+use crate::common::{Home, contents};
+
+fn cluster() -> Cluster {
+    Cluster::builder()
+        .installation(newest().unwrap())
+        .start()
+        .unwrap()
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(work)
+}
+
+fn has_snapshots(home: &Home) -> bool {
+    let list = home.run(&["snapshots", "--json"]).expect(0);
+    !list.events_of("snapshot").is_empty()
+}
+
+#[test]
+fn a_cluster_comes_back() {
+    let home = Home::new();
+    let mut cluster = cluster();
+    let conninfo = cluster.conninfo();
+    let digests = block_on(async {
+        let client = cluster.connect("postgres").await.unwrap();
+        data::seed(&client, Size::TINY).await.unwrap();
+        data::digests(&client).await.unwrap()
+    });
+    home.run(&["doctor", "postgres", "--conninfo", &conninfo])
+        .expect(0);
+    let take = [
+        "backup",
+        "postgres",
+        "--name",
+        "shop",
+        "--conninfo",
+        &conninfo,
+        "--json",
+    ];
+    let first = home.run(&take).expect(0).end();
+    assert!(!first["position"].as_str().unwrap().is_empty(), "{first}");
+    let second = home.run(&take).expect(0).end();
+    let number = |summary: &serde_json::Value, field: &str| summary[field].as_u64().unwrap();
+    assert!(
+        number(&second, "stored") * 4 < number(&first, "stored"),
+        "{first} {second}"
+    );
+    assert!(number(&second, "unchanged") > 0);
+
+    let ran = home.run(&[
+        "restore",
+        "latest",
+        "--to",
+        &home.arg("pg"),
+        "--path",
+        "base",
+    ]);
+    ran.expect(2).error_says(&["--path", "postgres/shop"]);
+    // A server runs there, and it is not empty: both reasons to refuse.
+    let running = cluster.data_dir().to_str().unwrap().to_owned();
+    home.run(&["restore", "latest", "--to", &running])
+        .expect(1)
+        .error_says(&[&running]);
+
+    cluster.stop(Mode::Fast).unwrap();
+    let scratch = Scratch::new().unwrap();
+    let target = scratch.path().join("restored");
+    let ran = home.run(&[
+        "restore",
+        "latest",
+        "--store",
+        "postgres/shop",
+        "--to",
+        target.to_str().unwrap(),
+    ]);
+    let ran = ran.expect(0);
+    assert!(ran.0.stderr.contains("next: "), "{ran}");
+    hand_over(&target).unwrap();
+    let restored = Cluster::adopt(&target, cluster.installation()).unwrap();
+    let again = block_on(async {
+        restored
+            .wait_until_writable(std::time::Duration::from_secs(60))
+            .await
+            .unwrap();
+        let client = restored.connect("postgres").await.unwrap();
+        data::digests(&client).await.unwrap()
+    });
+    assert_eq!(digests, again);
+    home.run(&["verify", "--every-byte"]).expect(0);
+}
+
+#[test]
+fn a_server_that_is_down() {
+    let home = Home::new();
+    let ran = home.run(&[
+        "backup",
+        "postgres",
+        "--name",
+        "x",
+        "--conninfo",
+        "host=127.0.0.1 port=1 user=u",
+    ]);
+    ran.expect(1)
+        .error_says(&["127.0.0.1 port 1", "Connection refused", "; "]);
+    assert!(!has_snapshots(&home));
+}
+
+#[test]
+fn a_user_who_is_refused() {
+    let home = Home::new();
+    let cluster = Cluster::builder()
+        .installation(newest().unwrap())
+        .password("the right one")
+        .start()
+        .unwrap();
+    let conninfo = cluster.conninfo();
+    let take = ["backup", "postgres", "--name", "x", "--conninfo", &conninfo];
+    for password in [None, Some("hunter2")] {
+        let mut command = home.command(&take);
+        command.envs(password.map(|password| ("PGPASSWORD", password)));
+        let ran = crate::common::run(&mut command).expect(1);
+        ran.error_says(&["password", "; "]);
+        assert!(!ran.to_string().contains("hunter2"), "{ran}");
+    }
+    let mut command = home.command(&take);
+    command.env("PGPASSWORD", "the right one");
+    crate::common::run(&mut command).expect(0);
+}
+
+#[test]
+fn a_user_without_the_rights() {
+    let home = Home::new();
+    let cluster = cluster();
+    block_on(async {
+        let client = cluster.connect("postgres").await.unwrap();
+        client
+            .batch_execute("CREATE ROLE weak LOGIN")
+            .await
+            .unwrap();
+    });
+    let conninfo = cluster.conninfo().replace("user=postgres", "user=weak");
+    let take = ["backup", "postgres", "--name", "x", "--conninfo", &conninfo];
+    let ran = home.run(&take).expect(1);
+    ran.error_says(&["; "]);
+    assert!(!has_snapshots(&home));
+    let ran = home
+        .run(&["doctor", "postgres", "--conninfo", &conninfo, "--json"])
+        .expect(1);
+    let blockers = ran.events_of("finding");
+    assert!(
+        blockers
+            .iter()
+            .any(|finding| finding["severity"] == "blocker"),
+        "{ran}"
+    );
+    assert!(
+        blockers.iter().all(|finding| finding["what"] != ""),
+        "{ran}"
+    );
+}
+
+#[test]
+fn a_data_directory_of_another_server() {
+    let home = Home::new();
+    let (one, two) = (cluster(), cluster());
+    let foreign = two.data_dir().to_str().unwrap();
+    let conninfo = one.conninfo();
+    let ran = home.run(&[
+        "backup",
+        "postgres",
+        "--name",
+        "x",
+        "--conninfo",
+        &conninfo,
+        "--data-directory",
+        foreign,
+    ]);
+    ran.expect(1)
+        .error_says(&[foreign, "is not the data directory of the server", "; "]);
+    assert!(!has_snapshots(&home));
+}
+
+#[test]
+fn a_target_in_use_stays_as_it_is() {
+    let home = Home::new();
+    let cluster = cluster();
+    let conninfo = cluster.conninfo();
+    home.run(&["backup", "postgres", "--name", "x", "--conninfo", &conninfo])
+        .expect(0);
+    let target = home.path("filled");
+    fs::create_dir(&target).unwrap();
+    fs::write(target.join("mine"), "precious").unwrap();
+    let ran = home
+        .run(&["restore", "latest", "--to", target.to_str().unwrap()])
+        .expect(1);
+    ran.error_says(&["filled", "not empty"]);
+    assert_eq!(contents(&target).len(), 1);
+}
