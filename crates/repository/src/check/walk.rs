@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
             |_| entry.raw_path().escape_ascii().to_string(),
             |path| path.to_string(),
         );
-        let mut blame = match entry.info() {
+        let blame = match entry.info() {
             Ok(_) => {
                 self.content(&entry.content, entry.size, ChunkKind::Data)
                     .await?
@@ -111,14 +111,19 @@ impl<'a> Walk<'a> {
                 what,
             }),
         };
-        if let (None, Some(fingerprints)) = (&blame, &entry.content.fingerprints) {
-            let size = fingerprints.list.length().unwrap_or(u64::MAX);
-            blame = self
-                .content(fingerprints, size, ChunkKind::Fingerprints)
-                .await?;
-        }
         if let Some(blame) = &blame {
             self.record(snapshot, blame, Some(&name));
+        }
+        if let Some(fingerprints) = &entry.content.fingerprints {
+            let size = fingerprints.list.length().unwrap_or(u64::MAX);
+            let lost = self
+                .content(fingerprints, size, ChunkKind::Fingerprints)
+                .await?;
+            // They save the next backup work; a restore does not need them.
+            for object in lost.iter().flat_map(|blame| &blame.objects) {
+                self.damages
+                    .of(object, "fingerprints of pages cannot be read from it");
+            }
         }
         Ok(blame.is_none())
     }

@@ -154,6 +154,13 @@ mod tests {
         )
     }
 
+    fn parse(id: ObjectId, bytes: &[u8]) -> Result<(PackRecord, [u8; 32])> {
+        let size = bytes.len() as u64;
+        let trailer = &bytes[bytes.len().saturating_sub(crate::pack::TRAILER)..];
+        let end = PackRecord::end("p", size, trailer)? as usize;
+        PackRecord::parse("p", id, size, bytes, &bytes[end..])
+    }
+
     fn keys() -> Keys {
         Keys::derive(&RootKey::fixed(1), RepositoryId::from_bytes([3; 16]))
     }
@@ -163,7 +170,7 @@ mod tests {
         let keys = keys();
         let (record, bytes) = pack(&keys, &[b"one", &[7; 5000], b""]);
         assert_eq!(record.id, ObjectId::of(&bytes));
-        let (parsed, mac) = PackRecord::parse("p", record.id, &bytes).unwrap();
+        let (parsed, mac) = parse(record.id, &bytes).unwrap();
         assert_eq!(parsed, record);
         assert!(parsed.is_authentic(&keys, mac));
         let mut renamed = parsed;
@@ -177,11 +184,11 @@ mod tests {
             cut in 0_usize..400, at in 0_usize..400, bit in 0_u8..8
         ) {
             let (record, bytes) = pack(&keys(), &[b"one", &[7; 5000]]);
-            let _ = PackRecord::parse("p", record.id, &bytes[..cut.min(bytes.len())]);
+            let _ = parse(record.id, &bytes[..cut.min(bytes.len())]);
             let mut bytes = bytes;
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
-            if let Ok((parsed, mac)) = PackRecord::parse("p", record.id, &bytes) {
+            if let Ok((parsed, mac)) = parse(record.id, &bytes) {
                 let sealed = parsed == record;
                 prop_assert!(sealed || !parsed.is_authentic(&keys(), mac));
             }

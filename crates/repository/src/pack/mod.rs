@@ -28,7 +28,8 @@ const END: [u8; 8] = *b"LBPEND\x00\x01";
 /// Bytes before the first chunk.
 pub(crate) const HEADER: usize = 64;
 const ENTRY: usize = 32 + 4 + 4 + 1 + 1;
-const TRAILER: usize = 32 + 4 + 8;
+/// Bytes after the directory.
+pub(crate) const TRAILER: usize = 32 + 4 + 8;
 /// No pack is larger: the largest target, and a last chunk.
 pub(crate) const MAX_PACK: u64 = (256 << 20) + (32 << 20);
 
@@ -93,31 +94,33 @@ impl PackRecord {
         })
     }
 
-    /// Reads the directory of a whole pack, from bytes that may be anything.
-    pub(crate) fn parse(name: &str, id: ObjectId, bytes: &[u8]) -> Result<(Self, [u8; 32])> {
+    /// Reads what a pack of `size` bytes says of itself: its first [`HEADER`] bytes, and its end
+    /// as [`PackRecord::end`] tells where it begins. Both may be anything.
+    ///
+    /// With the record comes the hash by which it can be authenticated.
+    pub(crate) fn parse(
+        name: &str,
+        id: ObjectId,
+        size: u64,
+        header: &[u8],
+        end: &[u8],
+    ) -> Result<(Self, [u8; 32])> {
         let damaged = |what: &str| Error::damaged(name, what);
-        let header = bytes.first_chunk::<HEADER>().and_then(PackHeader::parse);
+        let header = header.first_chunk::<HEADER>().and_then(PackHeader::parse);
         let header = header.ok_or_else(|| damaged("it has no valid header"))?;
-        let trailer = bytes.get(HEADER..).and_then(<[u8]>::last_chunk::<TRAILER>);
-        let (mac, count) = trailer
-            .and_then(parse_trailer)
+        let (directory, trailer) = end
+            .split_last_chunk::<TRAILER>()
             .ok_or_else(|| damaged("its end is missing"))?;
-        let directory_size = count as usize * ENTRY;
-        let end = bytes.len() - TRAILER;
-        let start = end
-            .checked_sub(directory_size)
-            .filter(|start| *start >= HEADER);
-        let start = start.ok_or_else(|| damaged("its directory is out of range"))?;
-        let chunks: Vec<_> = bytes[start..end]
-            .as_chunks::<ENTRY>()
-            .0
-            .iter()
-            .map(parse_entry)
-            .collect();
+        let (mac, count) = parse_trailer(trailer).ok_or_else(|| damaged("its end is missing"))?;
+        let (entries, rest) = directory.as_chunks::<ENTRY>();
+        if entries.len() != count as usize || !rest.is_empty() {
+            return Err(damaged("its directory is out of range"));
+        }
+        let chunks: Vec<_> = entries.iter().map(parse_entry).collect();
         let record = Self {
             id,
             header,
-            size: bytes.len() as u64,
+            size,
             chunks,
         };
         let sum: u64 = record
@@ -125,10 +128,22 @@ impl PackRecord {
             .iter()
             .map(|chunk| u64::from(chunk.stored))
             .sum();
-        if sum != (start - HEADER) as u64 {
+        if (HEADER + end.len()) as u64 + sum != size {
             return Err(damaged("its directory does not match its length"));
         }
         Ok((record, mac))
+    }
+
+    /// Where the directory of a pack of `size` bytes begins, told by its last [`TRAILER`] bytes.
+    pub(crate) fn end(name: &str, size: u64, trailer: &[u8]) -> Result<u64> {
+        let damaged = |what: &str| Error::damaged(name, what);
+        let (_, count) = trailer
+            .first_chunk::<TRAILER>()
+            .and_then(parse_trailer)
+            .ok_or_else(|| damaged("its end is missing"))?;
+        size.checked_sub(TRAILER as u64 + u64::from(count) * ENTRY as u64)
+            .filter(|start| *start >= HEADER as u64)
+            .ok_or_else(|| damaged("its directory is out of range"))
     }
 }
 
