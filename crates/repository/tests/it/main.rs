@@ -6,3 +6,4 @@ mod common;
 mod conformance;
 mod damage;
 mod dedup;
+mod golden;
