@@ -14,21 +14,22 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
 use lifeboat::postgres::{
     ClusterOptions, ClusterSink, ClusterSource, ConnectOptions, RestoreOptions,
 };
 use lifeboat::{
-    Context, Event, InitOptions, Intent, Location, Observer, Repository, Secret, Selection, Source,
-    StoreOptions, Summary, TransferOptions, WriteOptions, open, transfer,
+    Context, Error, ErrorKind, Event, InitOptions, Intent, Location, Observer, Repository, Result,
+    Secret, Selection, Source, StoreOptions, Summary, TransferOptions, WriteOptions, open,
+    transfer,
 };
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let conninfo = std::env::args().nth(1);
-    let conninfo = conninfo.context("say how to connect, such as \"host=/var/run/postgresql\"")?;
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let conninfo = std::env::args()
+        .nth(1)
+        .ok_or("say how to connect, as for psql")?;
     let folder = tempfile::tempdir()?;
-    run(&conninfo, folder.path()).await
+    Ok(run(&conninfo, folder.path()).await?)
 }
 
 /// All that the example does: the server behind `conninfo`, and what is made beneath `folder`.
@@ -66,18 +67,21 @@ pub(crate) async fn run(conninfo: &str, folder: &Path) -> Result<()> {
 async fn ask_the_doctor(source: &ClusterSource) -> Result<()> {
     let inspection = source.inspect().await?;
     for finding in &inspection.findings {
-        println!("{}; {}", finding.what, finding.remedy);
+        println!(
+            "{:?}: {} {}",
+            finding.severity, finding.what, finding.remedy
+        );
     }
-    if inspection.blockers().next().is_some() {
-        bail!("the cluster cannot be backed up");
+    match inspection.blockers().next() {
+        None => Ok(()),
+        Some(blocker) => Err(Error::new(ErrorKind::Refused, &blocker.what)),
     }
-    Ok(())
 }
 
 async fn back_up(source: &ClusterSource, repository: &Repository) -> Result<Summary> {
     let sink = repository.sink(&WriteOptions::default());
     let context = Context::new(Arc::new(Terminal));
-    Ok(transfer(source, &sink, &TransferOptions::default(), &context).await?)
+    transfer(source, &sink, &TransferOptions::default(), &context).await
 }
 
 async fn restore(repository: &Repository, target: &Path) -> Result<Summary> {
@@ -88,7 +92,7 @@ async fn restore(repository: &Repository, target: &Path) -> Result<Summary> {
     let context = Context::new(Arc::new(Terminal));
     let source = snapshot.source(&Selection::all());
     let sink = ClusterSink::new(options);
-    Ok(transfer(&source, &sink, &TransferOptions::default(), &context).await?)
+    transfer(&source, &sink, &TransferOptions::default(), &context).await
 }
 
 fn report(summary: &Summary) {

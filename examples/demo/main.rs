@@ -54,7 +54,7 @@ fn run() -> Result<ExitCode> {
             ExitCode::from(INTERRUPTED)
         }
         Err(error) => {
-            log.write(&format!("It failed: {error:?}\n"));
+            log.write(&format!("It failed: {error:#}\n"));
             page::line(&format!("\nIt FAILED: {error:#}"));
             let log = log.path().display();
             page::line(&format!(
