@@ -97,8 +97,13 @@ impl Gatherer {
     fn xattrs(&self, path: &EntryPath, read: std::io::Result<Xattrs>) -> Option<Xattrs> {
         match read {
             Ok(xattrs) => Some(xattrs),
-            // What vanished is found out elsewhere, or was there when it was looked at.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(Xattrs::new()),
+            // It vanished after it was looked at; unless the way there is missing.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && std::path::Path::new("/proc/self/fd").exists() =>
+            {
+                Some(Xattrs::new())
+            }
             Err(error) => {
                 let message = format!("its extended attributes are not in the snapshot: {error}");
                 self.context.warn(path, message);

@@ -113,7 +113,10 @@ impl Target {
     pub(crate) fn complete(&self, last: impl FnOnce()) -> Result<()> {
         self.root.remove(&marker::path()?)?;
         last();
-        self.root.sync_dir(None)
+        self.root.sync_dir(None).inspect_err(|_| {
+            // Whether it is gone for good is not known: it must not look whole.
+            let _ = marker::set(&self.root);
+        })
     }
 
     /// Removes what was restored, and puts back what was there.
