@@ -157,13 +157,13 @@ impl Objects {
 
     /// Reads a part of an object.
     pub(crate) async fn range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
-        let length = range.end - range.start;
+        let (length, end) = (range.end.saturating_sub(range.start), range.end);
         match self.0.get_range(&Path::from(name), range).await {
             Ok(bytes) if bytes.len() as u64 == length => Ok(bytes),
             Ok(_) => Err(Error::damaged(name, "it is shorter than it must be")),
             Err(object_store::Error::NotFound { .. }) => Err(Error::damaged(name, "it is missing")),
             Err(error) => match self.0.head(&Path::from(name)).await {
-                Ok(meta) if meta.size < length => {
+                Ok(meta) if meta.size < end => {
                     Err(Error::damaged(name, "it is shorter than it must be"))
                 }
                 _ => Err(Error::store("read", name, error)),
