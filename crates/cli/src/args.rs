@@ -14,7 +14,7 @@ use lifeboat_core::{EntryPath, StoreRef};
     arg_required_else_help = true,
     max_term_width = 100
 )]
-#[command(disable_help_subcommand = true, after_help = AFTER)]
+#[command(after_help = AFTER)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -59,23 +59,12 @@ pub(crate) struct Global {
     )]
     pub(crate) repo: Option<String>,
     /// Read the passphrase from the first line of this file. Without this and the next option, it
-    /// comes from LIFEBOAT_PASSPHRASE, or is asked for on a terminal
-    #[arg(
-        long,
-        global = true,
-        env = "LIFEBOAT_PASSPHRASE_FILE",
-        hide_env_values = true,
-        value_name = "FILE"
-    )]
+    /// comes from LIFEBOAT_PASSPHRASE, from the file that LIFEBOAT_PASSPHRASE_FILE names, or from
+    /// the command in LIFEBOAT_PASSPHRASE_COMMAND; or it is asked for on a terminal
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Run this with `sh -c`, and take what it prints as the passphrase
-    #[arg(
-        long,
-        global = true,
-        env = "LIFEBOAT_PASSPHRASE_COMMAND",
-        hide_env_values = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(long, global = true, value_name = "COMMAND")]
     pub(crate) passphrase_command: Option<String>,
     /// Write events to standard output, as one JSON object a line
     #[arg(long, global = true)]

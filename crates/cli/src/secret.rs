@@ -1,13 +1,14 @@
 //! Where the passphrase comes from: a file, a command, the environment, or a person; never an
 //! argument, which every user of the machine can read.
 
-use std::io::{self, IsTerminal};
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::Stdio;
 
-use console::Term;
 use lifeboat_core::{Error, ErrorKind};
 use lifeboat_repository::Secret;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
@@ -17,6 +18,9 @@ use crate::failure::Failed;
 
 /// Holds the passphrase itself.
 const VARIABLE: &str = "LIFEBOAT_PASSPHRASE";
+/// Name the file and the command, when the command line does not.
+const FILE_VARIABLE: &str = "LIFEBOAT_PASSPHRASE_FILE";
+const COMMAND_VARIABLE: &str = "LIFEBOAT_PASSPHRASE_COMMAND";
 /// No passphrase is longer; a file that is, was named by mistake.
 const MAX_LENGTH: u64 = 64 << 10;
 
@@ -29,20 +33,23 @@ pub(crate) enum Purpose {
     Open,
 }
 
-/// Finds the passphrase.
+/// Finds the passphrase: where the command line says, else where the environment says, else by
+/// asking. Dropping the future while a person is asked leaves the terminal as it was.
 pub(crate) async fn find(global: &Global, purpose: Purpose) -> Result<Secret, Failed> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let text = if let Some(path) = &global.passphrase_file {
         from_file(path).await?
     } else if let Some(command) = &global.passphrase_command {
-        from_command(command).await?
+        from_command(command.as_ref()).await?
     } else if let Some(text) = std::env::var_os(VARIABLE) {
         let text = text.into_string().map_err(|_| not_text(VARIABLE))?;
         Zeroizing::new(text)
+    } else if let Some(path) = variable(FILE_VARIABLE) {
+        from_file(Path::new(&path)).await?
+    } else if let Some(command) = variable(COMMAND_VARIABLE) {
+        from_command(&command).await?
     } else {
-        let ask = move || from_person(purpose);
-        tokio::task::spawn_blocking(ask)
-            .await
-            .map_err(|_| Error::new(ErrorKind::Other, "ask for the passphrase"))??
+        from_person(purpose).await?
     };
     if text.is_empty() {
         let hint = "give one in a file, by a command, or in LIFEBOAT_PASSPHRASE";
@@ -62,10 +69,11 @@ async fn from_file(path: &Path) -> Result<Zeroizing<String>, Failed> {
     line(&bytes, &doing())
 }
 
-async fn from_command(command: &str) -> Result<Zeroizing<String>, Failed> {
+async fn from_command(command: &OsStr) -> Result<Zeroizing<String>, Failed> {
     const DOING: &str = "run the passphrase command";
     let mut child = tokio::process::Command::new("sh")
-        .args(["-c", command])
+        .arg("-c")
+        .arg(command)
         // A program that asks a person does it on the terminal.
         .stdin(Stdio::inherit())
         .stdout(Stdio::piped())
@@ -124,27 +132,58 @@ fn not_text(what: &str) -> Failed {
     .into()
 }
 
-fn from_person(purpose: Purpose) -> Result<Zeroizing<String>, Failed> {
-    let term = Term::stderr();
-    if !term.is_term() || !io::stdin().is_terminal() {
+async fn from_person(purpose: Purpose) -> Result<Zeroizing<String>, Failed> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        let message = "no passphrase is given, and nobody can be asked";
         let hint = "name a file with --passphrase-file, a command with --passphrase-command, or \
                     set LIFEBOAT_PASSPHRASE";
-        return Err(Failed::usage(
-            "no passphrase is given, and nobody can be asked",
-            hint,
-        ));
+        return Err(Failed::usage(message, hint));
     }
-    let ask = |prompt: &str| -> Result<Zeroizing<String>, Failed> {
-        let failed = |error| Error::io("ask for the passphrase", error);
-        term.write_str(prompt).map_err(failed)?;
-        Ok(Zeroizing::new(term.read_secure_line().map_err(failed)?))
-    };
-    let text = ask("passphrase: ")?;
-    if purpose == Purpose::Choose && *ask("the same again: ")? != *text {
+    let failed = |error| Failed::from(Error::io("ask for the passphrase", error));
+    let text = ask("passphrase: ").await.map_err(failed)?;
+    if purpose == Purpose::Choose && *ask("the same again: ").await.map_err(failed)? != *text {
         let message = "the two passphrases are not the same";
         return Err(Error::new(ErrorKind::InvalidInput, message).into());
     }
     Ok(text)
+}
+
+async fn ask(prompt: &str) -> io::Result<Zeroizing<String>> {
+    // Silence first: what is typed at the sight of the prompt must not show.
+    let silence = Silence::begin()?;
+    let mut stderr = io::stderr();
+    stderr.write_all(prompt.as_bytes())?;
+    stderr.flush()?;
+    let read = || {
+        let mut line = Zeroizing::new(String::with_capacity(1024));
+        io::stdin().read_line(&mut line).map(|_| line)
+    };
+    let line = tokio::task::spawn_blocking(read).await??;
+    drop(silence);
+    writeln!(stderr)?;
+    Ok(Zeroizing::new(
+        line.trim_end_matches(['\n', '\r']).to_owned(),
+    ))
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Silence(Termios);
+
+impl Silence {
+    fn begin() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &silent)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        // A terminal that has gone away needs nothing put back.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
 }
 
 #[cfg(test)]

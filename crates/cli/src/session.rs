@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lifeboat_core::{Context, Error};
 use lifeboat_objstore::{Intent, Location, StoreOptions};
-use lifeboat_repository::{Repository, SnapshotList};
+use lifeboat_repository::{Repository, Secret, SnapshotList};
 use object_store::ObjectStore;
 
 use crate::args::Global;
@@ -56,11 +56,17 @@ impl Session {
         )?)
     }
 
+    /// Finds the passphrase.
+    pub(crate) async fn secret(&self, purpose: Purpose) -> Result<Secret, Failed> {
+        let finding = Box::pin(secret::find(&self.global, purpose));
+        self.unless_cancelled(finding).await?
+    }
+
     /// Opens the repository.
     pub(crate) async fn repository(&self) -> Result<Opened, Failed> {
         let location = self.location()?;
         let store = self.store(&location, Intent::Existing)?;
-        let secret = secret::find(&self.global, Purpose::Open).await?;
+        let secret = self.secret(Purpose::Open).await?;
         let opening = Repository::open(store, &secret);
         let repository = self
             .unless_cancelled(opening)

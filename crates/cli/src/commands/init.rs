@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::failure::{Failed, in_repository};
-use crate::secret::{self, Purpose};
+use crate::secret::Purpose;
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -22,7 +22,7 @@ struct Summary<'a> {
 
 pub(super) async fn run(session: &Session) -> Result<Exit, Failed> {
     let location = session.location()?;
-    let secret = secret::find(&session.global, Purpose::Choose).await?;
+    let secret = session.secret(Purpose::Choose).await?;
     let store = session.store(&location, Intent::Create)?;
     let failed = |error: Error| Failed::from(in_repository(error, &location));
     session.context.phase("make the repository");

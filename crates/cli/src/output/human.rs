@@ -4,7 +4,6 @@ use std::io::{self, IsTerminal, Write};
 
 use lifeboat_core::Event;
 use parking_lot::Mutex;
-use tracing_subscriber::EnvFilter;
 
 use super::bar::Bar;
 use super::text::one_line;
@@ -44,22 +43,9 @@ impl Human {
         }
     }
 
-    /// The log of the libraries goes to standard error, when more is to be said. Warnings that are
-    /// told anyway are left out of it.
-    pub(super) fn start_log(&self) {
-        if self.level < Level::Verbose {
-            return;
-        }
-        let filter = "warn,lifeboat_core=off,lifeboat_repository=debug,lifeboat_objstore=debug,\
-                      lifeboat_postgres=debug,lifeboat_files=debug";
-        let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| filter.into());
-        let started = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            .try_init();
-        // Somebody else's log is as good.
-        drop(started);
+    /// Whether what the libraries log is to be shown.
+    pub(super) fn is_verbose(&self) -> bool {
+        self.level == Level::Verbose
     }
 
     pub(super) fn observed(&self, event: &Event) {

@@ -8,6 +8,7 @@
 mod bar;
 mod human;
 mod json;
+mod log;
 mod text;
 
 use std::fmt;
@@ -49,13 +50,15 @@ impl Output {
     /// Sets up what the global options ask for, and the log of the libraries with it.
     pub(crate) fn new(global: &Global) -> Self {
         let human = Human::new(global);
-        human.start_log();
+        let verbose = human.is_verbose();
         let gone = Mutex::new(false);
-        Self(Arc::new(Inner {
+        let output = Self(Arc::new(Inner {
             human,
             json: global.json,
             gone,
-        }))
+        }));
+        log::start(&output, verbose);
+        output
     }
 
     /// Whether programs read.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::common::{Home, bare, contents, run};
 
 /// What the page says: every word in backquotes.
-fn described() -> BTreeSet<String> {
+pub(crate) fn described() -> BTreeSet<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli-json.md");
     let page = fs::read_to_string(page).unwrap();
     let words = page.split('`').skip(1).step_by(2);
@@ -17,7 +17,7 @@ fn described() -> BTreeSet<String> {
 }
 
 /// Fails unless every event and every field of it is described.
-fn check(events: &[Value], described: &BTreeSet<String>) {
+pub(crate) fn check(events: &[Value], described: &BTreeSet<String>) {
     for event in events {
         let name = event["event"].as_str().unwrap();
         assert!(

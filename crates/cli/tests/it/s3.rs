@@ -56,13 +56,24 @@ fn a_bucket_holds_a_repository() {
 #[test]
 fn a_store_that_is_down_is_reported_while_somebody_looks() {
     let home = Home::empty();
-    let mut command = home.command(&["snapshots"]);
+    let mut command = home.command(&["snapshots", "--json"]);
     command.env("LIFEBOAT_REPO", "s3://bucket?endpoint=http://127.0.0.1:1");
     command
         .env("AWS_ACCESS_KEY_ID", "id")
         .env("AWS_SECRET_ACCESS_KEY", "hunter2");
     let ran = run(&mut command).expect(1);
     ran.error_says(&["s3://bucket", "Connection refused", "check the endpoint"]);
+    assert!(
+        ran.0
+            .stderr
+            .contains("Connection refused (os error 111); trying again"),
+        "{ran}"
+    );
+    let retries = ran.events_of("retry");
+    assert!(!retries.is_empty());
+    let described = crate::json::described();
+    crate::json::check(&ran.events(), &described);
+    assert_eq!(ran.end()["retryable"], true);
     assert!(!ran.to_string().contains("hunter2"));
     assert!(ran.0.wall.as_secs() < 60);
 }

@@ -1,8 +1,8 @@
 //! Where the passphrase comes from, and where it never shows.
 
 use std::fs;
-use std::io::Read;
-use std::process::Stdio;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 
 use crate::common::{Home, PASSPHRASE, bare, contents, run};
 
@@ -22,7 +22,13 @@ fn it_comes_from_a_file_a_command_or_the_environment() {
     with(&["--passphrase-command", &command], &[]).expect(0);
     with(&[], &[("LIFEBOAT_PASSPHRASE", PASSPHRASE)]).expect(0);
     with(&[], &[("LIFEBOAT_PASSPHRASE_COMMAND", &command)]).expect(0);
+    with(&[], &[("LIFEBOAT_PASSPHRASE_FILE", &file)]).expect(0);
     // What is said on the command line wins.
+    let files = [
+        ("LIFEBOAT_PASSPHRASE_FILE", "/nothing"),
+        ("LIFEBOAT_PASSPHRASE", "other"),
+    ];
+    with(&["--passphrase-command", &command], &files).expect(0);
     let other = [("LIFEBOAT_PASSPHRASE", "other")];
     with(&["--passphrase-file", &file], &other).expect(0);
     with(&[], &other).expect(1);
@@ -97,10 +103,7 @@ fn it_is_in_no_list_of_processes() {
     let home = Home::new();
     // The command for the passphrase holds the program up for as long as we look.
     let gate = home.path("gate");
-    let status = std::process::Command::new("mkfifo")
-        .arg(&gate)
-        .status()
-        .unwrap();
+    let status = Command::new("mkfifo").arg(&gate).status().unwrap();
     assert!(status.success());
     let command = format!("cat {}", home.arg("gate"));
     let mut child = bare(&[
@@ -116,7 +119,7 @@ fn it_is_in_no_list_of_processes() {
     .unwrap();
     // Opening a pipe for writing waits until somebody reads.
     let mut writer = fs::OpenOptions::new().write(true).open(&gate).unwrap();
-    std::io::Write::write_all(&mut writer, PASSPHRASE.as_bytes()).unwrap();
+    writer.write_all(PASSPHRASE.as_bytes()).unwrap();
     drop(writer);
     let mut looked = 0;
     while child.try_wait().unwrap().is_none() {
@@ -154,4 +157,51 @@ fn credentials_in_a_location_are_refused_and_not_repeated() {
             ran.error_says(&["environment"]);
         }
     }
+}
+
+/// Runs the program on a terminal of its own, and types each answer when it is asked for.
+fn on_a_terminal(home: &Home, arguments: &str, answers: &[&str]) -> (i32, String) {
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_lifeboat"));
+    let mut child = Command::new("script")
+        .args(["-qefc", &line, "/dev/null"])
+        .env_remove("LIFEBOAT_PASSPHRASE")
+        .env("LIFEBOAT_REPO", home.repo())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program script, of util-linux");
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut shown = Vec::new();
+    let mut byte = [0];
+    let mut answers = answers.iter();
+    while stdout.read(&mut byte).unwrap_or(0) > 0 {
+        shown.push(byte[0]);
+        if (shown.ends_with(b"passphrase: ") || shown.ends_with(b"again: "))
+            && let Some(answer) = answers.next()
+        {
+            stdin.write_all(answer.as_bytes()).unwrap();
+        }
+    }
+    let code = child.wait().unwrap().code().unwrap();
+    (code, String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn a_person_is_asked_and_what_is_typed_does_not_show() {
+    let home = Home::empty();
+    let (right, wrong) = (format!("{PASSPHRASE}\n"), "mistyped\n");
+    let (code, shown) = on_a_terminal(&home, "init", &[&right, wrong]);
+    assert_eq!(code, 1, "{shown}");
+    assert!(shown.contains("not the same"), "{shown}");
+    assert!(!home.repo().exists());
+    let (code, shown) = on_a_terminal(&home, "init", &[&right, &right]);
+    assert_eq!(code, 0, "{shown}");
+    assert!(!shown.contains(PASSPHRASE), "{shown}");
+    home.run(&["snapshots"]).expect(0);
+    let (code, shown) = on_a_terminal(&home, "snapshots", &[&right]);
+    assert!(code == 0 && !shown.contains(PASSPHRASE), "{shown}");
+    // Ctrl-C at the prompt.
+    let (code, shown) = on_a_terminal(&home, "snapshots", &["\x03"]);
+    assert_eq!(code, 130, "{shown}");
 }
