@@ -52,7 +52,11 @@ impl Trouble {
         let found = Self::beneath(error)?;
         let text = error.to_string();
         if METADATA.iter().any(|service| text.contains(service)) {
-            return Some(Self::NoCredentials(found.to_string()));
+            return Some(Self::NoCredentials(match found {
+                Self::Answer { status, .. } => format!("its metadata service answered {status}"),
+                Self::NoConnection(why) | Self::Broken(why) | Self::NoCredentials(why) => why,
+                other => other.to_string(),
+            }));
         }
         Some(found)
     }

@@ -98,6 +98,7 @@ async fn take(source: &dyn Source, taking: &Taking, session: &Session) -> Result
     if taking.full {
         options.comparison = Comparison::Nothing;
     }
+    session.context.phase("back up");
     let sink = opened.repository.sink(&WriteOptions::default());
     let moving = transfer(source, &sink, &options, &session.context);
     let summary = Box::pin(moving)

@@ -56,6 +56,7 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
         info.store,
         time(info.taken)
     ));
+    session.context.phase("restore");
     let source = snapshot.source(&Selection::paths(arguments.paths.iter().cloned()));
     let summary = move_to(&source, &*sink, session)
         .await

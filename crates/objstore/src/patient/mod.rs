@@ -38,6 +38,9 @@ use object_store::{
 use crate::options::{Patience, Retries};
 use effort::{Policy, Repeat};
 
+/// How many times as long as a single request the listing of one level may take.
+const PAGES: u32 = 20;
+
 /// An [`ObjectStore`] that forwards everything to another one, under limits that follow the size
 /// of each request, and with new tries for what can pass.
 ///
@@ -161,8 +164,8 @@ impl ObjectStore for Patient {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        // All pages of it are one call; the limit is that of a million names.
-        let limit = self.policy.limit(256 << 20);
+        // All pages of it are one call, which nobody can look into.
+        let limit = self.policy.limit(0) * PAGES;
         let root = Path::default();
         let what = prefix.unwrap_or(&root);
         let list = || self.inner.list_with_delimiter(prefix);
