@@ -35,7 +35,6 @@ pub mod names {
 
 /// The value of an attribute or a fact.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Value {
     /// A count, a size, an id.
     Unsigned(u64),
@@ -120,10 +119,7 @@ impl Attributes {
     /// Sets `name`, replacing what it was.
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
         let (name, value) = (name.into(), value.into());
-        match self
-            .0
-            .binary_search_by(|(have, _)| have.as_ref().cmp(&name))
-        {
+        match self.0.binary_search_by(|(have, _)| have.as_ref().cmp(&name)) {
             Ok(at) => self.0[at].1 = value,
             Err(at) => self.0.insert(at, (name, value)),
         }
@@ -131,10 +127,7 @@ impl Attributes {
 
     /// The value of `name`.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        let at = self
-            .0
-            .binary_search_by(|(have, _)| have.as_ref().cmp(name))
-            .ok()?;
+        let at = self.0.binary_search_by(|(have, _)| have.as_ref().cmp(name)).ok()?;
         Some(&self.0[at].1)
     }
 
@@ -215,16 +208,10 @@ mod tests {
 
     #[test]
     fn the_order_of_setting_does_not_matter() {
-        let one = Attributes::new()
-            .with("b", 1_u64)
-            .with("a", "x")
-            .with("b", 2_u64);
+        let one = Attributes::new().with("b", 1_u64).with("a", "x").with("b", 2_u64);
         let two = Attributes::new().with("a", "x").with("b", 2_u64);
         assert_eq!(one, two);
-        assert_eq!(
-            one.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            ["a", "b"]
-        );
+        assert_eq!(one.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(one.text("b"), None);
     }
 }

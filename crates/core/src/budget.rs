@@ -20,10 +20,7 @@ impl ByteBudget {
     /// A budget of `bytes` (at least 1 MiB, at most 2 GiB; values outside are clamped).
     pub fn new(bytes: usize) -> Self {
         let total = bytes.clamp(1 << 20, 1 << 31);
-        Self {
-            free: Arc::new(Semaphore::new(total)),
-            total,
-        }
+        Self { free: Arc::new(Semaphore::new(total)), total }
     }
 
     /// The whole of it.
@@ -43,10 +40,7 @@ impl ByteBudget {
     pub async fn buffer(&self, capacity: usize) -> Buffer {
         let capacity = capacity.clamp(1, self.total);
         let permit = self.acquire(capacity).await;
-        Buffer {
-            data: Vec::with_capacity(capacity),
-            permit,
-        }
+        Buffer { data: Vec::with_capacity(capacity), permit }
     }
 
     /// A buffer for reading ahead, when there is room to spare now.
@@ -61,10 +55,7 @@ impl ByteBudget {
         }
         let count = u32::try_from(capacity).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.free).try_acquire_many_owned(count).ok()?;
-        Some(Buffer {
-            data: Vec::with_capacity(capacity),
-            permit: Some(permit),
-        })
+        Some(Buffer { data: Vec::with_capacity(capacity), permit: Some(permit) })
     }
 
     /// Like [`ByteBudget::buffer`], for a thread that may block (never one of the runtime's own

@@ -65,12 +65,7 @@ impl Content {
 
     /// Extents at hand. Empty ones are left out.
     pub fn extents(extents: impl IntoIterator<Item = Extent>) -> Self {
-        Self(Inner::Ready(
-            extents
-                .into_iter()
-                .filter(|extent| !extent.is_empty())
-                .collect(),
-        ))
+        Self(Inner::Ready(extents.into_iter().filter(|extent| !extent.is_empty()).collect()))
     }
 
     /// Extents as they come.

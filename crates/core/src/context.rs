@@ -82,9 +82,7 @@ impl Context {
 
     /// Sends the counts to the observer.
     pub fn report(&self) {
-        self.observer.event(&Event::Progress {
-            progress: self.progress(),
-        });
+        self.observer.event(&Event::Progress { progress: self.progress() });
     }
 
     /// Adds to the number of bytes that the whole is expected to have.
@@ -137,18 +135,12 @@ impl Context {
     /// # Errors
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) when somebody asked to stop.
     pub fn check(&self) -> Result<()> {
-        if self.is_cancelled() {
-            Err(Error::cancelled())
-        } else {
-            Ok(())
-        }
+        if self.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }
 }
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context")
-            .field("progress", &self.progress())
-            .finish_non_exhaustive()
+        f.debug_struct("Context").field("progress", &self.progress()).finish_non_exhaustive()
     }
 }

@@ -7,7 +7,6 @@ use crate::path::EntryPath;
 /// What an entry is. Stores that are not file systems use [`EntryKind::Directory`] for what
 /// contains and [`EntryKind::File`] for what has content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum EntryKind {
     /// Contains other entries; has no content.
     Directory,
@@ -46,7 +45,6 @@ impl EntryKind {
 
 /// How content changes from one snapshot to the next, so that it can be cut to deduplicate well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
 pub enum Layout {
     /// Bytes may be inserted anywhere: cut where the content says so.
     #[default]
@@ -77,14 +75,7 @@ impl Entry {
     /// An entry without content.
     pub fn new(path: EntryPath, kind: EntryKind, attributes: Attributes) -> Self {
         let (layout, content) = (Layout::Stream, Content::empty());
-        Self {
-            path,
-            kind,
-            attributes,
-            layout,
-            size: 0,
-            content,
-        }
+        Self { path, kind, attributes, layout, size: 0, content }
     }
 
     /// A directory without attributes.

@@ -216,10 +216,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 
@@ -258,17 +255,10 @@ mod tests {
     #[test]
     fn a_line_says_what_why_and_what_next() {
         let io = std::io::Error::new(std::io::ErrorKind::StorageFull, "no space left");
-        let error = Error::from(Sample {
-            path: "a/b",
-            source: io,
-        })
-        .context("back up files");
+        let error = Error::from(Sample { path: "a/b", source: io }).context("back up files");
         assert_eq!(error.kind(), ErrorKind::Exhausted);
         assert!(!error.is_retryable());
-        assert_eq!(
-            error.one_line(),
-            "back up files: read a/b: no space left; look at the disk"
-        );
+        assert_eq!(error.one_line(), "back up files: read a/b: no space left; look at the disk");
     }
 
     #[test]

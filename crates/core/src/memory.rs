@@ -44,10 +44,7 @@ struct State {
 impl MemoryStore {
     /// An empty store called `name`.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            store: StoreRef::new("memory", name),
-            state: Arc::default(),
-        }
+        Self { store: StoreRef::new("memory", name), state: Arc::default() }
     }
 
     /// Adds or replaces one entry.
@@ -62,9 +59,7 @@ impl MemoryStore {
 
     /// Removes one entry, and says whether it was there.
     pub fn remove(&self, path: &EntryPath) -> bool {
-        Arc::make_mut(&mut self.state.lock().image)
-            .remove(path)
-            .is_some()
+        Arc::make_mut(&mut self.state.lock().image).remove(path).is_some()
     }
 
     /// All entries.
@@ -88,9 +83,7 @@ impl MemoryStore {
 /// # Errors
 /// When the content cannot be read, or refers to a baseline that has no such bytes.
 pub async fn collect(mut entry: Entry, baseline: Option<&Image>) -> Result<(EntryInfo, Bytes)> {
-    let old = baseline
-        .and_then(|image| image.get(&entry.path))
-        .map(|(_, bytes)| bytes);
+    let old = baseline.and_then(|image| image.get(&entry.path)).map(|(_, bytes)| bytes);
     let mut bytes = Vec::new();
     while let Some(extent) = entry.content.next().await? {
         let end = bytes.len() + usize::try_from(extent.len()).unwrap_or(usize::MAX);
@@ -98,17 +91,12 @@ pub async fn collect(mut entry: Entry, baseline: Option<&Image>) -> Result<(Entr
             Extent::Data(data) => bytes.extend_from_slice(&data),
             Extent::Hole(_) => bytes.resize(end, 0),
             Extent::Unchanged(_) => {
-                let same = old
-                    .and_then(|old| old.get(bytes.len()..end))
-                    .ok_or_else(|| {
-                        Error::new(
-                            ErrorKind::InvalidInput,
-                            format!(
-                                "{} says unchanged where the baseline has nothing",
-                                entry.path
-                            ),
-                        )
-                    })?;
+                let same = old.and_then(|old| old.get(bytes.len()..end)).ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::InvalidInput,
+                        format!("{} says unchanged where the baseline has nothing", entry.path),
+                    )
+                })?;
                 bytes.extend_from_slice(same);
             }
         }
@@ -130,16 +118,8 @@ impl Source for MemoryStore {
     }
 
     async fn inspect(&self) -> Result<Inspection> {
-        let size = self
-            .image()
-            .values()
-            .map(|(_, bytes)| bytes.len() as u64)
-            .sum();
-        Ok(Inspection {
-            version: "1".into(),
-            size: Some(size),
-            ..Inspection::default()
-        })
+        let size = self.image().values().map(|(_, bytes)| bytes.len() as u64).sum();
+        Ok(Inspection { version: "1".into(), size: Some(size), ..Inspection::default() })
     }
 
     async fn read(
@@ -149,12 +129,7 @@ impl Source for MemoryStore {
     ) -> Result<Box<dyn Reading>> {
         let image = self.image();
         let rest = image.keys().cloned().collect::<Vec<_>>().into_iter();
-        Ok(Box::new(MemoryReading {
-            image,
-            rest,
-            since,
-            context: context.clone(),
-        }))
+        Ok(Box::new(MemoryReading { image, rest, since, context: context.clone() }))
     }
 }
 
@@ -191,11 +166,7 @@ impl Reading for MemoryReading {
             }))
         };
         let entry = Entry::new(info.path.clone(), info.kind, info.attributes.clone());
-        Ok(Some(
-            entry
-                .with_layout(info.layout)
-                .with_content(info.size, content),
-        ))
+        Ok(Some(entry.with_layout(info.layout).with_content(info.size, content)))
     }
 
     async fn finish(self: Box<Self>) -> Result<Completion> {
@@ -208,10 +179,7 @@ impl Sink for MemoryStore {
     async fn baseline(&self, _: &StoreRef) -> Result<Option<Arc<dyn Baseline>>> {
         let state = self.state.lock();
         Ok(state.snapshot.clone().map(|snapshot| {
-            Arc::new(MemoryBaseline {
-                snapshot,
-                image: Arc::clone(&state.image),
-            }) as _
+            Arc::new(MemoryBaseline { snapshot, image: Arc::clone(&state.image) }) as _
         }))
     }
 
@@ -235,11 +203,7 @@ struct MemoryWriting {
 #[async_trait]
 impl Writing for MemoryWriting {
     async fn put(&self, _: u64, entry: Entry) -> Result<()> {
-        let baseline = self
-            .header
-            .baseline
-            .is_some()
-            .then_some(self.baseline.as_ref());
+        let baseline = self.header.baseline.is_some().then_some(self.baseline.as_ref());
         let (info, bytes) = collect(entry, baseline).await?;
         self.image.lock().insert(info.path.clone(), (info, bytes));
         Ok(())
@@ -254,16 +218,9 @@ impl Writing for MemoryWriting {
         snapshot.facts = completion.facts;
         snapshot.position = completion.position;
         snapshot.entries = state.image.len() as u64;
-        snapshot.bytes = state
-            .image
-            .values()
-            .map(|(_, bytes)| bytes.len() as u64)
-            .sum();
+        snapshot.bytes = state.image.values().map(|(_, bytes)| bytes.len() as u64).sum();
         state.snapshot = Some(snapshot);
-        Ok(Receipt {
-            snapshot: Some(id),
-            ..Receipt::default()
-        })
+        Ok(Receipt { snapshot: Some(id), ..Receipt::default() })
     }
 
     async fn abort(self: Arc<Self>) {}
@@ -285,9 +242,6 @@ impl Baseline for MemoryBaseline {
     }
 
     async fn content(&self, path: &EntryPath) -> Result<Option<Content>> {
-        Ok(self
-            .image
-            .get(path)
-            .map(|(_, bytes)| Content::bytes(bytes.clone())))
+        Ok(self.image.get(path).map(|(_, bytes)| Content::bytes(bytes.clone())))
     }
 }

@@ -73,10 +73,7 @@ impl EntryPath {
 
     /// The last component.
     pub fn name(&self) -> &[u8] {
-        self.0
-            .rsplit(|byte| *byte == b'/')
-            .next()
-            .unwrap_or(&self.0)
+        self.0.rsplit(|byte| *byte == b'/').next().unwrap_or(&self.0)
     }
 
     /// The path without its last component, or `None` at the top.
@@ -87,17 +84,12 @@ impl EntryPath {
 
     /// Whether this path is `other` or lies beneath it.
     pub fn starts_with(&self, other: &Self) -> bool {
-        self.0
-            .strip_prefix(other.0.as_slice())
-            .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+        self.0.strip_prefix(other.0.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
     }
 
     /// The path relative to `other`, when it lies beneath it.
     pub fn strip_prefix(&self, other: &Self) -> Option<Self> {
-        let rest = self
-            .0
-            .strip_prefix(other.0.as_slice())?
-            .strip_prefix(b"/")?;
+        let rest = self.0.strip_prefix(other.0.as_slice())?.strip_prefix(b"/")?;
         Some(Self(rest.to_vec()))
     }
 }
@@ -186,9 +178,7 @@ mod tests {
 
     #[test]
     fn hostile_names_are_refused() {
-        for bad in [
-            "", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a\0b",
-        ] {
+        for bad in ["", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a\0b"] {
             assert!(EntryPath::new(bad).is_err(), "{bad:?}");
         }
         assert!(EntryPath::new(vec![b'a'; MAX_PATH + 1]).is_err());

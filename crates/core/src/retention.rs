@@ -62,11 +62,7 @@ impl RetentionPolicy for KeepLast {
         newest.sort_by_key(|snapshot| std::cmp::Reverse((snapshot.taken, snapshot.id)));
         let decide = |(rank, snapshot): (usize, &SnapshotInfo)| Decision {
             snapshot: snapshot.id,
-            verdict: if rank < count {
-                Verdict::Keep
-            } else {
-                Verdict::Remove
-            },
+            verdict: if rank < count { Verdict::Keep } else { Verdict::Remove },
             reason: if rank < count {
                 format!("number {} of the last {count}", rank + 1)
             } else {

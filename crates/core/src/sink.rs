@@ -58,13 +58,7 @@ impl Header {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
             .map(|name| name.trim().to_owned())
             .unwrap_or_default();
-        Self {
-            store,
-            host,
-            tags: Vec::new(),
-            started: Timestamp::now(),
-            baseline: None,
-        }
+        Self { store, host, tags: Vec::new(), started: Timestamp::now(), baseline: None }
     }
 }
 

@@ -45,12 +45,7 @@ impl fmt::Debug for SnapshotId {
 impl FromStr for SnapshotId {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || {
-            Error::new(
-                ErrorKind::InvalidInput,
-                format!("\"{text}\" is no snapshot id"),
-            )
-        };
+        let bad = || Error::new(ErrorKind::InvalidInput, format!("\"{text}\" is no snapshot id"));
         if text.len() != 64 || !text.is_ascii() {
             return Err(bad());
         }

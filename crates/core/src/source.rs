@@ -79,10 +79,6 @@ pub struct Completion {
 impl Completion {
     /// Data as of `taken`, with nothing else to say.
     pub fn at(taken: Timestamp) -> Self {
-        Self {
-            taken,
-            position: String::new(),
-            facts: Attributes::new(),
-        }
+        Self { taken, position: String::new(), facts: Attributes::new() }
     }
 }

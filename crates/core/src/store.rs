@@ -17,10 +17,7 @@ pub struct StoreRef {
 impl StoreRef {
     /// A store of `kind` (`postgres`, `files`, …) called `name`.
     pub fn new(kind: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            kind: kind.into(),
-            name: name.into(),
-        }
+        Self { kind: kind.into(), name: name.into() }
     }
 
     /// The kind of system.
@@ -73,12 +70,7 @@ impl Finding {
         what: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self {
-            code: code.into(),
-            severity,
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self { code: code.into(), severity, what: what.into(), remedy: remedy.into() }
     }
 }
 
@@ -100,8 +92,6 @@ pub struct Inspection {
 impl Inspection {
     /// The findings that stand in the way of a backup.
     pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
-        self.findings
-            .iter()
-            .filter(|finding| finding.severity == Severity::Blocker)
+        self.findings.iter().filter(|finding| finding.severity == Severity::Blocker)
     }
 }

@@ -126,9 +126,7 @@ async fn run(
 ) -> Result<Completion> {
     let work = async {
         let mut reading = source.read(baseline, context).await?;
-        Puts::new(writing, options, context)
-            .all(reading.as_mut())
-            .await?;
+        Puts::new(writing, options, context).all(reading.as_mut()).await?;
         reading.finish().await
     };
     let ticker = async {
@@ -191,10 +189,7 @@ impl<'a> Puts<'a> {
 
     fn is_full(&self, ordinal: u64) -> bool {
         self.tasks.len() >= self.concurrency
-            || self
-                .in_work
-                .first()
-                .is_some_and(|oldest| ordinal - oldest >= WINDOW)
+            || self.in_work.first().is_some_and(|oldest| ordinal - oldest >= WINDOW)
     }
 
     fn start(&mut self, ordinal: u64, entry: Entry) {
@@ -214,8 +209,7 @@ impl<'a> Puts<'a> {
             Ok(ordinal)
         });
         if self.lanes.len() > 4 * self.concurrency {
-            self.lanes
-                .retain(|_, on_done| on_done.has_changed().is_ok());
+            self.lanes.retain(|_, on_done| on_done.has_changed().is_ok());
         }
     }
 
@@ -234,9 +228,6 @@ impl<'a> Puts<'a> {
 }
 
 fn out_of_order(path: &EntryPath) -> Error {
-    Error::new(
-        ErrorKind::Other,
-        format!("the source gave {path} out of order"),
-    )
-    .with_hint("this is a defect of the source; please report it")
+    Error::new(ErrorKind::Other, format!("the source gave {path} out of order"))
+        .with_hint("this is a defect of the source; please report it")
 }

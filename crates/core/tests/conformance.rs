@@ -14,28 +14,12 @@ async fn sample() -> MemoryStore {
     let store = MemoryStore::new("sample");
     let attributes = Attributes::new().with(names::MODE, 0o600_u32);
     store.insert(Entry::directory(path("etc"))).await.unwrap();
-    store
-        .insert(Entry::file(path("etc/empty"), attributes.clone(), ""))
-        .await
-        .unwrap();
-    store
-        .insert(Entry::file(
-            path("etc/hosts"),
-            attributes.clone(),
-            "127.0.0.1",
-        ))
-        .await
-        .unwrap();
+    store.insert(Entry::file(path("etc/empty"), attributes.clone(), "")).await.unwrap();
+    store.insert(Entry::file(path("etc/hosts"), attributes.clone(), "127.0.0.1")).await.unwrap();
     let large: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
-    store
-        .insert(Entry::file(path("etc-large"), attributes.clone(), large))
-        .await
-        .unwrap();
+    store.insert(Entry::file(path("etc-large"), attributes.clone(), large)).await.unwrap();
     let link = attributes.with(names::TARGET, b"etc/hosts".to_vec());
-    store
-        .insert(Entry::new(path("link"), EntryKind::Symlink, link))
-        .await
-        .unwrap();
+    store.insert(Entry::new(path("link"), EntryKind::Symlink, link)).await.unwrap();
     store
 }
 

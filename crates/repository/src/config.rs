@@ -130,9 +130,7 @@ struct ProbeConfig {
 
 impl Config {
     pub(crate) fn new(id: RepositoryId, parameters: Parameters) -> Result<Self> {
-        parameters
-            .check()
-            .map_err(|what| Error::BadParameter { what })?;
+        parameters.check().map_err(|what| Error::BadParameter { what })?;
         Ok(Self {
             format: "lifeboat".into(),
             version: VERSION,
@@ -150,11 +148,7 @@ impl Config {
     pub(crate) fn to_file(&self, keys: &Keys) -> Result<Vec<u8>> {
         let bytes = self.canonical()?;
         let mac = hex::encode(keys.config_mac(&bytes));
-        let file = File {
-            config: self.clone(),
-            checksum: checksum(&bytes, &mac),
-            mac,
-        };
+        let file = File { config: self.clone(), checksum: checksum(&bytes, &mac), mac };
         let mut text =
             serde_json::to_vec_pretty(&file).map_err(|_| damaged("it cannot be encoded"))?;
         text.push(b'\n');
@@ -169,10 +163,7 @@ impl Config {
             return Err(Error::NotARepository);
         }
         if probe.config.version > VERSION {
-            return Err(Error::NewerVersion {
-                found: probe.config.version,
-                known: VERSION,
-            });
+            return Err(Error::NewerVersion { found: probe.config.version, known: VERSION });
         }
         let file: File =
             serde_json::from_slice(bytes).map_err(|error| damaged(&error.to_string()))?;
@@ -181,21 +172,21 @@ impl Config {
             return Err(damaged("its checksum does not match"));
         }
         if let Some(feature) = file.config.features.read.first() {
-            return Err(Error::UnknownFeature {
-                feature: feature.clone(),
-            });
+            return Err(Error::UnknownFeature { feature: feature.clone() });
         }
-        file.config
-            .parameters
-            .check()
-            .map_err(|what| damaged(&what))?;
+        file.config.parameters.check().map_err(|what| damaged(&what))?;
         let id = RepositoryId::from_hex(&file.config.id).ok_or_else(|| damaged("its id"))?;
-        Ok(Parsed {
-            config: file.config,
-            id,
-            mac: file.mac,
-            canonical,
-        })
+        Ok(Parsed { config: file.config, id, mac: file.mac, canonical })
+    }
+}
+
+impl Config {
+    /// Whether this version knows all that writing takes.
+    pub(crate) fn may_write(&self) -> Result<()> {
+        match self.features.write.first() {
+            Some(feature) => Err(Error::UnknownFeature { feature: feature.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -215,9 +206,7 @@ impl Parsed {
         if blake3::Hash::from_hex(&self.mac).is_ok_and(|stored| stored == mac) {
             Ok(self.config)
         } else {
-            Err(damaged(
-                "it was changed by somebody who does not hold the key",
-            ))
+            Err(damaged("it was changed by somebody who does not hold the key"))
         }
     }
 }
@@ -248,32 +237,16 @@ mod tests {
     #[test]
     fn damage_tampering_and_newer_versions_are_told_apart() {
         let (keys, text) = sample();
-        assert!(
-            Config::parse(text.as_bytes())
-                .unwrap()
-                .verify(&keys)
-                .is_ok()
-        );
+        assert!(Config::parse(text.as_bytes()).unwrap().verify(&keys).is_ok());
 
         let newer = text.replace("\"version\": 1", "\"version\": 2");
-        assert!(matches!(
-            Config::parse(newer.as_bytes()),
-            Err(Error::NewerVersion { .. })
-        ));
+        assert!(matches!(Config::parse(newer.as_bytes()), Err(Error::NewerVersion { .. })));
 
         let flipped = text.replace("262144", "262145");
-        assert!(matches!(
-            Config::parse(flipped.as_bytes()),
-            Err(Error::Damaged { .. })
-        ));
+        assert!(matches!(Config::parse(flipped.as_bytes()), Err(Error::Damaged { .. })));
 
         let other = Keys::derive(&RootKey::fixed(2), RepositoryId::from_bytes([3; 16]));
-        assert!(
-            Config::parse(text.as_bytes())
-                .unwrap()
-                .verify(&other)
-                .is_err()
-        );
+        assert!(Config::parse(text.as_bytes()).unwrap().verify(&other).is_err());
         assert!(Config::parse(b"{}").is_err());
     }
 }

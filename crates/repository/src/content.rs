@@ -24,19 +24,11 @@ pub(crate) struct Piece {
 impl Piece {
     /// The whole of a chunk.
     pub(crate) fn whole(chunk: ChunkId, length: usize) -> Self {
-        Self {
-            chunk: Some(chunk),
-            offset: 0,
-            length: length as u64,
-        }
+        Self { chunk: Some(chunk), offset: 0, length: length as u64 }
     }
 
     pub(crate) fn hole(length: u64) -> Self {
-        Self {
-            chunk: None,
-            offset: 0,
-            length,
-        }
+        Self { chunk: None, offset: 0, length }
     }
 
     /// Whether `next` goes on where this piece ends.
@@ -95,11 +87,7 @@ impl PieceList {
                 None => None,
                 Some(at) => Some(*self.chunks.get(at as usize)?),
             };
-            Some(Piece {
-                chunk,
-                offset,
-                length,
-            })
+            Some(Piece { chunk, offset, length })
         };
         self.pieces.iter().map(decode).collect()
     }
@@ -115,9 +103,7 @@ impl PieceList {
 
     /// The bytes that all pieces together stand for, or `None` when that is out of range.
     pub(crate) fn length(&self) -> Option<u64> {
-        self.pieces
-            .iter()
-            .try_fold(0_u64, |sum, (_, _, length)| sum.checked_add(*length))
+        self.pieces.iter().try_fold(0_u64, |sum, (_, _, length)| sum.checked_add(*length))
     }
 }
 
@@ -149,11 +135,7 @@ mod tests {
     #[test]
     fn neighbours_are_joined_and_lists_survive_storing() {
         let mut pieces = Vec::new();
-        let at = |byte, offset, length| Piece {
-            chunk: Some(chunk(byte)),
-            offset,
-            length,
-        };
+        let at = |byte, offset, length| Piece { chunk: Some(chunk(byte)), offset, length };
         for piece in [
             at(1, 0, 10),
             at(1, 10, 5),
@@ -166,38 +148,20 @@ mod tests {
         ] {
             push(&mut pieces, piece);
         }
-        let expected = [
-            at(1, 0, 15),
-            at(1, 20, 5),
-            Piece::hole(10),
-            at(2, 0, 1),
-            at(1, 0, 1),
-        ];
+        let expected = [at(1, 0, 15), at(1, 20, 5), Piece::hole(10), at(2, 0, 1), at(1, 0, 1)];
         assert_eq!(pieces, expected);
         let list = PieceList::encode(&pieces);
         assert_eq!(list.chunks().len(), 2);
         assert_eq!(list.length(), Some(32));
         let bytes = minicbor::to_vec(&list).unwrap();
-        assert_eq!(
-            minicbor::decode::<PieceList>(&bytes)
-                .unwrap()
-                .decode()
-                .unwrap(),
-            pieces
-        );
+        assert_eq!(minicbor::decode::<PieceList>(&bytes).unwrap().decode().unwrap(), pieces);
     }
 
     #[test]
     fn a_hostile_list_is_refused() {
-        let list = PieceList {
-            chunks: vec![],
-            pieces: vec![(1, 0, 5)],
-        };
+        let list = PieceList { chunks: vec![], pieces: vec![(1, 0, 5)] };
         assert!(list.decode().is_none());
-        let list = PieceList {
-            chunks: vec![],
-            pieces: vec![(0, 0, u64::MAX), (0, 0, 1)],
-        };
+        let list = PieceList { chunks: vec![], pieces: vec![(0, 0, u64::MAX), (0, 0, 1)] };
         assert!(list.length().is_none());
     }
 }

@@ -118,6 +118,12 @@ pub enum Error {
         /// Which part of it.
         part: &'static str,
     },
+    /// An object is larger than readers accept.
+    #[error("write a {kind}: it is larger than the format allows")]
+    ObjectTooLarge {
+        /// Which kind of object.
+        kind: &'static str,
+    },
     /// A parameter is outside its range.
     #[error("create a repository: {what}")]
     BadParameter {
@@ -146,10 +152,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn damaged(object: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::Damaged {
-            object: object.into(),
-            what: what.into(),
-        }
+        Self::Damaged { object: object.into(), what: what.into() }
     }
 
     pub(crate) fn store(
@@ -157,11 +160,7 @@ impl Error {
         object: &(impl ToString + ?Sized),
         source: object_store::Error,
     ) -> Self {
-        Self::Store {
-            doing,
-            object: object.to_string(),
-            source,
-        }
+        Self::Store { doing, object: object.to_string(), source }
     }
 }
 
@@ -204,6 +203,7 @@ impl Failure for Error {
             Self::AmbiguousSnapshot { .. }
             | Self::NothingUnchanged { .. }
             | Self::TooLarge { .. }
+            | Self::ObjectTooLarge { .. }
             | Self::BadParameter { .. } => ErrorKind::InvalidInput,
             Self::Crypto { .. } | Self::Worker { .. } => ErrorKind::Other,
             Self::Earlier(earlier) => earlier.kind(),

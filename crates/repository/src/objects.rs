@@ -56,10 +56,7 @@ impl Objects {
     /// is read back and compared before either is believed.
     pub(crate) async fn create(&self, name: &str, payload: PutPayload) -> Result<()> {
         let path = Path::from(name);
-        let put = self
-            .0
-            .put_opts(&path, payload.clone(), PutMode::Create.into())
-            .await;
+        let put = self.0.put_opts(&path, payload.clone(), PutMode::Create.into()).await;
         let error = match put {
             Ok(_) => return Ok(()),
             Err(object_store::Error::NotImplemented { .. }) => {
@@ -69,9 +66,7 @@ impl Objects {
         };
         match self.holds(name, &payload).await {
             Ok(Some(true)) => Ok(()),
-            Ok(Some(false)) => Err(Error::Conflict {
-                object: name.into(),
-            }),
+            Ok(Some(false)) => Err(Error::Conflict { object: name.into() }),
             Ok(None) | Err(_) => Err(Error::store("write", name, error)),
         }
     }
@@ -81,13 +76,10 @@ impl Objects {
     async fn create_unconditionally(&self, name: &str, payload: PutPayload) -> Result<()> {
         match self.holds(name, &payload).await? {
             Some(true) => Ok(()),
-            Some(false) => Err(Error::Conflict {
-                object: name.into(),
-            }),
+            Some(false) => Err(Error::Conflict { object: name.into() }),
             None => {
                 let put = self.0.put(&Path::from(name), payload).await;
-                put.map(drop)
-                    .map_err(|error| Error::store("write", name, error))
+                put.map(drop).map_err(|error| Error::store("write", name, error))
             }
         }
     }
@@ -116,11 +108,7 @@ impl Objects {
     /// Reads a whole object, which must not have more than `limit` bytes. `None` when the store
     /// says that it does not exist.
     pub(crate) async fn read(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
-        let result = match self
-            .0
-            .get_opts(&Path::from(name), GetOptions::default())
-            .await
-        {
+        let result = match self.0.get_opts(&Path::from(name), GetOptions::default()).await {
             Ok(result) => result,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(Error::store("read", name, error)),
@@ -132,15 +120,9 @@ impl Objects {
                 format!("it has {size} bytes, {limit} at most are right"),
             ));
         }
-        let bytes = result
-            .bytes()
-            .await
-            .map_err(|error| Error::store("read", name, error))?;
+        let bytes = result.bytes().await.map_err(|error| Error::store("read", name, error))?;
         if bytes.len() as u64 != size {
-            return Err(Error::damaged(
-                name,
-                format!("{} of {size} bytes came", bytes.len()),
-            ));
+            return Err(Error::damaged(name, format!("{} of {size} bytes came", bytes.len())));
         }
         Ok(Some(bytes))
     }
@@ -177,10 +159,7 @@ impl Objects {
         self.0
             .list(Some(&Path::from(area.as_str())))
             .map(move |meta| match meta {
-                Ok(meta) => Ok(Listed {
-                    name: meta.location.to_string(),
-                    size: meta.size,
-                }),
+                Ok(meta) => Ok(Listed { name: meta.location.to_string(), size: meta.size }),
                 Err(error) => Err(Error::store("list", &area, error)),
             })
             .boxed()

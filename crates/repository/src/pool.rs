@@ -16,9 +16,7 @@ impl Pool {
         let pool = rayon::ThreadPoolBuilder::new()
             .thread_name(|number| format!("lifeboat-cpu-{number}"))
             .build()
-            .map_err(|_| Error::Worker {
-                doing: "start worker threads",
-            })?;
+            .map_err(|_| Error::Worker { doing: "start worker threads" })?;
         Ok(Self(Arc::new(pool)))
     }
 

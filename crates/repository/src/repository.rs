@@ -12,7 +12,7 @@ use crate::crypto::{KdfCost, Keys, RootKey, Secret, SlotFile, random};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId, RepositoryId};
 use crate::index::Index;
-use crate::objects::{KEYS, Objects, SNAPSHOTS, name_in};
+use crate::objects::{KEYS, Objects, SNAPSHOTS, id_of, name_in};
 use crate::pool::Pool;
 use crate::read::ChunkReader;
 use crate::snapshot::{Snapshot, SnapshotRecord, choose};
@@ -37,11 +37,7 @@ pub struct InitOptions {
 
 impl Default for InitOptions {
     fn default() -> Self {
-        Self {
-            label: "first".into(),
-            cost: KdfCost::default(),
-            parameters: Parameters::default(),
-        }
+        Self { label: "first".into(), cost: KdfCost::default(), parameters: Parameters::default() }
     }
 }
 
@@ -113,11 +109,7 @@ impl Repository {
         options: &InitOptions,
     ) -> Result<Self> {
         let objects = Objects::new(store);
-        if objects
-            .read(config::NAME, config::MAX_SIZE)
-            .await?
-            .is_some()
-        {
+        if objects.read(config::NAME, config::MAX_SIZE).await?.is_some() {
             return Err(Error::AlreadyARepository);
         }
         if let Some(found) = objects.anything().await? {
@@ -132,21 +124,16 @@ impl Repository {
         let (secret, label, cost) = (secret.clone(), options.label.clone(), options.cost);
         let wrap = move || SlotFile::wrap(&root, id, &label, &secret, cost);
         let slot = pool.run("wrap the key", wrap).await??;
-        let unreadable = |_| Error::Crypto {
-            doing: "encode a key",
-        };
+        let unreadable = |_| Error::Crypto { doing: "encode a key" };
         let slot = serde_json::to_vec_pretty(&slot).map_err(unreadable)?;
         // The configuration comes last: it is what makes the place a repository.
-        objects
-            .create(&name_in(KEYS, ObjectId::of(&slot)), PutPayload::from(slot))
-            .await?;
-        objects
-            .create(config::NAME, PutPayload::from(file))
-            .await
-            .map_err(|error| match error {
+        objects.create(&name_in(KEYS, ObjectId::of(&slot)), PutPayload::from(slot)).await?;
+        objects.create(config::NAME, PutPayload::from(file)).await.map_err(
+            |error| match error {
                 Error::Conflict { .. } => Error::AlreadyARepository,
                 other => other,
-            })?;
+            },
+        )?;
         Ok(Self::assemble(objects, config, keys, pool))
     }
 
@@ -169,16 +156,7 @@ impl Repository {
     fn assemble(objects: Objects, config: Config, keys: Keys, pool: Pool) -> Self {
         let chunker = Chunker::new(Gear::new(keys.chunker()), &config.parameters);
         let (keys, index) = (Arc::new(keys), Index::default());
-        Self {
-            shared: Arc::new(Shared {
-                objects,
-                config,
-                keys,
-                index,
-                pool,
-                chunker,
-            }),
-        }
+        Self { shared: Arc::new(Shared { objects, config, keys, index, pool, chunker }) }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -203,24 +181,25 @@ impl Repository {
         let Shared { objects, keys, .. } = &*self.shared;
         let names: Vec<_> = objects
             .list(SNAPSHOTS)
-            .map_ok(|listed| listed.name)
+            .try_filter_map(async |listed| Ok(id_of(&listed.name).map(|id| (id, listed.name))))
             .try_collect()
             .await?;
         let read: Vec<_> = stream::iter(names)
-            .map(async |name| (SnapshotRecord::read(objects, keys, &name).await, name))
+            .map(async |(id, name)| (id, SnapshotRecord::read(objects, keys, &name).await, name))
             .buffer_unordered(FETCHES)
             .collect()
             .await;
         let mut list = SnapshotList::default();
-        for (result, name) in read {
-            match (result, crate::objects::id_of(&name)) {
-                (Ok(record), Some(id)) => {
-                    list.snapshots
-                        .push(record.info(SnapshotId::from_bytes(*id.as_bytes())));
+        for (id, result, name) in read {
+            match result {
+                Ok(record) => {
+                    list.snapshots.push(record.info(SnapshotId::from_bytes(*id.as_bytes())));
                 }
-                (Err(Error::Damaged { what, .. }), _) => list.damaged.push((name, what)),
-                (Err(error), _) => return Err(error),
-                (Ok(_), None) => list.damaged.push((name, "its name is no id".into())),
+                Err(Error::Damaged { what, .. }) => list.damaged.push((name, what)),
+                Err(error @ Error::UnknownFeature { .. }) => {
+                    list.damaged.push((name, error.to_string()));
+                }
+                Err(error) => return Err(error),
             }
         }
         list.snapshots.sort_by_key(|info| (info.taken, info.id));
@@ -251,12 +230,7 @@ impl Repository {
     /// # Errors
     /// When it does not exist or cannot be read.
     pub async fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot> {
-        let Shared {
-            objects,
-            keys,
-            index,
-            ..
-        } = &*self.shared;
+        let Shared { objects, keys, index, .. } = &*self.shared;
         let name = name_in(SNAPSHOTS, ObjectId::from_bytes(*id.as_bytes()));
         let record = SnapshotRecord::read(objects, keys, &name).await?;
         // The snapshot first, then the index: what it needs was indexed before it came to be.
@@ -278,30 +252,22 @@ async fn unlock(
     repository: RepositoryId,
     secret: &Secret,
 ) -> Result<RootKey> {
-    let names: Vec<_> = objects
-        .list(KEYS)
-        .map_ok(|listed| listed.name)
-        .try_collect()
-        .await?;
+    let names: Vec<_> = objects.list(KEYS).map_ok(|listed| listed.name).try_collect().await?;
     let mut failure = None;
-    for name in &names {
+    for name in names.iter().filter(|name| id_of(name).is_some()) {
         // A damaged key must not keep the others from being tried.
-        let file = objects
-            .read_named(name, MAX_KEY_FILE)
-            .await
-            .and_then(|bytes| {
-                serde_json::from_slice::<SlotFile>(&bytes)
-                    .map_err(|_| Error::damaged(name, "it is no readable key"))
-            });
-        let (secret, name) = (secret.clone(), name.clone());
-        let result = match file {
-            Ok(file) => {
-                let unwrap = move || file.unwrap(&name, repository, &secret);
-                pool.run("unwrap the key", unwrap).await?
+        let bytes = match objects.read_named(name, MAX_KEY_FILE).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                failure = Some(error);
+                continue;
             }
-            Err(error) => Err(error),
         };
-        match result {
+        // It is what was written, so what cannot be read is of a kind of a later version.
+        let Ok(file) = serde_json::from_slice::<SlotFile>(&bytes) else { continue };
+        let (secret, name) = (secret.clone(), name.clone());
+        let unwrap = move || file.unwrap(&name, repository, &secret);
+        match pool.run("unwrap the key", unwrap).await? {
             Ok(Some(root)) => return Ok(root),
             Ok(None) => {}
             Err(error) => failure = Some(error),

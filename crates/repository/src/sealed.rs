@@ -6,7 +6,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::chunk::{compress, decompress};
-use crate::crypto::{Algorithm, Keys, SALT, TAG, random};
+use crate::crypto::{Algorithm, Keys, Purpose, SALT, TAG, random};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, RepositoryId};
 
@@ -20,6 +20,20 @@ pub(crate) enum SealedKind {
 }
 
 impl SealedKind {
+    fn purpose(self) -> Purpose {
+        match self {
+            Self::Index => Purpose::Index,
+            Self::Snapshot => Purpose::Snapshots,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Index => "index object",
+            Self::Snapshot => "snapshot root",
+        }
+    }
+
     /// No object of the kind is larger, stored or opened.
     pub(crate) fn limit(self) -> u64 {
         match self {
@@ -29,7 +43,7 @@ impl SealedKind {
     }
 }
 
-/// The fixed header of 76 bytes.
+/// The fixed header of 72 bytes.
 struct Header {
     kind: u8,
     algorithm: u8,
@@ -81,10 +95,11 @@ pub(crate) fn seal<T: Encode<()>>(
     kind: SealedKind,
     content: &T,
 ) -> Result<(ObjectId, Vec<u8>)> {
-    let what = Error::Crypto {
-        doing: "encode an object",
-    };
+    let what = Error::Crypto { doing: "encode an object" };
     let plain = minicbor::to_vec(content).map_err(|_| what)?;
+    if plain.len() as u64 > kind.limit() {
+        return Err(Error::ObjectTooLarge { kind: kind.name() });
+    }
     let algorithm = Algorithm::fastest();
     let (encoding, mut sealed) = compress(&plain, 3);
     let header = Header {
@@ -97,8 +112,11 @@ pub(crate) fn seal<T: Encode<()>>(
         plain: plain.len() as u64,
     };
     let mut bytes = header.to_bytes();
-    keys.sealer(algorithm, header.epoch, &header.salt)?
-        .seal(0, &bytes, &mut sealed)?;
+    keys.sealer(algorithm, header.epoch, kind.purpose(), &header.salt)?.seal(
+        0,
+        &bytes,
+        &mut sealed,
+    )?;
     bytes.append(&mut sealed);
     Ok((ObjectId::of(&bytes), bytes))
 }
@@ -124,10 +142,9 @@ pub(crate) fn open<T: for<'b> Decode<'b, ()>>(
     }
     let (clear, sealed) = bytes.split_at(HEADER);
     let mut sealed = sealed.to_vec();
-    let sealer = keys.sealer(algorithm, header.epoch, &header.salt)?;
-    let opened = sealer
-        .open(0, clear, &mut sealed)
-        .ok_or_else(|| damaged("it is not authentic"))?;
+    let sealer = keys.sealer(algorithm, header.epoch, kind.purpose(), &header.salt)?;
+    let opened =
+        sealer.open(0, clear, &mut sealed).ok_or_else(|| damaged("it is not authentic"))?;
     let plain = decompress(header.encoding, opened, header.plain as usize)
         .ok_or_else(|| damaged("it does not decompress"))?;
     minicbor::decode(&plain).map_err(|error| damaged(&format!("it does not decode: {error}")))

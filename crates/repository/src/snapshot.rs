@@ -58,7 +58,14 @@ pub(crate) struct SnapshotRecord {
     /// The version of the program that took it.
     #[n(15)]
     program: String,
+    /// 0 when the snapshot is whole. Other numbers are for snapshots of later versions that hold
+    /// a part only; a reader that does not know one refuses it.
+    #[n(16)]
+    state: u8,
 }
+
+/// The snapshot holds all that the source gave.
+const WHOLE: u8 = 0;
 
 fn nanoseconds(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
@@ -85,11 +92,10 @@ impl SnapshotRecord {
             warnings: 0,
             position: completion.position.clone(),
             facts: AttributesRecord::new(&completion.facts),
-            parent: header
-                .baseline
-                .map(|id| ObjectId::from_bytes(*id.as_bytes())),
+            parent: header.baseline.map(|id| ObjectId::from_bytes(*id.as_bytes())),
             root,
             program: env!("CARGO_PKG_VERSION").to_owned(),
+            state: WHOLE,
         }
     }
 
@@ -107,18 +113,20 @@ impl SnapshotRecord {
     pub(crate) async fn write(&self, objects: &Objects, keys: &Keys) -> Result<(SnapshotId, u64)> {
         let (id, bytes) = seal(keys, SealedKind::Snapshot, self)?;
         let size = bytes.len() as u64;
-        objects
-            .create(&name_in(SNAPSHOTS, id), PutPayload::from(bytes))
-            .await?;
+        objects.create(&name_in(SNAPSHOTS, id), PutPayload::from(bytes)).await?;
         Ok((SnapshotId::from_bytes(*id.as_bytes()), size))
     }
 
     /// Reads one by its name.
     pub(crate) async fn read(objects: &Objects, keys: &Keys, name: &str) -> Result<Self> {
-        let bytes = objects
-            .read_named(name, SealedKind::Snapshot.limit())
-            .await?;
-        open(keys, SealedKind::Snapshot, name, &bytes)
+        let bytes = objects.read_named(name, SealedKind::Snapshot.limit()).await?;
+        let record: Self = open(keys, SealedKind::Snapshot, name, &bytes)?;
+        if record.state != WHOLE {
+            return Err(Error::UnknownFeature {
+                feature: format!("snapshot state {}", record.state),
+            });
+        }
+        Ok(record)
     }
 
     pub(crate) fn info(&self, id: SnapshotId) -> SnapshotInfo {
@@ -134,9 +142,7 @@ impl SnapshotRecord {
         info.warnings = self.warnings;
         info.position.clone_from(&self.position);
         info.facts = self.facts.decode();
-        info.parent = self
-            .parent
-            .map(|parent| SnapshotId::from_bytes(*parent.as_bytes()));
+        info.parent = self.parent.map(|parent| SnapshotId::from_bytes(*parent.as_bytes()));
         info
     }
 
@@ -156,11 +162,7 @@ pub struct Snapshot {
 impl Snapshot {
     pub(crate) fn new(info: SnapshotInfo, root: ChunkId, chunks: Arc<ChunkReader>) -> Self {
         let tree = TreeReader::new(Arc::clone(&chunks), root);
-        Self {
-            info: Arc::new(info),
-            chunks,
-            tree,
-        }
+        Self { info: Arc::new(info), chunks, tree }
     }
 
     pub(crate) fn chunks(&self) -> &Arc<ChunkReader> {
@@ -181,11 +183,7 @@ impl Snapshot {
     /// # Errors
     /// When the tree cannot be read.
     pub async fn entry(&self, path: &EntryPath) -> Result<Option<EntryInfo>> {
-        self.tree
-            .get(path)
-            .await?
-            .map(|record| crate::read::decode(&record))
-            .transpose()
+        self.tree.get(path).await?.map(|record| crate::read::decode(&record)).transpose()
     }
 
     /// The content at `path`, or `None` when there is no such entry.
@@ -203,10 +201,7 @@ impl Snapshot {
     /// The entries at and beneath `path`, in order; all of them without a path.
     pub fn list(&self, path: Option<&EntryPath>) -> Listing {
         let entries = self.tree.entries(path.cloned());
-        Listing {
-            entries,
-            beneath: path.cloned(),
-        }
+        Listing { entries, beneath: path.cloned() }
     }
 
     /// The snapshot as a source, to be moved into a sink.
@@ -233,18 +228,12 @@ impl Listing {
     /// # Errors
     /// When a page of the tree cannot be read.
     pub async fn next(&mut self) -> Result<Option<EntryInfo>> {
-        let Some(info) = self
-            .next_record()
-            .await?
-            .map(|record| crate::read::decode(&record))
+        let Some(info) = self.next_record().await?.map(|record| crate::read::decode(&record))
         else {
             return Ok(None);
         };
         let info = info?;
-        let ends = self
-            .beneath
-            .as_ref()
-            .is_some_and(|path| !info.path.starts_with(path));
+        let ends = self.beneath.as_ref().is_some_and(|path| !info.path.starts_with(path));
         Ok(if ends { None } else { Some(info) })
     }
 
@@ -279,25 +268,15 @@ impl Baseline for BaselineSnapshot {
 
 /// A snapshot that was asked for by name, told from those that were not found.
 pub(crate) fn choose(name: &str, all: Vec<SnapshotInfo>) -> Result<SnapshotInfo> {
-    let none = || Error::NoSuchSnapshot {
-        name: name.to_owned(),
-    };
+    let none = || Error::NoSuchSnapshot { name: name.to_owned() };
     if name == "latest" {
-        return all
-            .into_iter()
-            .max_by_key(|info| (info.taken, info.id))
-            .ok_or_else(none);
+        return all.into_iter().max_by_key(|info| (info.taken, info.id)).ok_or_else(none);
     }
-    let mut found: Vec<_> = all
-        .into_iter()
-        .filter(|info| info.id.to_string().starts_with(name))
-        .collect();
+    let mut found: Vec<_> =
+        all.into_iter().filter(|info| info.id.to_string().starts_with(name)).collect();
     match found.len() {
         0 => Err(none()),
         1 if !name.is_empty() => Ok(found.remove(0)),
-        count => Err(Error::AmbiguousSnapshot {
-            name: name.to_owned(),
-            count,
-        }),
+        count => Err(Error::AmbiguousSnapshot { name: name.to_owned(), count }),
     }
 }

@@ -27,9 +27,6 @@ pub async fn read_all(source: &dyn Source) -> Result<MemoryStore> {
 }
 
 async fn move_all(source: &dyn Source, sink: &dyn Sink, concurrency: usize) -> Result<Summary> {
-    let options = TransferOptions {
-        concurrency,
-        ..TransferOptions::default()
-    };
+    let options = TransferOptions { concurrency, ..TransferOptions::default() };
     transfer(source, sink, &options, &Context::silent()).await
 }

@@ -34,12 +34,8 @@ pub trait SinkHarness: Send + Sync {
     fn same(&self, put: &EntryInfo, got: &EntryInfo) -> bool {
         let own = [names::INODE, names::DEVICE, names::CHANGED];
         let kept = |info: &EntryInfo| {
-            let rest = info
-                .attributes
-                .iter()
-                .filter(|(name, _)| !own.contains(name));
-            rest.map(|(name, value)| (name.to_owned(), value.clone()))
-                .collect::<Vec<_>>()
+            let rest = info.attributes.iter().filter(|(name, _)| !own.contains(name));
+            rest.map(|(name, value)| (name.to_owned(), value.clone())).collect::<Vec<_>>()
         };
         put.path == got.path
             && put.kind == got.kind
@@ -63,34 +59,19 @@ async fn everything_comes_back(harness: &dyn SinkHarness) {
     let sample = harness.sample().await;
     for concurrency in [1, 8] {
         let sink = harness.sink().await;
-        move_all(&sample, sink.as_ref(), concurrency)
-            .await
-            .expect("the sink takes the sample");
+        move_all(&sample, sink.as_ref(), concurrency).await.expect("the sink takes the sample");
         compare(harness, sink.as_ref(), &sample.image()).await;
     }
 }
 
 async fn compare(harness: &dyn SinkHarness, sink: &dyn Sink, expected: &Image) {
-    let source = harness
-        .read_back(sink)
-        .await
-        .expect("a committed write is visible");
-    let got = read_all(source.as_ref())
-        .await
-        .expect("a committed write can be read")
-        .image();
+    let source = harness.read_back(sink).await.expect("a committed write is visible");
+    let got = read_all(source.as_ref()).await.expect("a committed write can be read").image();
     let names = |image: &Image| image.keys().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(
-        names(expected),
-        names(&got),
-        "the entries that came back are others"
-    );
+    assert_eq!(names(expected), names(&got), "the entries that came back are others");
     for (path, (info, bytes)) in expected {
         let (got_info, got_bytes) = &got[path];
-        assert!(
-            harness.same(info, got_info),
-            "{path}: put {info:?}, got {got_info:?}"
-        );
+        assert!(harness.same(info, got_info), "{path}: put {info:?}, got {got_info:?}");
         assert!(bytes == got_bytes, "{path} came back with other content");
     }
 }
@@ -100,18 +81,9 @@ async fn a_failed_source_leaves_nothing(harness: &dyn SinkHarness) {
     let entries = sample.image().len();
     for broken_at in [0, entries / 2, entries - 1] {
         let sink = harness.sink().await;
-        let source = Breaking {
-            inner: sample.clone(),
-            broken_at,
-        };
-        let error = move_all(&source, sink.as_ref(), 4)
-            .await
-            .expect_err("the source broke");
-        assert_eq!(
-            error.kind(),
-            ErrorKind::Unavailable,
-            "the error of the source got lost"
-        );
+        let source = Breaking { inner: sample.clone(), broken_at };
+        let error = move_all(&source, sink.as_ref(), 4).await.expect_err("the source broke");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "the error of the source got lost");
         assert!(
             harness.read_back(sink.as_ref()).await.is_none(),
             "a write that failed at entry {broken_at} of {entries} is visible"
@@ -125,44 +97,22 @@ async fn a_dropped_write_leaves_nothing(harness: &dyn SinkHarness) {
     let context = Context::silent();
     let header = Header::new(sample.store().clone());
     let writing = sink.write(&header, &context).await.expect("the sink opens");
-    let mut reading = sample
-        .read(None, &context)
-        .await
-        .expect("a memory store opens");
-    if let Some(entry) = reading
-        .next()
-        .await
-        .expect("a memory store gives its entries")
-    {
-        writing
-            .put(0, entry)
-            .await
-            .expect("the sink takes an entry");
+    let mut reading = sample.read(None, &context).await.expect("a memory store opens");
+    if let Some(entry) = reading.next().await.expect("a memory store gives its entries") {
+        writing.put(0, entry).await.expect("the sink takes an entry");
     }
     drop(writing);
-    assert!(
-        harness.read_back(sink.as_ref()).await.is_none(),
-        "a dropped write is visible"
-    );
+    assert!(harness.read_back(sink.as_ref()).await.is_none(), "a dropped write is visible");
 }
 
 async fn a_second_write_on_a_baseline_is_whole(harness: &dyn SinkHarness) {
     let sample = harness.sample().await;
     let sink = harness.sink().await;
-    let first = move_all(&sample, sink.as_ref(), 4)
-        .await
-        .expect("the sink takes the sample");
-    if sink
-        .baseline(sample.store())
-        .await
-        .expect("a baseline can be asked for")
-        .is_none()
-    {
+    let first = move_all(&sample, sink.as_ref(), 4).await.expect("the sink takes the sample");
+    if sink.baseline(sample.store()).await.expect("a baseline can be asked for").is_none() {
         return;
     }
-    let second = move_all(&sample, sink.as_ref(), 4)
-        .await
-        .expect("the sink takes it again");
+    let second = move_all(&sample, sink.as_ref(), 4).await.expect("the sink takes it again");
     assert_eq!(first.progress.entries, second.progress.entries);
     assert_eq!(second.progress.read, 0, "the baseline did not save reading");
     compare(harness, sink.as_ref(), &sample.image()).await;
@@ -190,10 +140,7 @@ impl Source for Breaking {
         context: &Context,
     ) -> Result<Box<dyn Reading>> {
         let inner = self.inner.read(since, context).await?;
-        Ok(Box::new(BreakingReading {
-            inner,
-            left: self.broken_at,
-        }))
+        Ok(Box::new(BreakingReading { inner, left: self.broken_at }))
     }
 }
 
@@ -203,10 +150,7 @@ struct BreakingReading {
 }
 
 fn broken() -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        "the source broke, as the test wants",
-    )
+    Error::new(ErrorKind::Unavailable, "the source broke, as the test wants")
 }
 
 #[async_trait]

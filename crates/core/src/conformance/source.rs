@@ -41,8 +41,7 @@ pub type Volatile<'a> = &'a (dyn Fn(&EntryPath) -> bool + Sync);
 
 fn settled(image: &Image, volatile: Volatile<'_>) -> Image {
     let kept = image.iter().filter(|(path, _)| !volatile(path));
-    kept.map(|(path, entry)| (path.clone(), entry.clone()))
-        .collect()
+    kept.map(|(path, entry)| (path.clone(), entry.clone())).collect()
 }
 
 async fn entries_are_ordered_and_consistent(source: &dyn Source) {
@@ -50,23 +49,13 @@ async fn entries_are_ordered_and_consistent(source: &dyn Source) {
     let mut reading = source.read(None, &context).await.expect("the source opens");
     let mut last = None;
     while let Some(entry) = reading.next().await.expect("the source gives its entries") {
-        assert!(
-            last.as_ref() < Some(&entry.path),
-            "{} comes out of order",
-            entry.path
-        );
+        assert!(last.as_ref() < Some(&entry.path), "{} comes out of order", entry.path);
         last = Some(entry.path.clone());
         let (kind, size) = (entry.kind, entry.size);
         let path = entry.path.clone();
         let read = length(entry).await;
-        assert_eq!(
-            read, size,
-            "{path} does not have the size that was announced"
-        );
-        assert!(
-            kind == EntryKind::File || read == 0,
-            "{path} is no file and has content"
-        );
+        assert_eq!(read, size, "{path} does not have the size that was announced");
+        assert!(kind == EntryKind::File || read == 0, "{path} is no file and has content");
     }
     assert!(last.is_some(), "the suite needs a source with an entry");
     reading.finish().await.expect("the read ends consistently");
@@ -76,11 +65,7 @@ async fn length(mut entry: Entry) -> u64 {
     let mut length = 0;
     while let Some(extent) = entry.content.next().await.expect("content can be read") {
         let unchanged = matches!(extent, Extent::Unchanged(_));
-        assert!(
-            !unchanged,
-            "{} says unchanged without a baseline",
-            entry.path
-        );
+        assert!(!unchanged, "{} says unchanged without a baseline", entry.path);
         assert!(!extent.is_empty(), "{} gives an empty extent", entry.path);
         length += extent.len();
     }
@@ -88,10 +73,7 @@ async fn length(mut entry: Entry) -> u64 {
 }
 
 async fn contents_are_independent(source: &dyn Source, volatile: Volatile<'_>) {
-    let expected = read_all(source)
-        .await
-        .expect("the source can be read")
-        .image();
+    let expected = read_all(source).await.expect("the source can be read").image();
     let context = Context::silent();
     let mut reading = source.read(None, &context).await.expect("the source opens");
     let mut held = Vec::new();
@@ -103,9 +85,7 @@ async fn contents_are_independent(source: &dyn Source, volatile: Volatile<'_>) {
     }
     while let Some(entry) = held.pop() {
         let path = entry.path.clone();
-        let (_, bytes) = collect(entry, None)
-            .await
-            .expect("content can be read late");
+        let (_, bytes) = collect(entry, None).await.expect("content can be read late");
         assert!(
             volatile(&path) || expected[&path].1 == bytes,
             "{path} reads differently when read late"
@@ -115,9 +95,7 @@ async fn contents_are_independent(source: &dyn Source, volatile: Volatile<'_>) {
 
 async fn a_second_read_is_the_same(source: &dyn Source, volatile: Volatile<'_>) {
     let first = read_all(source).await.expect("the source can be read");
-    let second = read_all(source)
-        .await
-        .expect("the source can be read again");
+    let second = read_all(source).await.expect("the source can be read again");
     assert!(
         settled(&first.image(), volatile) == settled(&second.image(), volatile),
         "two reads of a source at rest differ"
@@ -126,38 +104,23 @@ async fn a_second_read_is_the_same(source: &dyn Source, volatile: Volatile<'_>) 
 
 async fn a_baseline_changes_nothing_but_the_cost(source: &dyn Source, volatile: Volatile<'_>) {
     let copy = MemoryStore::new("copy");
-    move_all(source, &copy, 1)
-        .await
-        .expect("the source can be read");
+    move_all(source, &copy, 1).await.expect("the source can be read");
     let first = settled(&copy.image(), volatile);
-    move_all(source, &copy, 8)
-        .await
-        .expect("the source can be read with a baseline");
+    move_all(source, &copy, 8).await.expect("the source can be read with a baseline");
     let second = settled(&copy.image(), volatile);
-    assert!(
-        first.keys().eq(second.keys()),
-        "a baseline changed which entries there are"
-    );
+    assert!(first.keys().eq(second.keys()), "a baseline changed which entries there are");
     for (path, (_, bytes)) in &first {
-        assert!(
-            second[path].1 == *bytes,
-            "a baseline changed the content of {path}"
-        );
+        assert!(second[path].1 == *bytes, "a baseline changed the content of {path}");
     }
 }
 
 async fn a_dropped_read_leaves_the_source_usable(source: &dyn Source) {
     let context = Context::silent();
     let mut reading = source.read(None, &context).await.expect("the source opens");
-    let entry = reading
-        .next()
-        .await
-        .expect("the source gives its first entry");
+    let entry = reading.next().await.expect("the source gives its first entry");
     drop(reading);
     drop(entry);
-    read_all(source)
-        .await
-        .expect("the source can be read after a dropped read");
+    read_all(source).await.expect("the source can be read after a dropped read");
 }
 
 async fn cancellation_ends_it(source: &dyn Source) {

@@ -63,13 +63,8 @@ impl Root {
     /// reserved for root, `/proc` may not be mounted.
     pub fn set_xattr(&self, path: &EntryPath, name: &[u8], value: &[u8]) -> Result<()> {
         let (above, node) = self.parent(path)?;
-        rustix::fs::lsetxattr(
-            beneath(above.as_fd(), node),
-            name,
-            value,
-            XattrFlags::empty(),
-        )
-        .map_err(|error| self.failed("set an extended attribute of", path, error))
+        rustix::fs::lsetxattr(beneath(above.as_fd(), node), name, value, XattrFlags::empty())
+            .map_err(|error| self.failed("set an extended attribute of", path, error))
     }
 
     /// Sets one extended attribute of the root itself.
@@ -77,13 +72,8 @@ impl Root {
     /// # Errors
     /// As for [`Root::set_xattr`].
     pub fn set_top_xattr(&self, name: &[u8], value: &[u8]) -> Result<()> {
-        rustix::fs::fsetxattr(self.top(), name, value, XattrFlags::empty()).map_err(|error| {
-            failed(
-                "set an extended attribute of",
-                &self.path().display(),
-                error,
-            )
-        })
+        rustix::fs::fsetxattr(self.top(), name, value, XattrFlags::empty())
+            .map_err(|error| failed("set an extended attribute of", &self.path().display(), error))
     }
 
     /// Sets owner and group of the root itself.
@@ -91,12 +81,8 @@ impl Root {
     /// # Errors
     /// As for [`Root::set_owner`].
     pub fn set_top_owner(&self, uid: u32, gid: u32) -> Result<()> {
-        rustix::fs::fchown(
-            self.top(),
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-        )
-        .map_err(|error| failed("set the owner of", &self.path().display(), error))
+        rustix::fs::fchown(self.top(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .map_err(|error| failed("set the owner of", &self.path().display(), error))
     }
 
     /// Sets the mode of the root itself.
@@ -128,10 +114,7 @@ pub fn set_modified(file: impl AsFd, nanoseconds: i64) -> std::io::Result<()> {
 
 fn timestamps(modified: i64) -> Timestamps {
     Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec {
             tv_sec: modified.div_euclid(1_000_000_000),
             tv_nsec: modified.rem_euclid(1_000_000_000),
@@ -183,10 +166,7 @@ fn collect(
         names => names?,
     };
     let mut xattrs = Xattrs::new();
-    for name in names
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         match measured(|buffer| value(name, buffer)) {
             Ok(value) => xattrs.push((name.to_vec(), value)),
             // Removed in between.
@@ -251,9 +231,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::open(folder.path()).unwrap();
         let link = EntryPath::new("link").unwrap();
-        let file = root
-            .create_file(&EntryPath::new("file").unwrap(), 0o600)
-            .unwrap();
+        let file = root.create_file(&EntryPath::new("file").unwrap(), 0o600).unwrap();
         root.symlink(b"file", &link).unwrap();
         let before = Status::of(&file).unwrap();
         let _ = root.set_mode(&link, 0o777);

@@ -41,32 +41,25 @@ fn classify(error: &io::Error) -> (ErrorKind, Option<&'static str>) {
             ErrorKind::Exhausted,
             Some("that file system cannot hold a file of this size; take another target"),
         ),
-        Some(Errno::MFILE | Errno::NFILE) => (
-            ErrorKind::Exhausted,
-            Some("raise the limit of open files (ulimit -n)"),
-        ),
+        Some(Errno::MFILE | Errno::NFILE) => {
+            (ErrorKind::Exhausted, Some("raise the limit of open files (ulimit -n)"))
+        }
         Some(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => (
             ErrorKind::Refused,
             Some(
                 "a symbolic link or a file stands where a directory has to be; links are never followed",
             ),
         ),
-        Some(Errno::ACCESS | Errno::PERM) => (
-            ErrorKind::Refused,
-            Some("run it as the owner of these files, or as root"),
-        ),
-        Some(Errno::ROFS) => (
-            ErrorKind::Refused,
-            Some("that file system is mounted read-only"),
-        ),
-        Some(Errno::IO) => (
-            ErrorKind::Other,
-            Some("the disk reports a fault; look at the kernel's log"),
-        ),
-        Some(Errno::NAMETOOLONG) => (
-            ErrorKind::InvalidInput,
-            Some("that file system does not take names of this length"),
-        ),
+        Some(Errno::ACCESS | Errno::PERM) => {
+            (ErrorKind::Refused, Some("run it as the owner of these files, or as root"))
+        }
+        Some(Errno::ROFS) => (ErrorKind::Refused, Some("that file system is mounted read-only")),
+        Some(Errno::IO) => {
+            (ErrorKind::Other, Some("the disk reports a fault; look at the kernel's log"))
+        }
+        Some(Errno::NAMETOOLONG) => {
+            (ErrorKind::InvalidInput, Some("that file system does not take names of this length"))
+        }
         _ => (kind, None),
     }
 }
@@ -80,10 +73,7 @@ mod tests {
         let error = failed("write", "/target/a", Errno::NOSPC);
         assert_eq!(error.kind(), ErrorKind::Exhausted);
         let line = error.one_line();
-        assert!(
-            line.starts_with("write /target/a: No space left on device"),
-            "{line}"
-        );
+        assert!(line.starts_with("write /target/a: No space left on device"), "{line}");
         assert!(line.contains("make room"), "{line}");
     }
 }

@@ -50,11 +50,7 @@ pub fn read_file(
         holes: Holes::Unknown,
     };
     let context = context.clone();
-    let state = State {
-        next: Next::Idle(Some(cursor)),
-        ready: None,
-        context,
-    };
+    let state = State { next: Next::Idle(Some(cursor)), ready: None, context };
     Content::stream(stream::try_unfold(state, |mut state| async move {
         Ok(state.next().await?.map(|extent| (extent, state)))
     }))
@@ -159,9 +155,7 @@ impl Cursor {
 
     fn start(mut self, buffer: Buffer) -> JoinHandle<(Self, Result<Piece>)> {
         tokio::task::spawn_blocking(move || {
-            let piece = self
-                .fill(buffer)
-                .map_err(|error| failed("read", &*self.name, error));
+            let piece = self.fill(buffer).map_err(|error| failed("read", &*self.name, error));
             (self, piece)
         })
     }
@@ -186,10 +180,7 @@ impl Cursor {
         if bytes.len() < want {
             self.end = self.at;
         }
-        Ok(Piece {
-            hole,
-            data: Some(bytes).filter(|bytes| !bytes.is_empty()),
-        })
+        Ok(Piece { hole, data: Some(bytes).filter(|bytes| !bytes.is_empty()) })
     }
 
     fn read(&self, buffer: &mut Buffer, want: usize) -> Result<(), Errno> {
@@ -211,11 +202,7 @@ impl Cursor {
     fn first_look(&mut self) -> Result<(), Errno> {
         let status = Status::of(&*self.file)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        self.holes = if status.allocated < status.size {
-            Holes::After(0)
-        } else {
-            Holes::None
-        };
+        self.holes = if status.allocated < status.size { Holes::After(0) } else { Holes::None };
         if self.end > PIECE {
             // Widens the kernel's own read-ahead. It is advice: it may fail.
             let _ = rustix::fs::fadvise(&*self.file, 0, None, Advice::Sequential);
@@ -404,10 +391,7 @@ mod tests {
     async fn what_cannot_be_read_says_so() {
         let directory = File::open("/").unwrap();
         let context = Context::silent();
-        let error = read_file(directory, "/", 100, &context)
-            .next()
-            .await
-            .unwrap_err();
+        let error = read_file(directory, "/", 100, &context).next().await.unwrap_err();
         assert!(error.one_line().starts_with("read /: "), "{error:?}");
     }
 }

@@ -24,10 +24,8 @@ const OPEN_DIRECTORIES: usize = 32;
 /// The kernel takes no path longer than this in one call.
 const LONGEST_CALL: usize = 4000;
 
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// An open directory. Everything done through it happens beneath it, whatever the paths say and
 /// whatever links stand in the way: no component is ever followed through a symbolic link, and
@@ -118,8 +116,7 @@ impl Root {
         let Some(path) = path else {
             return Ok(Arc::clone(&self.0.top));
         };
-        self.directory(path)
-            .map_err(|error| self.failed("open directory", path, error))
+        self.directory(path).map_err(|error| self.failed("open directory", path, error))
     }
 
     /// The directory that holds `path`, and the name of `path` in it.
@@ -171,9 +168,7 @@ impl Root {
         let way = path.as_bytes();
         let open = self.0.open.lock();
         // Another thread may have opened the path itself meanwhile.
-        let above = open
-            .iter()
-            .filter(|(have, _)| path.starts_with(have) && have != path);
+        let above = open.iter().filter(|(have, _)| path.starts_with(have) && have != path);
         match above.max_by_key(|(have, _)| have.as_bytes().len()) {
             Some((have, fd)) => (Arc::clone(fd), &way[have.as_bytes().len() + 1..]),
             None => (Arc::clone(&self.0.top), way),
@@ -231,8 +226,7 @@ impl Root {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(self.failed("make directory", &made, error)),
             }
-            self.directory(&made)
-                .map_err(|error| self.failed("make directory", &made, error))?;
+            self.directory(&made).map_err(|error| self.failed("make directory", &made, error))?;
         }
         Ok(())
     }
@@ -441,8 +435,7 @@ mod tests {
                 let refused = [
                     root.create_dir_all(&path(&format!("{through}/x")), 0o700),
                     root.create_dir_all(&path(through), 0o700),
-                    root.create_file(&path(&format!("{through}/x")), 0o600)
-                        .map(drop),
+                    root.create_file(&path(&format!("{through}/x")), 0o600).map(drop),
                     root.open_file(&path(through)).map(drop),
                     root.symlink(b"x", &path(&format!("{through}/x"))),
                     root.make_node(&path(&format!("{through}/x")), EntryKind::Fifo, 0o600, 0),
@@ -475,8 +468,7 @@ mod tests {
         let deep = path(&vec!["component"; 1500].join("/"));
         root.create_dir_all(&deep, 0o700).unwrap();
         root.forget();
-        root.create_file(&deep.join("file").unwrap(), 0o600)
-            .unwrap();
+        root.create_file(&deep.join("file").unwrap(), 0o600).unwrap();
         root.remove_contents().unwrap();
         assert!(root.list(None).unwrap().is_empty());
     }

@@ -60,9 +60,7 @@ impl Status {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
     pub(super) fn from_stat(stat: &Stat) -> Self {
         let nanoseconds = |seconds: i64, rest: u64| {
-            seconds
-                .saturating_mul(1_000_000_000)
-                .saturating_add(rest as i64)
+            seconds.saturating_mul(1_000_000_000).saturating_add(rest as i64)
         };
         Self {
             kind: kind_of(FileType::from_raw_mode(stat.st_mode)),
@@ -82,19 +80,8 @@ impl Status {
 
     /// Whether the content may have been changed between the two looks.
     pub fn differs(&self, other: &Self) -> bool {
-        (
-            self.size,
-            self.modified,
-            self.changed,
-            self.inode,
-            self.device,
-        ) != (
-            other.size,
-            other.modified,
-            other.changed,
-            other.inode,
-            other.device,
-        )
+        (self.size, self.modified, self.changed, self.inode, self.device)
+            != (other.size, other.modified, other.changed, other.inode, other.device)
     }
 }
 

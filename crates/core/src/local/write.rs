@@ -30,11 +30,7 @@ impl Head {
     /// Those of the content; [`ErrorKind::InvalidInput`] when it refers to a baseline, which a
     /// file does not have, or is longer than a file can be.
     pub async fn pull(content: &mut Content, limit: u64) -> Result<Self> {
-        let mut head = Self {
-            extents: Vec::new(),
-            length: 0,
-            whole: false,
-        };
+        let mut head = Self { extents: Vec::new(), length: 0, whole: false };
         let mut data = 0;
         while data <= limit {
             let Some(extent) = content.next().await? else {
@@ -102,12 +98,7 @@ impl Head {
         name: impl Into<Arc<str>>,
         mut content: Content,
     ) -> Result<u64> {
-        let mut writer = Writer {
-            file: file.into(),
-            name: name.into(),
-            at: 0,
-            writing: None,
-        };
+        let mut writer = Writer { file: file.into(), name: name.into(), at: 0, writing: None };
         let mut head = self;
         loop {
             let whole = head.is_whole();
@@ -122,14 +113,9 @@ impl Head {
 }
 
 fn checked_end(at: u64, length: u64) -> Result<u64> {
-    at.checked_add(length)
-        .filter(|end| i64::try_from(*end).is_ok())
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidInput,
-                "the content is longer than a file can be",
-            )
-        })
+    at.checked_add(length).filter(|end| i64::try_from(*end).is_ok()).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, "the content is longer than a file can be")
+    })
 }
 
 /// Writes `content` into a new and empty file, holes as holes, and returns how many bytes it has.
@@ -221,14 +207,9 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_is_said_with_the_name() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let error = write_file(full, "/target/file", Content::bytes("abc"))
-            .await
-            .unwrap_err();
+        let error = write_file(full, "/target/file", Content::bytes("abc")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Exhausted);
-        assert!(
-            error.one_line().starts_with("write /target/file: "),
-            "{error:?}"
-        );
+        assert!(error.one_line().starts_with("write /target/file: "), "{error:?}");
         assert!(error.hint().is_some());
     }
 
@@ -240,9 +221,7 @@ mod tests {
             vec![Extent::Hole(1 << 62), Extent::Hole(1 << 62)],
         ] {
             let file = tempfile::tempfile().unwrap();
-            let error = write_file(file, "x", Content::extents(extents))
-                .await
-                .unwrap_err();
+            let error = write_file(file, "x", Content::extents(extents)).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
     }

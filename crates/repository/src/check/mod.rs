@@ -57,36 +57,24 @@ impl Repository {
         let listed = self.snapshots().await?;
         for (name, what) in &listed.damaged {
             let damage = damages.of(name, what);
-            damage
-                .snapshots
-                .extend(id_of(name).map(|id| SnapshotId::from_bytes(*id.as_bytes())));
+            damage.snapshots.extend(id_of(name).map(|id| SnapshotId::from_bytes(*id.as_bytes())));
         }
         report.snapshots = (listed.snapshots.len() + listed.damaged.len()) as u64;
         report.objects += report.snapshots + 1;
 
         context.phase("check the index");
-        check_named(
-            &shared.objects,
-            INDEX,
-            SealedKind::Index.limit(),
-            &mut report,
-            &mut damages,
-        )
-        .await?;
+        check_named(&shared.objects, INDEX, SealedKind::Index.limit(), &mut report, &mut damages)
+            .await?;
         shared.index.refresh(&shared.objects, &shared.keys).await?;
         for (name, what) in shared.index.damaged() {
             damages.of(&name, &what);
         }
 
         context.phase("check the packs");
-        let state = self
-            .check_packs(options.depth, &mut report, &mut damages, context)
-            .await?;
+        let state = self.check_packs(options.depth, &mut report, &mut damages, context).await?;
 
         context.phase("check the snapshots' trees");
-        walk::Walk::new(self, &state, &mut damages, context)
-            .all(&listed.snapshots)
-            .await?;
+        walk::Walk::new(self, &state, &mut damages, context).all(&listed.snapshots).await?;
         report.damage = damages.finish();
         Ok(report)
     }
@@ -142,11 +130,7 @@ async fn check_named(
     report: &mut CheckReport,
     damages: &mut Damages,
 ) -> Result<()> {
-    let names: Vec<_> = objects
-        .list(area)
-        .map_ok(|listed| listed.name)
-        .try_collect()
-        .await?;
+    let names: Vec<_> = objects.list(area).map_ok(|listed| listed.name).try_collect().await?;
     for name in names {
         report.objects += 1;
         match objects.read_named(&name, limit).await {
@@ -199,27 +183,14 @@ pub async fn check_without_key(
         Err(error) => return Err(error),
     }
     check_named(&objects, KEYS, 64 << 10, &mut report, &mut damages).await?;
-    check_named(
-        &objects,
-        SNAPSHOTS,
-        SealedKind::Snapshot.limit(),
-        &mut report,
-        &mut damages,
-    )
-    .await?;
+    check_named(&objects, SNAPSHOTS, SealedKind::Snapshot.limit(), &mut report, &mut damages)
+        .await?;
     for id in &snapshots {
         damages.if_known(&format!("{SNAPSHOTS}/{id}"), |damage| {
             damage.snapshots.insert(*id);
         });
     }
-    check_named(
-        &objects,
-        INDEX,
-        SealedKind::Index.limit(),
-        &mut report,
-        &mut damages,
-    )
-    .await?;
+    check_named(&objects, INDEX, SealedKind::Index.limit(), &mut report, &mut damages).await?;
     if options.depth == Depth::EveryByte {
         context.phase("check the packs");
         check_named(&objects, PACKS, MAX_PACK, &mut report, &mut damages).await?;

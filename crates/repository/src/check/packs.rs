@@ -61,9 +61,7 @@ pub(super) async fn read_all(
             Wholeness::Frayed => {
                 state.frayed.insert(id);
             }
-            Wholeness::Bad(chunks) => state
-                .bad
-                .extend(chunks.into_iter().map(|chunk| (id, chunk))),
+            Wholeness::Bad(chunks) => state.bad.extend(chunks.into_iter().map(|chunk| (id, chunk))),
         }
     }
     Ok(())
@@ -72,11 +70,9 @@ pub(super) async fn read_all(
 async fn read(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {
     match examine(shared, pack).await {
         Ok(found) => Ok(found),
-        Err(Error::Damaged { what, .. }) => Ok(Found {
-            bytes: 0,
-            what: Some(what),
-            state: Wholeness::Frayed,
-        }),
+        Err(Error::Damaged { what, .. }) => {
+            Ok(Found { bytes: 0, what: Some(what), state: Wholeness::Frayed })
+        }
         Err(error) => Err(error),
     }
 }
@@ -85,10 +81,7 @@ async fn read(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {
 async fn examine(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {
     let name = pack_name(pack.id);
     let size = pack.size;
-    let trailer = shared
-        .objects
-        .range(&name, size.saturating_sub(TRAILER as u64)..size)
-        .await?;
+    let trailer = shared.objects.range(&name, size.saturating_sub(TRAILER as u64)..size).await?;
     let directory = PackRecord::end(&name, size, &trailer)?;
     let end = shared.objects.range(&name, directory..size).await?;
     let header = shared.objects.range(&name, 0..HEADER as u64).await?;
@@ -101,16 +94,10 @@ async fn examine(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {
     hasher.update(&header);
     let mut bad = Vec::new();
     let mut what = None;
-    let places: Vec<_> = record
-        .places()
-        .map(|(offset, chunk)| (offset, *chunk))
-        .collect();
+    let places: Vec<_> = record.places().map(|(offset, chunk)| (offset, *chunk)).collect();
     for part in parts(&places) {
         let (first, last) = (part[0].0, part[part.len() - 1]);
-        let bytes = shared
-            .objects
-            .range(&name, first..last.0 + u64::from(last.1.stored))
-            .await?;
+        let bytes = shared.objects.range(&name, first..last.0 + u64::from(last.1.stored)).await?;
         let (worker, pack, part) = (Arc::clone(shared), Arc::clone(pack), part.to_vec());
         let check = move || {
             hasher.update(&bytes);
@@ -133,11 +120,7 @@ async fn examine(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {
     } else {
         Wholeness::Whole
     };
-    Ok(Found {
-        bytes: size,
-        what,
-        state,
-    })
+    Ok(Found { bytes: size, what, state })
 }
 
 /// Cuts the chunks of a pack into runs of about [`PART`] bytes.
@@ -145,10 +128,7 @@ fn parts(places: &[(u64, ChunkRecord)]) -> impl Iterator<Item = &[(u64, ChunkRec
     let mut rest = places;
     std::iter::from_fn(move || {
         let start = rest.first()?.0;
-        let count = rest
-            .iter()
-            .take_while(|(offset, _)| offset - start < PART)
-            .count();
+        let count = rest.iter().take_while(|(offset, _)| offset - start < PART).count();
         let (part, after) = rest.split_at(count);
         rest = after;
         Some(part)

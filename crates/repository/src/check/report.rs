@@ -15,9 +15,7 @@ pub struct CheckOptions {
 impl CheckOptions {
     /// A check that reads every byte.
     pub fn every_byte() -> Self {
-        Self {
-            depth: Depth::EveryByte,
-        }
+        Self { depth: Depth::EveryByte }
     }
 }
 

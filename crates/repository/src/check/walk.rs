@@ -15,7 +15,7 @@ use crate::index::Location;
 use crate::objects::{INDEX, pack_name};
 use crate::read::{ChunkReader, PieceCursor};
 use crate::repository::Repository;
-use crate::tree::{EntryRecord, TreeReader};
+use crate::tree::{EntryRecord, Page, TreeReader, compare};
 
 /// The trees of all snapshots, one after the other.
 pub(super) struct Walk<'a> {
@@ -43,14 +43,7 @@ impl<'a> Walk<'a> {
         context: &'a Context,
     ) -> Self {
         let chunks = Arc::new(ChunkReader::new(Arc::clone(repository.shared())));
-        Self {
-            repository,
-            state,
-            damages,
-            context,
-            chunks,
-            sound: HashSet::new(),
-        }
+        Self { repository, state, damages, context, chunks, sound: HashSet::new() }
     }
 
     pub(super) async fn all(&mut self, snapshots: &[SnapshotInfo]) -> Result<()> {
@@ -83,6 +76,12 @@ impl<'a> Walk<'a> {
             }
         };
         let mut sound = true;
+        if let Some(what) = disorder(&page) {
+            let error = Error::damaged(format!("tree page {id}"), what);
+            let blame = self.blame_for(id, error)?;
+            self.record(snapshot, &blame, None);
+            sound = false;
+        }
         for entry in &page.entries {
             sound &= self.entry(snapshot, entry).await?;
         }
@@ -97,32 +96,21 @@ impl<'a> Walk<'a> {
     }
 
     async fn entry(&mut self, snapshot: SnapshotId, entry: &EntryRecord) -> Result<bool> {
-        let name = EntryPath::new(entry.raw_path()).map_or_else(
-            |_| entry.raw_path().escape_ascii().to_string(),
-            |path| path.to_string(),
-        );
+        let name = EntryPath::new(entry.raw_path())
+            .map_or_else(|_| entry.raw_path().escape_ascii().to_string(), |path| path.to_string());
         let blame = match entry.info() {
-            Ok(_) => {
-                self.content(&entry.content, entry.size, ChunkKind::Data)
-                    .await?
-            }
-            Err(what) => Some(Blame {
-                objects: vec![format!("snapshots/{snapshot}")],
-                what,
-            }),
+            Ok(_) => self.content(&entry.content, entry.size, ChunkKind::Data).await?,
+            Err(what) => Some(Blame { objects: vec![format!("snapshots/{snapshot}")], what }),
         };
         if let Some(blame) = &blame {
             self.record(snapshot, blame, Some(&name));
         }
         if let Some(fingerprints) = &entry.content.fingerprints {
             let size = fingerprints.list.length().unwrap_or(u64::MAX);
-            let lost = self
-                .content(fingerprints, size, ChunkKind::Fingerprints)
-                .await?;
+            let lost = self.content(fingerprints, size, ChunkKind::Fingerprints).await?;
             // They save the next backup work; a restore does not need them.
             for object in lost.iter().flat_map(|blame| &blame.objects) {
-                self.damages
-                    .of(object, "fingerprints of pages cannot be read from it");
+                self.damages.of(object, "fingerprints of pages cannot be read from it");
             }
         }
         Ok(blame.is_none())
@@ -143,10 +131,7 @@ impl<'a> Walk<'a> {
                 Ok(None) if length == size => return Ok(None),
                 Ok(None) => {
                     let what = format!("its pieces have {length} bytes, the entry {size}");
-                    return Ok(Some(Blame {
-                        objects: vec!["a list of pieces".into()],
-                        what,
-                    }));
+                    return Ok(Some(Blame { objects: vec!["a list of pieces".into()], what }));
                 }
                 Err(error) => return self.blame_for(chunk_of(&error), error).map(Some),
             };
@@ -173,14 +158,8 @@ impl<'a> Walk<'a> {
             return self.blame_for(id, missing).map(Some);
         }
         // A pack that cannot tell its chunks must be asked for this one.
-        let asked = found
-            .iter()
-            .all(|at| self.state.frayed.contains(&at.pack.id));
-        match if asked {
-            self.chunks.read(kind, id).await.err()
-        } else {
-            None
-        } {
+        let asked = found.iter().all(|at| self.state.frayed.contains(&at.pack.id));
+        match if asked { self.chunks.read(kind, id).await.err() } else { None } {
             Some(error) => self.blame_for(id, error).map(Some),
             None => Ok(None),
         }
@@ -191,27 +170,18 @@ impl<'a> Walk<'a> {
         let packs: Vec<_> = self.repository.shared().index.locations(&id);
         let packs: Vec<_> = packs.iter().map(|at| pack_name(at.pack.id)).collect();
         match error {
-            Error::Damaged { object, what } if packs.is_empty() => Ok(Blame {
-                objects: vec![object],
-                what,
-            }),
-            Error::Damaged { what, .. } => Ok(Blame {
-                objects: packs,
-                what,
-            }),
-            Error::MissingChunk { .. } if !packs.is_empty() => Ok(Blame {
-                objects: packs,
-                what: format!("chunk {id} cannot be read from it"),
-            }),
+            Error::Damaged { object, what } if packs.is_empty() => {
+                Ok(Blame { objects: vec![object], what })
+            }
+            Error::Damaged { what, .. } => Ok(Blame { objects: packs, what }),
+            Error::MissingChunk { .. } if !packs.is_empty() => {
+                Ok(Blame { objects: packs, what: format!("chunk {id} cannot be read from it") })
+            }
             Error::MissingChunk { .. } => {
                 // Where index objects are damaged, one of them knew it.
                 let objects = self.damages.in_area(INDEX);
                 let what = format!("chunk {id} is in no pack that an index knows");
-                let objects = if objects.is_empty() {
-                    vec![INDEX.into()]
-                } else {
-                    objects
-                };
+                let objects = if objects.is_empty() { vec![INDEX.into()] } else { objects };
                 Ok(Blame { objects, what })
             }
             error => Err(error),
@@ -222,6 +192,18 @@ impl<'a> Walk<'a> {
         for object in &blame.objects {
             self.damages.of(object, &blame.what).hurts(snapshot, entry);
         }
+    }
+}
+
+/// What breaks the order of a page, if anything does.
+fn disorder(page: &Page) -> Option<&'static str> {
+    let ascend = page.entries.is_sorted_by(|a, b| compare(a.raw_path(), b.raw_path()).is_lt())
+        && page.children.is_sorted_by(|a, b| compare(&a.first, &b.first).is_lt());
+    let mixed = !page.entries.is_empty() && !page.children.is_empty();
+    match (ascend, mixed || (page.level == 0) != page.children.is_empty()) {
+        (false, _) => Some("its entries are not in order"),
+        (true, true) => Some("it is neither a leaf nor an inner page"),
+        (true, false) => None,
     }
 }
 

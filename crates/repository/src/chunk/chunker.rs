@@ -19,9 +19,7 @@ pub(crate) struct Gear([u64; 256]);
 impl Gear {
     pub(crate) fn new(key: &[u8; 32]) -> Self {
         let mut bytes = [0; 256 * 8];
-        blake3::Hasher::new_keyed(key)
-            .finalize_xof()
-            .fill(&mut bytes);
+        blake3::Hasher::new_keyed(key).finalize_xof().fill(&mut bytes);
         let mut table = [0; 256];
         for (number, bytes) in table.iter_mut().zip(bytes.as_chunks::<8>().0) {
             *number = u64::from_le_bytes(*bytes);
@@ -110,9 +108,7 @@ mod tests {
 
     fn noise(length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
-        blake3::Hasher::new_keyed(&[5; 32])
-            .finalize_xof()
-            .fill(&mut bytes);
+        blake3::Hasher::new_keyed(&[5; 32]).finalize_xof().fill(&mut bytes);
         bytes
     }
 
@@ -130,10 +126,7 @@ mod tests {
     #[test]
     fn the_cut_points_of_repositories_never_move() {
         let golden = include_str!("golden_cuts.txt");
-        let found: Vec<_> = cuts(&noise(32 << 20))
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let found: Vec<_> = cuts(&noise(32 << 20)).iter().map(ToString::to_string).collect();
         assert_eq!(found.join("\n"), golden.trim());
     }
 
@@ -141,16 +134,10 @@ mod tests {
     fn sizes_stay_within_bounds_and_near_the_average() {
         let data = noise(64 << 20);
         let cuts = cuts(&data);
-        let sizes: Vec<_> = std::iter::once(cuts[0])
-            .chain(cuts.windows(2).map(|pair| pair[1] - pair[0]))
-            .collect();
+        let sizes: Vec<_> =
+            std::iter::once(cuts[0]).chain(cuts.windows(2).map(|pair| pair[1] - pair[0])).collect();
         let (last, inner) = sizes.split_last().unwrap();
-        assert!(
-            inner
-                .iter()
-                .all(|size| (256 << 10..=4 << 20).contains(size))
-                && *last <= 4 << 20
-        );
+        assert!(inner.iter().all(|size| (256 << 10..=4 << 20).contains(size)) && *last <= 4 << 20);
         let mean = data.len() / sizes.len();
         assert!((700_000..1_600_000).contains(&mean), "{mean}");
         assert_eq!(self::cuts(&vec![0; 9 << 20]), [4 << 20, 8 << 20, 9 << 20]);
@@ -161,19 +148,10 @@ mod tests {
         let data = noise(32 << 20);
         let mut edited = data.clone();
         edited.splice(5_000_000..5_000_000, *b"inserted");
-        let ends: std::collections::HashSet<_> = cuts(&data)
-            .into_iter()
-            .map(|cut| data.len() - cut)
-            .collect();
+        let ends: std::collections::HashSet<_> =
+            cuts(&data).into_iter().map(|cut| data.len() - cut).collect();
         let after = cuts(&edited);
-        let same = after
-            .iter()
-            .filter(|cut| ends.contains(&(edited.len() - **cut)))
-            .count();
-        assert!(
-            after.len() - same < 12,
-            "{same} of {} cuts are the same",
-            after.len()
-        );
+        let same = after.iter().filter(|cut| ends.contains(&(edited.len() - **cut))).count();
+        assert!(after.len() - same < 12, "{same} of {} cuts are the same", after.len());
     }
 }

@@ -27,17 +27,11 @@ impl Algorithm {
         let has_aes = std::arch::is_aarch64_feature_detected!("aes");
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let has_aes = false;
-        if has_aes {
-            Self::Aes256Gcm
-        } else {
-            Self::ChaCha20Poly1305
-        }
+        if has_aes { Self::Aes256Gcm } else { Self::ChaCha20Poly1305 }
     }
 
     pub(crate) fn from_number(number: u8) -> Option<Self> {
-        [Self::Aes256Gcm, Self::ChaCha20Poly1305]
-            .into_iter()
-            .find(|known| *known as u8 == number)
+        [Self::Aes256Gcm, Self::ChaCha20Poly1305].into_iter().find(|known| *known as u8 == number)
     }
 
     fn implementation(self) -> &'static LcAlgorithm {
@@ -49,9 +43,8 @@ impl Algorithm {
 
     /// A key ready for use.
     pub(crate) fn key(self, key: &[u8; 32]) -> Result<Sealer> {
-        let key = UnboundKey::new(self.implementation(), key).map_err(|_| Error::Crypto {
-            doing: "set up a key",
-        })?;
+        let key = UnboundKey::new(self.implementation(), key)
+            .map_err(|_| Error::Crypto { doing: "set up a key" })?;
         Ok(Sealer(LessSafeKey::new(key)))
     }
 }
@@ -69,9 +62,7 @@ impl Sealer {
 
     /// Decrypts `data` in place and returns the plaintext, or `None` when it is not authentic.
     pub(crate) fn open<'a>(&self, nonce: u64, aad: &[u8], data: &'a mut [u8]) -> Option<&'a [u8]> {
-        let opened = self
-            .0
-            .open_in_place(number_used_once(nonce), Aad::from(aad), data);
+        let opened = self.0.open_in_place(number_used_once(nonce), Aad::from(aad), data);
         opened.ok().map(|plain| &*plain)
     }
 }
@@ -93,10 +84,7 @@ mod tests {
             let mut data = b"precious".to_vec();
             sealer.seal(3, b"where", &mut data).unwrap();
             assert_eq!(data.len(), 8 + TAG);
-            assert_eq!(
-                sealer.open(3, b"where", &mut data.clone()).unwrap(),
-                b"precious"
-            );
+            assert_eq!(sealer.open(3, b"where", &mut data.clone()).unwrap(), b"precious");
             assert!(sealer.open(4, b"where", &mut data.clone()).is_none());
             assert!(sealer.open(3, b"there", &mut data.clone()).is_none());
             data[2] ^= 1;

@@ -32,27 +32,45 @@ struct EpochKey {
     secret: [u8; 32],
 }
 
+/// What is sealed. Each has keys of its own, so that a holder can be given some and not others:
+/// who backs up must read the index, and need not read the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    Data,
+    Trees,
+    Index,
+    Snapshots,
+}
+
+impl Purpose {
+    const ALL: [Self; 4] = [Self::Data, Self::Trees, Self::Index, Self::Snapshots];
+
+    fn context(self) -> &'static str {
+        match self {
+            Self::Data => "lifeboat v1 sealing data",
+            Self::Trees => "lifeboat v1 sealing trees",
+            Self::Index => "lifeboat v1 sealing index",
+            Self::Snapshots => "lifeboat v1 sealing snapshots",
+        }
+    }
+}
+
+/// The keys of one epoch, in the order of [`Purpose::ALL`].
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct SealingKeys {
+    number: u32,
+    secrets: [[u8; 32]; 4],
+}
+
 impl RootKey {
     pub(crate) fn generate() -> Result<Self> {
-        Ok(Self {
-            identity: random()?,
-            epochs: vec![EpochKey {
-                number: 1,
-                secret: random()?,
-            }],
-        })
+        Ok(Self { identity: random()?, epochs: vec![EpochKey { number: 1, secret: random()? }] })
     }
 
     #[cfg(test)]
     pub(crate) fn fixed(byte: u8) -> Self {
-        let epochs = vec![EpochKey {
-            number: 1,
-            secret: [byte ^ 0xff; 32],
-        }];
-        Self {
-            identity: [byte; 32],
-            epochs,
-        }
+        let epochs = vec![EpochKey { number: 1, secret: [byte ^ 0xff; 32] }];
+        Self { identity: [byte; 32], epochs }
     }
 }
 
@@ -67,15 +85,15 @@ pub(crate) struct Keys {
     chunker: [u8; 32],
     config: [u8; 32],
     directory: [u8; 32],
-    sealing: Vec<EpochKey>,
+    sealing: Vec<SealingKeys>,
 }
 
 impl Keys {
     pub(crate) fn derive(root: &RootKey, repository: RepositoryId) -> Self {
         let from = |context: &str, secret: &[u8; 32]| blake3::derive_key(context, secret);
-        let sealing = root.epochs.iter().map(|epoch| EpochKey {
+        let sealing = root.epochs.iter().map(|epoch| SealingKeys {
             number: epoch.number,
-            secret: from("lifeboat v1 sealing", &epoch.secret),
+            secrets: Purpose::ALL.map(|purpose| from(purpose.context(), &epoch.secret)),
         });
         Self {
             repository,
@@ -141,16 +159,15 @@ impl Keys {
         &self,
         algorithm: Algorithm,
         epoch: u32,
+        purpose: Purpose,
         salt: &[u8; SALT],
     ) -> Result<Sealer> {
         let known = self.sealing.iter().find(|known| known.number == epoch);
         let known = known.ok_or_else(|| {
-            Error::damaged(
-                "a key",
-                format!("the repository has no key of epoch {epoch}"),
-            )
+            Error::damaged("a key", format!("the repository has no key of epoch {epoch}"))
         })?;
-        let key = Zeroizing::new(*blake3::keyed_hash(&known.secret, salt).as_bytes());
+        let key =
+            Zeroizing::new(*blake3::keyed_hash(&known.secrets[purpose as usize], salt).as_bytes());
         algorithm.key(&key)
     }
 }
@@ -162,10 +179,8 @@ mod tests {
     #[test]
     fn the_same_bytes_have_other_names_elsewhere() {
         let id = RepositoryId::from_bytes([1; 16]);
-        let (one, two) = (
-            Keys::derive(&RootKey::fixed(1), id),
-            Keys::derive(&RootKey::fixed(2), id),
-        );
+        let (one, two) =
+            (Keys::derive(&RootKey::fixed(1), id), Keys::derive(&RootKey::fixed(2), id));
         let name = one.chunk_id(ChunkKind::Data, b"x");
         assert_ne!(name, two.chunk_id(ChunkKind::Data, b"x"));
         assert_ne!(name, one.chunk_id(ChunkKind::Tree, b"x"));

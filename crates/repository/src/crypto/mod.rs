@@ -16,7 +16,7 @@ mod keys;
 mod slot;
 
 pub(crate) use aead::{Algorithm, Sealer, TAG};
-pub(crate) use keys::{Keys, RootKey};
+pub(crate) use keys::{Keys, Purpose, RootKey};
 pub(crate) use slot::SlotFile;
 pub use slot::{KdfCost, Secret};
 
@@ -26,8 +26,7 @@ pub(crate) const SALT: usize = 32;
 /// Fresh random bytes from the operating system's generator.
 pub(crate) fn random<const N: usize>() -> crate::Result<[u8; N]> {
     let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| crate::Error::Crypto {
-        doing: "draw random bytes",
-    })?;
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| crate::Error::Crypto { doing: "draw random bytes" })?;
     Ok(bytes)
 }

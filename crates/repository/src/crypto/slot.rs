@@ -42,11 +42,7 @@ pub struct KdfCost {
 impl Default for KdfCost {
     /// 64 MiB, three passes, four lanes: the second recommendation of RFC 9106, section 4.
     fn default() -> Self {
-        Self {
-            memory_kib: 64 * 1024,
-            passes: 3,
-            lanes: 4,
-        }
+        Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 }
     }
 }
 
@@ -74,11 +70,7 @@ pub(crate) struct SlotFile {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Slot {
     /// Whoever knows the passphrase.
-    Passphrase {
-        cost: KdfCost,
-        salt: String,
-        wrapped: String,
-    },
+    Passphrase { cost: KdfCost, salt: String, wrapped: String },
 }
 
 impl SlotFile {
@@ -98,27 +90,14 @@ impl SlotFile {
         }
         let salt: [u8; 32] = random()?;
         let key = stretch(secret, &salt, cost)?;
-        let encode = Error::Crypto {
-            doing: "wrap the key",
-        };
+        let encode = Error::Crypto { doing: "wrap the key" };
         let mut wrapped = minicbor::to_vec(root).map_err(|_| encode)?;
         // The salt makes the key one of a kind, so its only nonce can be zero.
         let bound = associated(repository, cost, &salt);
-        Algorithm::Aes256Gcm
-            .key(&key)?
-            .seal(0, &bound, &mut wrapped)?;
+        Algorithm::Aes256Gcm.key(&key)?.seal(0, &bound, &mut wrapped)?;
         let (salt, wrapped) = (hex::encode(salt), hex::encode(wrapped));
-        let holder = Slot::Passphrase {
-            cost,
-            salt,
-            wrapped,
-        };
-        Ok(Self {
-            version: 1,
-            repository: repository.to_string(),
-            label: label.into(),
-            holder,
-        })
+        let holder = Slot::Passphrase { cost, salt, wrapped };
+        Ok(Self { version: 1, repository: repository.to_string(), label: label.into(), holder })
     }
 
     /// Unwraps the key, or `None` when `secret` is not the one.
@@ -128,11 +107,7 @@ impl SlotFile {
         repository: RepositoryId,
         secret: &Secret,
     ) -> Result<Option<RootKey>> {
-        let Slot::Passphrase {
-            cost,
-            salt,
-            wrapped,
-        } = &self.holder;
+        let Slot::Passphrase { cost, salt, wrapped } = &self.holder;
         let damaged = |what: &str| Error::damaged(name, what);
         if self.version != 1 || !cost.is_sane() {
             return Err(damaged("its parameters are out of range"));
@@ -156,9 +131,7 @@ impl SlotFile {
 }
 
 fn stretch(secret: &Secret, salt: &[u8; 32], cost: KdfCost) -> Result<Zeroizing<[u8; 32]>> {
-    let refused = |_| Error::Crypto {
-        doing: "stretch the passphrase",
-    };
+    let refused = |_| Error::Crypto { doing: "stretch the passphrase" };
     let params =
         Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(refused)?;
     let argon = Argon2::new(argon2::Algorithm::Argon2id, Version::V0x13, params);
@@ -183,11 +156,7 @@ fn associated(repository: RepositoryId, cost: KdfCost, salt: &[u8; 32]) -> Vec<u
 mod tests {
     use super::*;
 
-    const CHEAP: KdfCost = KdfCost {
-        memory_kib: 64,
-        passes: 1,
-        lanes: 1,
-    };
+    const CHEAP: KdfCost = KdfCost { memory_kib: 64, passes: 1, lanes: 1 };
 
     #[test]
     fn only_the_right_secret_in_the_right_repository_opens_it() {
@@ -197,11 +166,7 @@ mod tests {
         let json = serde_json::to_string(&file).unwrap();
         let file: SlotFile = serde_json::from_str(&json).unwrap();
         assert!(file.unwrap("k", here, &secret).unwrap().is_some());
-        assert!(
-            file.unwrap("k", here, &Secret::passphrase("wrong"))
-                .unwrap()
-                .is_none()
-        );
+        assert!(file.unwrap("k", here, &Secret::passphrase("wrong")).unwrap().is_none());
         let there = RepositoryId::from_bytes([2; 16]);
         assert!(file.unwrap("k", there, &secret).is_err());
         assert_eq!(format!("{secret:?}"), "Secret(…)");
@@ -210,29 +175,14 @@ mod tests {
     #[test]
     fn a_hostile_file_cannot_ask_for_all_memory() {
         for cost in [
-            KdfCost {
-                memory_kib: u32::MAX,
-                ..CHEAP
-            },
-            KdfCost {
-                passes: 1 << 20,
-                ..CHEAP
-            },
+            KdfCost { memory_kib: u32::MAX, ..CHEAP },
+            KdfCost { passes: 1 << 20, ..CHEAP },
             KdfCost { lanes: 0, ..CHEAP },
         ] {
-            let holder = Slot::Passphrase {
-                cost,
-                salt: "00".repeat(32),
-                wrapped: String::new(),
-            };
+            let holder = Slot::Passphrase { cost, salt: "00".repeat(32), wrapped: String::new() };
             let id = RepositoryId::from_bytes([1; 16]);
             let repository = id.to_string();
-            let file = SlotFile {
-                version: 1,
-                repository,
-                label: String::new(),
-                holder,
-            };
+            let file = SlotFile { version: 1, repository, label: String::new(), holder };
             assert!(file.unwrap("k", id, &Secret::passphrase("x")).is_err());
         }
     }

@@ -52,10 +52,7 @@ impl Index {
             .await?;
         let missing: Vec<_> = {
             let state = self.state.read();
-            names
-                .into_iter()
-                .filter(|(id, _)| !state.loaded.contains(id))
-                .collect()
+            names.into_iter().filter(|(id, _)| !state.loaded.contains(id)).collect()
         };
         let fetched: Vec<_> = stream::iter(missing)
             .map(async |(id, name)| (id, fetch(objects, keys, &name).await, name))
@@ -87,11 +84,7 @@ impl Index {
 
     /// Whether a chunk is known.
     pub(crate) fn contains(&self, id: &ChunkId) -> bool {
-        self.state
-            .read()
-            .runs
-            .iter()
-            .any(|run| run.find(id).next().is_some())
+        self.state.read().runs.iter().any(|run| run.find(id).next().is_some())
     }
 
     /// Everywhere that a chunk is.

@@ -23,9 +23,7 @@ impl IndexObject {
     pub(crate) async fn write(&self, objects: &Objects, keys: &Keys) -> Result<(ObjectId, u64)> {
         let (id, bytes) = seal(keys, SealedKind::Index, self)?;
         let size = bytes.len() as u64;
-        objects
-            .create(&name_in(INDEX, id), PutPayload::from(bytes))
-            .await?;
+        objects.create(&name_in(INDEX, id), PutPayload::from(bytes)).await?;
         Ok((id, size))
     }
 }

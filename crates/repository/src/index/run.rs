@@ -34,13 +34,7 @@ impl Location {
     /// The record that the pack has of the chunk.
     pub(crate) fn record(&self, id: ChunkId, kind: u8) -> ChunkRecord {
         let (stored, plain, encoding) = (self.stored, self.plain, self.encoding);
-        ChunkRecord {
-            id,
-            stored,
-            plain,
-            encoding,
-            kind,
-        }
+        ChunkRecord { id, stored, plain, encoding, kind }
     }
 }
 
@@ -67,19 +61,14 @@ impl Run {
             let Ok(_) = u32::try_from(pack.size) else {
                 continue;
             };
-            run.packs.push(Arc::new(Pack {
-                id: pack.id,
-                header: pack.header,
-                size: pack.size,
+            run.packs.push(Arc::new(Pack { id: pack.id, header: pack.header, size: pack.size }));
+            run.records.extend(pack.places().map(|(offset, chunk)| Record {
+                prefix: prefix(&chunk.id),
+                pack: number,
+                offset: offset as u32,
+                stored: chunk.stored,
+                plain: chunk.plain & 0x00ff_ffff | u32::from(chunk.encoding) << 24,
             }));
-            run.records
-                .extend(pack.places().map(|(offset, chunk)| Record {
-                    prefix: prefix(&chunk.id),
-                    pack: number,
-                    offset: offset as u32,
-                    stored: chunk.stored,
-                    plain: chunk.plain & 0x00ff_ffff | u32::from(chunk.encoding) << 24,
-                }));
         }
         run.records.sort_unstable();
         run
@@ -88,19 +77,16 @@ impl Run {
     /// Every place of a chunk in this run.
     pub(crate) fn find(&self, id: &ChunkId) -> impl Iterator<Item = Location> {
         let prefix = prefix(id);
-        let first = self
-            .records
-            .partition_point(|record| record.prefix < prefix);
-        self.records[first..]
-            .iter()
-            .take_while(move |record| record.prefix == prefix)
-            .map(|record| Location {
+        let first = self.records.partition_point(|record| record.prefix < prefix);
+        self.records[first..].iter().take_while(move |record| record.prefix == prefix).map(
+            |record| Location {
                 pack: Arc::clone(&self.packs[record.pack as usize]),
                 offset: record.offset.into(),
                 stored: record.stored,
                 plain: record.plain & 0x00ff_ffff,
                 encoding: (record.plain >> 24) as u8,
-            })
+            },
+        )
     }
 
     pub(crate) fn packs(&self) -> &[Arc<Pack>] {
@@ -142,9 +128,7 @@ mod tests {
         let places = |byte| -> Vec<_> {
             let id = ChunkId::from_bytes([byte; 32]);
             let found = run.find(&id);
-            found
-                .map(|place| (place.pack.id.as_bytes()[0], place.offset, place.plain))
-                .collect()
+            found.map(|place| (place.pack.id.as_bytes()[0], place.offset, place.plain)).collect()
         };
         let first = HEADER as u64;
         assert_eq!(places(5), [(1, first, 4 << 20), (2, first + 100, 4 << 20)]);

@@ -29,10 +29,8 @@ pub(crate) struct FinishedPack {
 impl PackBuilder {
     pub(crate) fn new(keys: &Keys, contents: Contents) -> Result<Self> {
         let header = PackHeader::draw(keys, contents)?;
-        let algorithm = header.algorithm().ok_or(Error::Crypto {
-            doing: "choose a cipher",
-        })?;
-        let sealer = keys.sealer(algorithm, header.epoch, header.salt())?;
+        let algorithm = header.algorithm().ok_or(Error::Crypto { doing: "choose a cipher" })?;
+        let sealer = keys.sealer(algorithm, header.epoch, contents.purpose(), header.salt())?;
         let mut pack = Self {
             header,
             sealer,
@@ -51,9 +49,11 @@ impl PackBuilder {
         self.parts.push(part);
     }
 
-    /// How many bytes it has.
-    pub(crate) fn length(&self) -> u64 {
-        self.length
+    /// Whether it has reached `target` bytes, its directory included, or as many chunks as an
+    /// index object can take of it.
+    pub(crate) fn is_full(&self, target: u64) -> bool {
+        let directory = (self.chunks.len() * super::ENTRY + super::TRAILER) as u64;
+        self.length + directory >= target || self.chunks.len() >= super::MAX_CHUNKS
     }
 
     /// Seals a compressed chunk, and appends it.
@@ -66,9 +66,7 @@ impl PackBuilder {
         mut compressed: Vec<u8>,
     ) -> Result<()> {
         let offset = self.length;
-        let too_large = |_| Error::Crypto {
-            doing: "seal a chunk that is too large",
-        };
+        let too_large = |_| Error::Crypto { doing: "seal a chunk that is too large" };
         let record = ChunkRecord {
             id,
             stored: u32::try_from(compressed.len() + crate::crypto::TAG).map_err(too_large)?,
@@ -77,11 +75,7 @@ impl PackBuilder {
             kind: kind as u8,
         };
         // The offset only grows, so no nonce of this pack's key comes twice.
-        self.sealer.seal(
-            offset,
-            &record.associated(&self.header, offset),
-            &mut compressed,
-        )?;
+        self.sealer.seal(offset, &record.associated(&self.header, offset), &mut compressed)?;
         self.chunks.push(record);
         self.append(compressed.into());
         Ok(())
@@ -98,16 +92,8 @@ impl PackBuilder {
         end.extend_from_slice(&END);
         self.append(end.into());
         let id = ObjectId::from_bytes(*self.hasher.finalize().as_bytes());
-        let record = PackRecord {
-            id,
-            header: self.header,
-            size: self.length,
-            chunks: self.chunks,
-        };
-        FinishedPack {
-            record,
-            payload: self.parts.into_iter().collect(),
-        }
+        let record = PackRecord { id, header: self.header, size: self.length, chunks: self.chunks };
+        FinishedPack { record, payload: self.parts.into_iter().collect() }
     }
 }
 
@@ -143,15 +129,10 @@ mod tests {
         for plain in contents {
             let (encoding, stored) = compress(plain, 1);
             let id = keys.chunk_id(ChunkKind::Data, plain);
-            builder
-                .add(ChunkKind::Data, id, plain.len(), encoding, stored)
-                .unwrap();
+            builder.add(ChunkKind::Data, id, plain.len(), encoding, stored).unwrap();
         }
         let pack = builder.finish(keys);
-        (
-            pack.record,
-            pack.payload.iter().flat_map(|part| part.to_vec()).collect(),
-        )
+        (pack.record, pack.payload.iter().flat_map(|part| part.to_vec()).collect())
     }
 
     fn parse(id: ObjectId, bytes: &[u8]) -> Result<(PackRecord, [u8; 32])> {

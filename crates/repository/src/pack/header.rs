@@ -4,7 +4,7 @@ use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 
 use super::{HEADER, MAGIC};
-use crate::crypto::{Algorithm, Keys, SALT, random};
+use crate::crypto::{Algorithm, Keys, Purpose, SALT, random};
 use crate::error::Result;
 use crate::id::RepositoryId;
 
@@ -15,6 +15,15 @@ pub(crate) enum Contents {
     Data = 1,
     /// What describes content.
     Trees = 2,
+}
+
+impl Contents {
+    pub(crate) fn purpose(self) -> Purpose {
+        match self {
+            Self::Data => Purpose::Data,
+            Self::Trees => Purpose::Trees,
+        }
+    }
 }
 
 /// The header of a pack.
@@ -47,6 +56,12 @@ impl PackHeader {
 
     pub(crate) fn algorithm(&self) -> Option<Algorithm> {
         Algorithm::from_number(self.algorithm)
+    }
+
+    /// Which key seals its chunks; `None` for contents of a later version.
+    pub(crate) fn purpose(&self) -> Option<Purpose> {
+        let known = [Contents::Data, Contents::Trees];
+        known.into_iter().find(|known| *known as u8 == self.contents).map(Contents::purpose)
     }
 
     pub(crate) fn salt(&self) -> &[u8; SALT] {

@@ -30,6 +30,8 @@ pub(crate) const HEADER: usize = 64;
 const ENTRY: usize = 32 + 4 + 4 + 1 + 1;
 /// Bytes after the directory.
 pub(crate) const TRAILER: usize = 32 + 4 + 8;
+/// No pack has more chunks, so that eight of them fit into an index object with ease.
+pub(crate) const MAX_CHUNKS: usize = 1 << 16;
 /// No pack is larger: the largest target, and a last chunk.
 pub(crate) const MAX_PACK: u64 = (256 << 20) + (32 << 20);
 
@@ -108,26 +110,16 @@ impl PackRecord {
         let damaged = |what: &str| Error::damaged(name, what);
         let header = header.first_chunk::<HEADER>().and_then(PackHeader::parse);
         let header = header.ok_or_else(|| damaged("it has no valid header"))?;
-        let (directory, trailer) = end
-            .split_last_chunk::<TRAILER>()
-            .ok_or_else(|| damaged("its end is missing"))?;
+        let (directory, trailer) =
+            end.split_last_chunk::<TRAILER>().ok_or_else(|| damaged("its end is missing"))?;
         let (mac, count) = parse_trailer(trailer).ok_or_else(|| damaged("its end is missing"))?;
         let (entries, rest) = directory.as_chunks::<ENTRY>();
         if entries.len() != count as usize || !rest.is_empty() {
             return Err(damaged("its directory is out of range"));
         }
         let chunks: Vec<_> = entries.iter().map(parse_entry).collect();
-        let record = Self {
-            id,
-            header,
-            size,
-            chunks,
-        };
-        let sum: u64 = record
-            .chunks
-            .iter()
-            .map(|chunk| u64::from(chunk.stored))
-            .sum();
+        let record = Self { id, header, size, chunks };
+        let sum: u64 = record.chunks.iter().map(|chunk| u64::from(chunk.stored)).sum();
         if (HEADER + end.len()) as u64 + sum != size {
             return Err(damaged("its directory does not match its length"));
         }

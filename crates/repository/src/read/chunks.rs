@@ -49,10 +49,7 @@ impl Kept {
 
 impl ChunkReader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            kept: Mutex::default(),
-        }
+        Self { shared, kept: Mutex::default() }
     }
 
     /// The plain bytes of a chunk. Where it is stored more than once, one sound copy suffices.
@@ -78,28 +75,14 @@ impl ChunkReader {
         let name = pack_name(location.pack.id);
         let end = location.offset + u64::from(location.stored);
         if end > location.pack.size {
-            return Err(Error::damaged(
-                name,
-                "the index names a place beyond its end",
-            ));
+            return Err(Error::damaged(name, "the index names a place beyond its end"));
         }
-        let sealed = self
-            .shared
-            .objects
-            .range(&name, location.offset..end)
-            .await?;
+        let sealed = self.shared.objects.range(&name, location.offset..end).await?;
         let (shared, location) = (Arc::clone(&self.shared), location.clone());
         let open = move || {
             let record = location.record(id, kind as u8);
             let header = &location.pack.header;
-            open_chunk(
-                &shared.keys,
-                &name,
-                header,
-                location.offset,
-                &record,
-                &sealed,
-            )
+            open_chunk(&shared.keys, &name, header, location.offset, &record, &sealed)
         };
         self.shared.pool.run("open a chunk", open).await?
     }
@@ -116,9 +99,7 @@ pub(crate) fn open_chunk(
 ) -> Result<Bytes> {
     let id = record.id;
     let damaged = |what: &str| Error::damaged(pack, format!("chunk {id} at byte {offset}: {what}"));
-    let algorithm = header
-        .algorithm()
-        .ok_or_else(|| damaged("its cipher is unknown"))?;
+    let algorithm = header.algorithm().ok_or_else(|| damaged("its cipher is unknown"))?;
     let length = record.plain as usize;
     if header.repository != keys.repository() {
         return Err(damaged("it belongs to another repository"));
@@ -126,15 +107,13 @@ pub(crate) fn open_chunk(
     if length > MAX_CHUNK || sealed.len() != record.stored as usize {
         return Err(damaged("its length is out of range"));
     }
-    let kind = record
-        .kind()
-        .ok_or_else(|| damaged("its kind is unknown"))?;
-    let sealer = keys.sealer(algorithm, header.epoch, header.salt())?;
+    let kind = record.kind().ok_or_else(|| damaged("its kind is unknown"))?;
+    let purpose = header.purpose().ok_or_else(|| damaged("its pack holds something unknown"))?;
+    let sealer = keys.sealer(algorithm, header.epoch, purpose, header.salt())?;
     let mut sealed = sealed.to_vec();
     let bound = record.associated(header, offset);
-    let compressed = sealer
-        .open(offset, &bound, &mut sealed)
-        .ok_or_else(|| damaged("it is not authentic"))?;
+    let compressed =
+        sealer.open(offset, &bound, &mut sealed).ok_or_else(|| damaged("it is not authentic"))?;
     let plain = decompress(record.encoding, compressed, length)
         .ok_or_else(|| damaged("it does not decompress"))?;
     // Sealing proves who wrote it; only the name proves that it is what was asked for.

@@ -21,11 +21,7 @@ impl PieceCursor {
         let pieces = record.list.decode().filter(|_| record.depth <= MAX_DEPTH);
         let broken = pieces.is_none();
         let stack = vec![(pieces.unwrap_or_default().into(), record.depth)];
-        Self {
-            chunks,
-            stack,
-            broken,
-        }
+        Self { chunks, stack, broken }
     }
 
     /// The next piece, with at most `most` bytes.
@@ -79,16 +75,8 @@ impl PieceCursor {
                 continue;
             }
             if piece.length > most {
-                let offset = if piece.chunk.is_some() {
-                    piece.offset + most as u32
-                } else {
-                    0
-                };
-                pieces.push_front(Piece {
-                    offset,
-                    length: piece.length - most,
-                    ..piece
-                });
+                let offset = if piece.chunk.is_some() { piece.offset + most as u32 } else { 0 };
+                pieces.push_front(Piece { offset, length: piece.length - most, ..piece });
                 piece.length = most;
             }
             return Ok(Some(piece));
@@ -98,17 +86,14 @@ impl PieceCursor {
 
     async fn page(&self, piece: &Piece) -> Result<Vec<Piece>> {
         let damaged = |what| Error::damaged("a list of pieces", what);
-        let id = piece
-            .chunk
-            .ok_or_else(|| damaged("a page of it is a hole"))?;
+        let id = piece.chunk.ok_or_else(|| damaged("a page of it is a hole"))?;
         let bytes = self.chunks.read(ChunkKind::List, id).await?;
         let list: PieceList =
             minicbor::decode(&bytes).map_err(|_| damaged("a page of it does not decode"))?;
         if list.length() != Some(piece.length) || list.len() == 0 {
             return Err(damaged("a page of it stands for another length"));
         }
-        list.decode()
-            .ok_or_else(|| damaged("a page of it names a chunk that it does not have"))
+        list.decode().ok_or_else(|| damaged("a page of it names a chunk that it does not have"))
     }
 }
 
@@ -128,11 +113,7 @@ pub(crate) struct FingerprintCursor {
 impl FingerprintCursor {
     pub(crate) fn new(chunks: Arc<ChunkReader>, record: &ContentRecord) -> Self {
         let pieces = PieceCursor::new(Arc::clone(&chunks), record);
-        Self {
-            chunks,
-            pieces,
-            lost: false,
-        }
+        Self { chunks, pieces, lost: false }
     }
 
     /// The fingerprints of the next `pages` pages; fewer when there are no more.
@@ -158,10 +139,8 @@ impl FingerprintCursor {
             let damaged = || Error::damaged("fingerprints of pages", "they are out of range");
             let chunk = piece.chunk.ok_or_else(damaged)?;
             let chunk = self.chunks.read(ChunkKind::Fingerprints, chunk).await?;
-            let (start, end) = (
-                piece.offset as usize,
-                piece.offset as usize + piece.length as usize,
-            );
+            let (start, end) =
+                (piece.offset as usize, piece.offset as usize + piece.length as usize);
             bytes.extend_from_slice(chunk.get(start..end).ok_or_else(damaged)?);
         }
         Ok(bytes.as_chunks::<16>().0.to_vec())

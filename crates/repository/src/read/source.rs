@@ -38,18 +38,13 @@ impl Selection {
 
     /// These paths and everything beneath them.
     pub fn paths(paths: impl IntoIterator<Item = EntryPath>) -> Self {
-        Self {
-            paths: paths.into_iter().collect(),
-        }
+        Self { paths: paths.into_iter().collect() }
     }
 
     /// Whether an entry is meant.
     pub fn selects(&self, path: &EntryPath) -> bool {
         self.paths.is_empty()
-            || self
-                .paths
-                .iter()
-                .any(|wanted| path.starts_with(wanted) || wanted.starts_with(path))
+            || self.paths.iter().any(|wanted| path.starts_with(wanted) || wanted.starts_with(path))
     }
 }
 
@@ -61,10 +56,7 @@ pub(crate) struct SnapshotSource {
 
 impl SnapshotSource {
     pub(crate) fn new(snapshot: Snapshot, selection: Selection) -> Self {
-        Self {
-            snapshot,
-            selection,
-        }
+        Self { snapshot, selection }
     }
 }
 
@@ -128,11 +120,7 @@ impl Reading for SnapshotReading {
                 let chunks = Arc::clone(self.snapshot.chunks());
                 let content = read(chunks, &record.content, info.size, self.context.clone());
                 let entry = Entry::new(info.path, info.kind, info.attributes);
-                return Ok(Some(
-                    entry
-                        .with_layout(info.layout)
-                        .with_content(info.size, content),
-                ));
+                return Ok(Some(entry.with_layout(info.layout).with_content(info.size, content)));
             }
         }
         Ok(None)
@@ -149,9 +137,7 @@ impl Reading for SnapshotReading {
 }
 
 pub(crate) fn decode(record: &EntryRecord) -> Result<lifeboat_core::EntryInfo> {
-    record
-        .info()
-        .map_err(|what| Error::damaged("an entry of the snapshot", what))
+    record.info().map_err(|what| Error::damaged("an entry of the snapshot", what))
 }
 
 /// The content that a record stands for: exactly `size` bytes, or an error.
@@ -199,9 +185,7 @@ async fn fetch(chunks: &ChunkReader, piece: Piece) -> Result<Extent> {
     };
     let bytes = chunks.read(ChunkKind::Data, id).await?;
     let start = piece.offset as usize;
-    let end = usize::try_from(piece.length)
-        .ok()
-        .and_then(|length| start.checked_add(length));
+    let end = usize::try_from(piece.length).ok().and_then(|length| start.checked_add(length));
     match end {
         Some(end) if end <= bytes.len() => Ok(Extent::Data(bytes.slice(start..end))),
         _ => Err(out_of_range(id)),

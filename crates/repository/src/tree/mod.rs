@@ -11,5 +11,6 @@ mod reader;
 mod writer;
 
 pub(crate) use entry::{AttributesRecord, EntryRecord};
+pub(crate) use page::{Page, compare};
 pub(crate) use reader::{TreeCursor, TreeReader};
 pub(crate) use writer::TreeWriter;

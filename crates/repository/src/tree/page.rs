@@ -41,6 +41,5 @@ pub(crate) const MAX_LEVEL: u8 = 12;
 
 /// Compares stored paths component by component, as [`lifeboat_core::EntryPath`] does.
 pub(crate) fn compare(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
-    a.split(|byte| *byte == b'/')
-        .cmp(b.split(|byte| *byte == b'/'))
+    a.split(|byte| *byte == b'/').cmp(b.split(|byte| *byte == b'/'))
 }

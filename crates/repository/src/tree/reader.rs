@@ -26,11 +26,7 @@ pub(crate) struct TreeReader {
 
 impl TreeReader {
     pub(crate) fn new(chunks: Arc<ChunkReader>, root: ChunkId) -> Self {
-        Self {
-            chunks,
-            root,
-            kept: Arc::default(),
-        }
+        Self { chunks, root, kept: Arc::default() }
     }
 
     /// A page, which must be of `level` when that is known.
@@ -63,30 +59,19 @@ impl TreeReader {
         let path = path.as_bytes();
         let mut page = self.page(self.root, None).await?;
         while page.level > 0 {
-            let after = page
-                .children
-                .partition_point(|child| compare(&child.first, path).is_le());
+            let after = page.children.partition_point(|child| compare(&child.first, path).is_le());
             let Some(at) = after.checked_sub(1) else {
                 return Ok(None);
             };
-            page = self
-                .page(page.children[at].page, Some(page.level - 1))
-                .await?;
+            page = self.page(page.children[at].page, Some(page.level - 1)).await?;
         }
-        let found = page
-            .entries
-            .binary_search_by(|entry| compare(entry.raw_path(), path));
+        let found = page.entries.binary_search_by(|entry| compare(entry.raw_path(), path));
         Ok(found.ok().map(|at| page.entries[at].clone()))
     }
 
     /// All entries from the first one that is not before `from`.
     pub(crate) fn entries(&self, from: Option<EntryPath>) -> TreeCursor {
-        TreeCursor {
-            tree: self.clone(),
-            from,
-            stack: Vec::new(),
-            started: false,
-        }
+        TreeCursor { tree: self.clone(), from, stack: Vec::new(), started: false }
     }
 }
 
@@ -133,12 +118,10 @@ impl TreeCursor {
         let at = self.from.as_ref().map_or(0, |from| {
             let from = from.as_bytes();
             if page.level == 0 {
-                page.entries
-                    .partition_point(|entry| compare(entry.raw_path(), from).is_lt())
+                page.entries.partition_point(|entry| compare(entry.raw_path(), from).is_lt())
             } else {
-                let after = page
-                    .children
-                    .partition_point(|child| compare(&child.first, from).is_le());
+                let after =
+                    page.children.partition_point(|child| compare(&child.first, from).is_le());
                 after.saturating_sub(1)
             }
         });

@@ -35,14 +35,7 @@ pub(crate) struct TreeWriter {
 impl TreeWriter {
     pub(crate) fn new(chunks: Arc<ChunkWriter>, keys: Arc<Keys>) -> Self {
         let leaf = Leaf::default();
-        Self {
-            chunks,
-            keys,
-            leaf,
-            levels: Vec::new(),
-            entries: 0,
-            bytes: 0,
-        }
+        Self { chunks, keys, leaf, levels: Vec::new(), entries: 0, bytes: 0 }
     }
 
     /// Appends an entry, whose path must come after all before.
@@ -51,10 +44,7 @@ impl TreeWriter {
         let path = entry.raw_path();
         if encoded.len() > MAX_ENTRY {
             let path = path.escape_ascii().to_string();
-            return Err(Error::TooLarge {
-                path,
-                part: "attributes",
-            });
+            return Err(Error::TooLarge { path, part: "attributes" });
         }
         if self.leaf.encoded.len() + encoded.len() > MAX_BYTES {
             self.close_leaf().await?;
@@ -81,16 +71,7 @@ impl TreeWriter {
         self.entries += entries;
         self.bytes += bytes;
         let page = store(&self.chunks, &self.keys, leaf.page()?).await?;
-        self.add_child(
-            0,
-            Child {
-                first: leaf.first.into(),
-                page,
-                entries,
-                bytes,
-            },
-        )
-        .await
+        self.add_child(0, Child { first: leaf.first.into(), page, entries, bytes }).await
     }
 
     /// Adds a page to the level above it, and closes pages there as names demand.
@@ -102,12 +83,18 @@ impl TreeWriter {
                 self.levels.push(Vec::new());
             }
             // Seen from above, a boundary of the names below must be rare: other bits decide.
-            let ends =
-                (self.keys.boundary(&child.first) >> (8 + 2 * level).min(24)).is_multiple_of(INNER);
-            let open = &mut self.levels[level];
-            open.push(child);
-            if open.len() > 1 && (ends || open.len() >= MAX_ITEMS) {
+            let bits = self.keys.boundary(&child.first) >> (8 + 2 * level).min(24);
+            let open = &self.levels[level];
+            let room = open.iter().map(size_of_child).sum::<usize>() + size_of_child(&child);
+            if open.len() > 1 && room > MAX_BYTES {
                 carried = Some(self.close_inner(level).await?);
+                self.levels[level].push(child);
+            } else {
+                self.levels[level].push(child);
+                let count = self.levels[level].len();
+                if count > 1 && (bits.is_multiple_of(INNER) || count >= MAX_ITEMS) {
+                    carried = Some(self.close_inner(level).await?);
+                }
             }
             level += 1;
         }
@@ -116,23 +103,12 @@ impl TreeWriter {
 
     async fn close_inner(&mut self, level: usize) -> Result<Child> {
         let children = std::mem::take(&mut self.levels[level]);
-        let first = children
-            .first()
-            .map_or_else(|| Vec::new().into(), |child| child.first.clone());
+        let first = children.first().map_or_else(|| Vec::new().into(), |child| child.first.clone());
         let entries = children.iter().map(|child| child.entries).sum();
         let bytes = children.iter().map(|child| child.bytes).sum();
-        let page = Page {
-            level: level as u8 + 1,
-            entries: Vec::new(),
-            children,
-        };
+        let page = Page { level: level as u8 + 1, entries: Vec::new(), children };
         let page = store(&self.chunks, &self.keys, encode(&page)?).await?;
-        Ok(Child {
-            first,
-            page,
-            entries,
-            bytes,
-        })
+        Ok(Child { first, page, entries, bytes })
     }
 
     /// Closes everything; the result is the top page, the number of entries, and their bytes.
@@ -159,6 +135,11 @@ impl TreeWriter {
     }
 }
 
+/// An inner page is measured by the names in it and 64 bytes for the rest of each child.
+fn size_of_child(child: &Child) -> usize {
+    child.first.len() + 64
+}
+
 /// A leaf that is being filled, its entries encoded already.
 #[derive(Default)]
 struct Leaf {
@@ -172,9 +153,7 @@ impl Leaf {
     /// The encoding of the [`Page`] with these entries.
     fn page(&self) -> Result<Vec<u8>> {
         let mut page = minicbor::Encoder::new(Vec::with_capacity(self.encoded.len() + 16));
-        let begun = page
-            .array(3)
-            .and_then(|page| page.u8(0)?.array(self.count as u64));
+        let begun = page.array(3).and_then(|page| page.u8(0)?.array(self.count as u64));
         begun.map_err(|_| unencodable())?;
         let mut page = page.into_writer();
         page.extend_from_slice(&self.encoded);
@@ -189,9 +168,7 @@ fn encode<T: Encode<()>>(item: &T) -> Result<Vec<u8>> {
 }
 
 fn unencodable() -> Error {
-    Error::Crypto {
-        doing: "encode a page of the tree",
-    }
+    Error::Crypto { doing: "encode a page of the tree" }
 }
 
 async fn store(chunks: &Arc<ChunkWriter>, keys: &Keys, page: Vec<u8>) -> Result<ChunkId> {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::chunk::{ChunkKind, Encoding, compress};
+use crate::chunk::{ChunkKind, Encoding, MAX_CHUNK, compress};
 use crate::content::Piece;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
@@ -93,10 +93,7 @@ impl ChunkWriter {
     ///
     /// What an earlier snapshot refers to may be lost by now; a new one must not inherit that.
     pub(crate) fn has_all(&self, pieces: &[Piece]) -> bool {
-        pieces
-            .iter()
-            .filter_map(|piece| piece.chunk)
-            .all(|chunk| self.has(&chunk))
+        pieces.iter().filter_map(|piece| piece.chunk).all(|chunk| self.has(&chunk))
     }
 
     /// Whether the repository has a chunk, or will have it when this write is committed.
@@ -113,16 +110,15 @@ impl ChunkWriter {
         plain: Bytes,
     ) -> Result<()> {
         self.check()?;
+        if plain.len() > MAX_CHUNK {
+            return Err(Error::ObjectTooLarge { kind: "chunk" });
+        }
         if self.shared.index.contains(&id) || !self.claimed.lock().insert(id) {
             return Ok(());
         }
         self.context.count_new(plain.len() as u64);
-        let permits = Arc::clone(&self.memory)
-            .acquire_many_owned(plain.len().max(1) as u32)
-            .await;
-        let permits = permits.map_err(|_| Error::Worker {
-            doing: "store a chunk",
-        })?;
+        let permits = Arc::clone(&self.memory).acquire_many_owned(plain.len().max(1) as u32).await;
+        let permits = permits.map_err(|_| Error::Worker { doing: "store a chunk" })?;
         let (writer, job) = (Arc::clone(self), self.jobs.token());
         self.shared.pool.spawn(move || {
             let (encoding, stored) = compress(&plain, writer.level);
@@ -148,10 +144,7 @@ impl ChunkWriter {
         let target = u64::from(self.shared.config.parameters.pack);
         let mut open = self.open.lock();
         let (slot, contents) = if kind.is_data() {
-            (
-                &mut open.data[rand::random_range(0..OPEN_DATA_PACKS)],
-                Contents::Data,
-            )
+            (&mut open.data[rand::random_range(0..OPEN_DATA_PACKS)], Contents::Data)
         } else {
             (&mut open.trees, Contents::Trees)
         };
@@ -159,10 +152,7 @@ impl ChunkWriter {
             Some(pack) => pack,
             None => {
                 let builder = PackBuilder::new(&self.shared.keys, contents)?;
-                OpenPack {
-                    builder,
-                    permits: None,
-                }
+                OpenPack { builder, permits: None }
             }
         };
         pack.builder.add(kind, id, plain, encoding, stored)?;
@@ -170,7 +160,7 @@ impl ChunkWriter {
             Some(held) => held.merge(permits),
             None => pack.permits = Some(permits),
         }
-        if pack.builder.length() < target {
+        if !pack.builder.is_full(target) {
             *slot = Some(pack);
             return Ok(());
         }
@@ -192,16 +182,11 @@ impl ChunkWriter {
 
     async fn upload(&self, pack: FinishedPack) -> Result<()> {
         let slot = self.uploads.acquire().await;
-        let _slot = slot.map_err(|_| Error::Worker {
-            doing: "store a pack",
-        })?;
+        let _slot = slot.map_err(|_| Error::Worker { doing: "store a pack" })?;
         // After an error nothing of this write will be used.
         self.check()?;
         let FinishedPack { record, payload } = pack;
-        self.shared
-            .objects
-            .create(&pack_name(record.id), payload)
-            .await?;
+        self.shared.objects.create(&pack_name(record.id), payload).await?;
         self.count(record.size);
         let due = {
             let mut stored = self.stored.lock();
@@ -216,9 +201,7 @@ impl ChunkWriter {
 
     async fn write_index(&self, packs: Vec<PackRecord>) -> Result<()> {
         let object = IndexObject { packs };
-        let (id, size) = object
-            .write(&self.shared.objects, &self.shared.keys)
-            .await?;
+        let (id, size) = object.write(&self.shared.objects, &self.shared.keys).await?;
         self.count(size);
         self.shared.index.add(id, &object.packs);
         Ok(())
@@ -240,11 +223,7 @@ impl ChunkWriter {
         self.idle().await;
         self.check()?;
         let packs = std::mem::take(&mut *self.stored.lock());
-        if packs.is_empty() {
-            Ok(())
-        } else {
-            self.write_index(packs).await
-        }
+        if packs.is_empty() { Ok(()) } else { self.write_index(packs).await }
     }
 
     async fn idle(&self) {

@@ -38,11 +38,7 @@ pub(crate) struct PageBaseline {
 /// A piece, perhaps of a chunk that is still being filled.
 enum Pending {
     Ready(Piece),
-    Grouped {
-        group: usize,
-        offset: usize,
-        length: usize,
-    },
+    Grouped { group: usize, offset: usize, length: usize },
 }
 
 /// Stores the content of one entry.
@@ -125,9 +121,7 @@ impl<'a> PageStorer<'a> {
     }
 
     fn missing(&self) -> Error {
-        Error::NothingUnchanged {
-            path: self.path.to_string(),
-        }
+        Error::NothingUnchanged { path: self.path.to_string() }
     }
 
     /// What the baseline has of the next `length` bytes.
@@ -159,10 +153,7 @@ impl<'a> PageStorer<'a> {
         self.length += data.len() as u64;
         let (shared, page, bytes) = (Arc::clone(self.chunks.shared()), self.page, data.clone());
         let hash = move || -> Vec<_> {
-            bytes
-                .chunks(page)
-                .map(|page| shared.keys.fingerprint(page))
-                .collect()
+            bytes.chunks(page).map(|page| shared.keys.fingerprint(page)).collect()
         };
         let found = self.chunks.shared().pool.run("compare pages", hash).await?;
         let usable = aligned && total(&old) == data.len() as u64 && known.len() == found.len();
@@ -189,8 +180,7 @@ impl<'a> PageStorer<'a> {
         let (shared, bytes) = (Arc::clone(self.chunks.shared()), data.clone());
         let hash = move || shared.keys.chunk_id(ChunkKind::Data, &bytes);
         let id = self.chunks.shared().pool.run("hash content", hash).await?;
-        self.pieces
-            .push(Pending::Ready(Piece::whole(id, data.len())));
+        self.pieces.push(Pending::Ready(Piece::whole(id, data.len())));
         self.chunks.store(ChunkKind::Data, id, data).await
     }
 
@@ -215,11 +205,7 @@ impl<'a> PageStorer<'a> {
         while !rest.is_empty() {
             let (part, after) = rest.split_at(rest.len().min(self.stretch - self.group.len()));
             let (group, offset) = (self.groups.len(), self.group.len());
-            self.pieces.push(Pending::Grouped {
-                group,
-                offset,
-                length: part.len(),
-            });
+            self.pieces.push(Pending::Grouped { group, offset, length: part.len() });
             self.group.extend_from_slice(part);
             if self.group.len() == self.stretch {
                 self.close_group().await?;
@@ -247,11 +233,7 @@ impl<'a> PageStorer<'a> {
         self.length += length;
         self.pieces.extend(old.into_iter().map(Pending::Ready));
         let pages = length.div_ceil(self.page as u64) as usize;
-        let known = if aligned && known.len() == pages {
-            known
-        } else {
-            vec![UNKNOWN; pages]
-        };
+        let known = if aligned && known.len() == pages { known } else { vec![UNKNOWN; pages] };
         self.remember(&known).await
     }
 
@@ -259,8 +241,7 @@ impl<'a> PageStorer<'a> {
         self.old(length).await?;
         self.length += length;
         self.pieces.push(Pending::Ready(Piece::hole(length)));
-        self.remember(&vec![UNKNOWN; length.div_ceil(self.page as u64) as usize])
-            .await
+        self.remember(&vec![UNKNOWN; length.div_ceil(self.page as u64) as usize]).await
     }
 
     /// Notes the fingerprints of the next pages.
@@ -277,15 +258,9 @@ impl<'a> PageStorer<'a> {
 
     async fn close_fingerprints(&mut self) -> Result<()> {
         let bytes = std::mem::take(&mut self.fingerprints);
-        let id = self
-            .chunks
-            .shared()
-            .keys
-            .chunk_id(ChunkKind::Fingerprints, &bytes);
+        let id = self.chunks.shared().keys.chunk_id(ChunkKind::Fingerprints, &bytes);
         self.fingerprint_pieces.push(Piece::whole(id, bytes.len()));
-        self.chunks
-            .store(ChunkKind::Fingerprints, id, bytes.into())
-            .await
+        self.chunks.store(ChunkKind::Fingerprints, id, bytes.into()).await
     }
 
     async fn finish(mut self) -> Result<(ContentRecord, u64)> {
@@ -296,11 +271,7 @@ impl<'a> PageStorer<'a> {
         for pending in &self.pieces {
             let piece = match *pending {
                 Pending::Ready(piece) => piece,
-                Pending::Grouped {
-                    group,
-                    offset,
-                    length,
-                } => Piece {
+                Pending::Grouped { group, offset, length } => Piece {
                     chunk: Some(self.groups[group]),
                     offset: offset as u32,
                     length: length as u64,
@@ -319,10 +290,7 @@ impl<'a> PageStorer<'a> {
         } else {
             None
         };
-        Ok((
-            pieces::record(self.chunks, pieces, fingerprints).await?,
-            self.length,
-        ))
+        Ok((pieces::record(self.chunks, pieces, fingerprints).await?, self.length))
     }
 }
 
@@ -334,11 +302,7 @@ fn within(pieces: &[Piece], start: u64, end: u64) -> Vec<Piece> {
         let (from, to) = (start.max(at), end.min(at + piece.length));
         if from < to {
             let offset = piece.offset + (from - at) as u32;
-            found.push(Piece {
-                chunk: piece.chunk,
-                offset,
-                length: to - from,
-            });
+            found.push(Piece { chunk: piece.chunk, offset, length: to - from });
         }
         at += piece.length;
     }
@@ -352,26 +316,9 @@ mod tests {
     #[test]
     fn a_range_is_cut_out_of_pieces() {
         let a = Piece::whole(ChunkId::from_bytes([1; 32]), 10);
-        let b = Piece {
-            offset: 5,
-            ..Piece::whole(ChunkId::from_bytes([2; 32]), 10)
-        };
+        let b = Piece { offset: 5, ..Piece::whole(ChunkId::from_bytes([2; 32]), 10) };
         let cut = within(&[a, b], 8, 13);
-        assert_eq!(
-            cut,
-            [
-                Piece {
-                    offset: 8,
-                    length: 2,
-                    ..a
-                },
-                Piece {
-                    offset: 5,
-                    length: 3,
-                    ..b
-                }
-            ]
-        );
+        assert_eq!(cut, [Piece { offset: 8, length: 2, ..a }, Piece { offset: 5, length: 3, ..b }]);
         assert!(within(&[a, b], 20, 30).is_empty());
     }
 }

@@ -13,10 +13,7 @@ pub(crate) struct Peeked {
 impl Peeked {
     pub(crate) async fn new(mut content: Content) -> Result<Self> {
         let first = content.next().await?;
-        Ok(Self {
-            first,
-            rest: content,
-        })
+        Ok(Self { first, rest: content })
     }
 
     /// The only extent, when it is known that there is one only.

@@ -25,11 +25,7 @@ pub(crate) async fn record(
         pieces = fold(chunks, &pieces).await?;
         depth += 1;
     }
-    Ok(ContentRecord {
-        depth,
-        list: PieceList::encode(&pieces),
-        fingerprints,
-    })
+    Ok(ContentRecord { depth, list: PieceList::encode(&pieces), fingerprints })
 }
 
 /// Cuts a list into pages and stores them; the result is the list of the pages.
@@ -41,18 +37,12 @@ async fn fold(chunks: &Arc<ChunkWriter>, pieces: &[Piece]) -> Result<Vec<Piece>>
         rest = after;
         let list = PieceList::encode(page);
         let length = page.iter().map(|piece| piece.length).sum();
-        let what = Error::Crypto {
-            doing: "encode a list of pieces",
-        };
+        let what = Error::Crypto { doing: "encode a list of pieces" };
         let bytes = minicbor::to_vec(&list).map_err(|_| what)?;
         let id = chunks.shared().keys.chunk_id(ChunkKind::List, &bytes);
         chunks.store(ChunkKind::List, id, bytes.into()).await?;
         // Pages are never joined: each stands for a stretch of content, not for bytes of itself.
-        above.push(Piece {
-            chunk: Some(id),
-            offset: 0,
-            length,
-        });
+        above.push(Piece { chunk: Some(id), offset: 0, length });
     }
     Ok(above)
 }

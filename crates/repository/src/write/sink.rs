@@ -30,10 +30,7 @@ pub(crate) struct RepositorySink {
 
 impl RepositorySink {
     pub(crate) fn new(repository: Repository, options: WriteOptions) -> Self {
-        Self {
-            repository,
-            options,
-        }
+        Self { repository, options }
     }
 }
 
@@ -59,12 +56,10 @@ impl Sink for RepositorySink {
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Writing>> {
         let shared = Arc::clone(self.repository.shared());
+        shared.config.may_write()?;
         shared.index.refresh(&shared.objects, &shared.keys).await?;
         for (name, what) in shared.index.damaged() {
-            context.warn(
-                &name,
-                format!("this index object is damaged and is not used: {what}"),
-            );
+            context.warn(&name, format!("this index object is damaged and is not used: {what}"));
         }
         let baseline = match header.baseline {
             Some(id) => Some(self.repository.snapshot(&id).await?.tree().clone()),
@@ -80,11 +75,7 @@ impl Sink for RepositorySink {
             context: context.clone(),
             chunks,
             baseline,
-            tree: Mutex::new(Ordered {
-                tree: Some(tree),
-                next: 0,
-                early: BTreeMap::new(),
-            }),
+            tree: Mutex::new(Ordered { tree: Some(tree), next: 0, early: BTreeMap::new() }),
             committed: SyncMutex::new(false),
         }))
     }
@@ -114,9 +105,7 @@ impl Ordered {
         self.early.insert(ordinal, entry);
         while let Some(entry) = self.early.remove(&self.next) {
             self.next += 1;
-            let tree = self.tree.as_mut().ok_or(Error::Worker {
-                doing: "store an entry",
-            })?;
+            let tree = self.tree.as_mut().ok_or(Error::Worker { doing: "store an entry" })?;
             tree.push(&entry).await?;
         }
         Ok(())
@@ -125,21 +114,8 @@ impl Ordered {
 
 impl SnapshotWriting {
     async fn put_entry(&self, ordinal: u64, entry: Entry) -> Result<()> {
-        let Entry {
-            path,
-            kind,
-            attributes,
-            layout,
-            content,
-            ..
-        } = entry;
-        let mut info = EntryInfo {
-            path,
-            kind,
-            attributes,
-            layout,
-            size: 0,
-        };
+        let Entry { path, kind, attributes, layout, content, .. } = entry;
+        let mut info = EntryInfo { path, kind, attributes, layout, size: 0 };
         let mut record = ContentRecord::default();
         if kind == EntryKind::File {
             let old = match &self.baseline {
@@ -175,9 +151,7 @@ impl SnapshotWriting {
                         .map(|record| FingerprintCursor::new(Arc::clone(&self.reader), record)),
                 });
                 let page = page as usize;
-                PageStorer::new(&self.chunks, &info.path, page, baseline)
-                    .store(content)
-                    .await
+                PageStorer::new(&self.chunks, &info.path, page, baseline).store(content).await
             }
             _ => {
                 let baseline = old.map(|old| pieces(&old.content));
@@ -190,33 +164,20 @@ impl SnapshotWriting {
         let tree = {
             let mut ordered = self.tree.lock().await;
             if !ordered.early.is_empty() {
-                return Err(Error::Worker {
-                    doing: "put the entries into order",
-                });
+                return Err(Error::Worker { doing: "put the entries into order" });
             }
-            ordered
-                .tree
-                .take()
-                .ok_or(Error::Worker { doing: "commit" })?
+            ordered.tree.take().ok_or(Error::Worker { doing: "commit" })?
         };
         let (root, entries, bytes) = tree.finish().await?;
         self.chunks.flush().await?;
         let record = SnapshotRecord::new(&self.header, &completion, root)
-            .counted(
-                entries,
-                bytes,
-                self.chunks.written(),
-                self.context.warnings(),
-            )
+            .counted(entries, bytes, self.chunks.written(), self.context.warnings())
             .committed_at(Timestamp::now());
         let shared = self.repository.shared();
         let (id, size) = record.write(&shared.objects, &shared.keys).await?;
         self.context.count_stored(size);
         *self.committed.lock() = true;
-        Ok(Receipt {
-            snapshot: Some(id),
-            ..Receipt::default()
-        })
+        Ok(Receipt { snapshot: Some(id), ..Receipt::default() })
     }
 }
 

@@ -60,9 +60,7 @@ pub(crate) async fn store(
             }
             Extent::Unchanged(same) => {
                 cut(chunks, &mut buffer, More::Ends, &mut pieces).await?;
-                let missing = || Error::NothingUnchanged {
-                    path: path.to_string(),
-                };
+                let missing = || Error::NothingUnchanged { path: path.to_string() };
                 let baseline = baseline.as_mut().ok_or_else(missing)?;
                 let taken = baseline.take(same).await?;
                 if !chunks.has_all(&taken) || total(&taken) != same {
@@ -98,11 +96,7 @@ async fn cut(
     let mut data = std::mem::take(buffer);
     let work = move || {
         let mut found: Vec<(ChunkId, Bytes)> = Vec::new();
-        let least = if more == More::Ends {
-            1
-        } else {
-            shared.chunker.max()
-        };
+        let least = if more == More::Ends { 1 } else { shared.chunker.max() };
         while data.len() >= least {
             let chunk = data.split_to(shared.chunker.cut(&data)).freeze();
             found.push((shared.keys.chunk_id(ChunkKind::Data, &chunk), chunk));
