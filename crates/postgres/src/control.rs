@@ -32,6 +32,10 @@ pub(crate) struct Control {
     pub(crate) control_version: u32,
     pub(crate) catalog_version: u32,
     pub(crate) checkpoint: Lsn,
+    /// Where recovery from that checkpoint begins to read WAL.
+    pub(crate) redo: Lsn,
+    /// The first transaction that had not begun at that checkpoint, with its epoch.
+    pub(crate) next_transaction: u64,
     pub(crate) timeline: u32,
     pub(crate) block_size: u32,
     /// Blocks in one file of a relation.
@@ -50,10 +54,8 @@ impl Control {
             if attempt > 0 {
                 std::thread::sleep(PAUSE);
             }
-            let bytes = std::fs::read(&path).map_err(|source| Error::DataDirectory {
-                path: path.clone(),
-                source,
-            })?;
+            let bytes = std::fs::read(&path)
+                .map_err(|source| Error::DataDirectory { path: path.clone(), source })?;
             match Self::parse(bytes) {
                 Ok(control) => return Ok(control),
                 Err(problem) => why = problem,
@@ -65,10 +67,7 @@ impl Control {
     /// Checks the CRC and takes out what is needed.
     pub(crate) fn parse(bytes: Vec<u8>) -> Result<Self, String> {
         if bytes.len() != LENGTH {
-            return Err(format!(
-                "it has {} bytes, and should have {LENGTH}",
-                bytes.len()
-            ));
+            return Err(format!("it has {} bytes, and should have {LENGTH}", bytes.len()));
         }
         let control_version = u32_at(&bytes, 8);
         let crc_at = crc_place(control_version)
@@ -86,6 +85,8 @@ impl Control {
             control_version,
             catalog_version: u32_at(&bytes, 12),
             checkpoint: Lsn(u64_at(&bytes, CHECKPOINT)),
+            redo: Lsn(u64_at(&bytes, 40)),
+            next_transaction: u64_at(&bytes, 64),
             timeline: u32_at(&bytes, 48),
             block_size,
             relation_segment_blocks: u32_at(&bytes, 220),
@@ -148,9 +149,9 @@ fn crc32c(bytes: &[u8]) -> u32 {
         }
         table
     };
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        TABLE[((crc ^ u32::from(*byte)) & 0xFF) as usize] ^ (crc >> 8)
-    })
+    !bytes
+        .iter()
+        .fold(u32::MAX, |crc, byte| TABLE[((crc ^ u32::from(*byte)) & 0xFF) as usize] ^ (crc >> 8))
 }
 
 #[cfg(test)]

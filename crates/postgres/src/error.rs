@@ -337,10 +337,7 @@ impl Failure for Error {
 pub(crate) fn ends_session(error: &tokio_postgres::Error) -> bool {
     error.is_closed()
         || io_cause(error).is_some()
-        || matches!(
-            error.code(),
-            Some(&SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN)
-        )
+        || matches!(error.code(), Some(&SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN))
 }
 
 fn io_cause(error: &tokio_postgres::Error) -> Option<&io::Error> {

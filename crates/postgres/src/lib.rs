@@ -45,7 +45,7 @@
 //!    goes that the backup needs, and begins the backup (`pg_backup_start`). Both end with the
 //!    session, however that ends: nothing is left behind at the server.
 //! 2. The data directory is proved to be that of this server: system identifier, lock file, and the
-//!    position of the last checkpoint, which the start of the backup has just moved.
+//!    very checkpoint with which the backup has just begun.
 //! 3. The files are listed and read in the order of their paths, several side by side. A file is
 //!    opened before it is announced, so that it may be removed while it waits; it is read up to the
 //!    length that it had; what shrinks, grows or is torn meanwhile is mended by the WAL.
@@ -72,7 +72,8 @@
 //!
 //! Not part of a snapshot: what the server rebuilds at every start (`pg_wal`, `pg_replslot`,
 //! `pg_notify`, `pg_subtrans`, `pg_serial`, `pg_snapshots`, `pg_dynshmem`, `pg_stat_tmp`, caches),
-//! temporary relations, the content of unlogged relations, and files outside the data directory.
+//! temporary relations, the content of unlogged relations, files of transactions prepared after the
+//! beginning (they come back from the WAL), and files outside the data directory.
 //!
 //! # Facts of a snapshot
 //!

@@ -66,11 +66,7 @@ impl SegmentSize {
     /// The name of a segment's file. Only with 16 MiB does the last part end at FF.
     pub(crate) fn name(self, timeline: u32, segment: u64) -> String {
         let per_id = (1 << 32) / self.0;
-        format!(
-            "{timeline:08X}{:08X}{:08X}",
-            segment / per_id,
-            segment % per_id
-        )
+        format!("{timeline:08X}{:08X}{:08X}", segment / per_id, segment % per_id)
     }
 }
 
@@ -82,17 +78,7 @@ mod tests {
 
     #[test]
     fn positions_are_read_as_written() {
-        for bad in [
-            "",
-            "/",
-            "1",
-            "1/",
-            "/1",
-            "+1/0",
-            "1/123456789",
-            "g/0",
-            "1/0/0",
-        ] {
+        for bad in ["", "/", "1", "1/", "/1", "+1/0", "1/123456789", "g/0", "1/0/0"] {
             assert!(bad.parse::<Lsn>().is_err(), "{bad}");
         }
         assert_eq!("16/B374D848".parse(), Ok(Lsn(0x16_B374_D848)));

@@ -45,12 +45,7 @@ impl RelationFile {
             Some((name, "init")) => (name, Fork::Init),
             Some(_) => return None,
         };
-        Some(Self {
-            number: number(name)?,
-            fork,
-            segment,
-            temporary,
-        })
+        Some(Self { number: number(name)?, fork, segment, temporary })
     }
 }
 
@@ -75,19 +70,10 @@ impl RelationDirectory {
     pub(crate) fn parse(components: &[&[u8]]) -> Option<Self> {
         let oid = |name: &[u8]| number(std::str::from_utf8(name).ok()?);
         match components {
-            [b"global"] => Some(Self {
-                database: 0,
-                tablespace: 1664,
-            }),
-            [b"base", database] => Some(Self {
-                database: oid(database)?,
-                tablespace: 0,
-            }),
+            [b"global"] => Some(Self { database: 0, tablespace: 1664 }),
+            [b"base", database] => Some(Self { database: oid(database)?, tablespace: 0 }),
             [b"pg_tblspc", tablespace, version, database] if version.starts_with(b"PG_") => {
-                Some(Self {
-                    database: oid(database)?,
-                    tablespace: oid(tablespace)?,
-                })
+                Some(Self { database: oid(database)?, tablespace: oid(tablespace)? })
             }
             _ => None,
         }
@@ -102,12 +88,7 @@ mod tests {
     fn names_of_relations_are_read() {
         let parse = |name: &str| RelationFile::parse(name.as_bytes());
         let file = |number, fork, segment, temporary| {
-            Some(RelationFile {
-                number,
-                fork,
-                segment,
-                temporary,
-            })
+            Some(RelationFile { number, fork, segment, temporary })
         };
         assert_eq!(parse("16384"), file(16384, Fork::Main, 0, false));
         assert_eq!(parse("16384.12"), file(16384, Fork::Main, 12, false));
@@ -142,22 +123,10 @@ mod tests {
             let components: Vec<&[u8]> = path.split('/').map(str::as_bytes).collect();
             RelationDirectory::parse(&components)
         };
-        assert_eq!(
-            parse("base/5"),
-            Some(RelationDirectory {
-                database: 5,
-                tablespace: 0
-            })
-        );
+        assert_eq!(parse("base/5"), Some(RelationDirectory { database: 5, tablespace: 0 }));
         assert!(parse("global").is_some());
         assert!(parse("pg_tblspc/16400/PG_15_202209061/5").is_some());
-        for other in [
-            "base",
-            "base/pgsql_tmp",
-            "pg_xact",
-            "pg_tblspc/16400",
-            "base/5/6",
-        ] {
+        for other in ["base", "base/pgsql_tmp", "pg_xact", "pg_tblspc/16400", "base/5/6"] {
             assert_eq!(parse(other), None, "{other}");
         }
     }

@@ -84,9 +84,7 @@ impl Expected {
         }
         let said = Lsn(u64_at(8));
         if said != at {
-            return Err(format!(
-                "the page at {at} says that it is the one at {said}"
-            ));
+            return Err(format!("the page at {at} says that it is the one at {said}"));
         }
         if !first {
             return Ok(());
@@ -96,16 +94,11 @@ impl Expected {
         }
         let system_id = u64_at(24);
         if system_id != self.system_id {
-            return Err(format!(
-                "it is of the system {system_id}, not {}",
-                self.system_id
-            ));
+            return Err(format!("it is of the system {system_id}, not {}", self.system_id));
         }
         let (size, page_size) = (u32_at(32), u32_at(36));
         if u64::from(size) != self.size.bytes() || page_size as usize != PAGE {
-            return Err(format!(
-                "it says segments of {size} bytes and pages of {page_size}"
-            ));
+            return Err(format!("it says segments of {size} bytes and pages of {page_size}"));
         }
         Ok(())
     }
@@ -124,8 +117,7 @@ fn magic(major: u32) -> u16 {
 
 /// Whether a file name is that of a timeline's history.
 pub(crate) fn is_history(name: &[u8]) -> bool {
-    name.strip_suffix(b".history")
-        .is_some_and(|digits| digits.len() == 8 && is_upper_hex(digits))
+    name.strip_suffix(b".history").is_some_and(|digits| digits.len() == 8 && is_upper_hex(digits))
 }
 
 /// Whether a file name is that of a whole segment.
@@ -134,9 +126,7 @@ pub(crate) fn is_segment(name: &[u8]) -> bool {
 }
 
 fn is_upper_hex(digits: &[u8]) -> bool {
-    digits
-        .iter()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+    digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
 }
 
 #[cfg(test)]

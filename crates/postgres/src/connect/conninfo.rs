@@ -45,9 +45,8 @@ impl ConnInfo {
         };
         let mut kept = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair
-                .split_once('=')
-                .ok_or_else(|| bad("a parameter of the URL has no value"))?;
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| bad("a parameter of the URL has no value"))?;
             if !found.take(name, &percent_decoded(value)?) {
                 kept.push(pair);
             }
@@ -63,9 +62,7 @@ impl ConnInfo {
         let mut found = Self::default();
         let mut left = text.trim_start();
         while !left.is_empty() {
-            let (name, after) = left
-                .split_once('=')
-                .ok_or_else(|| bad("a word without ="))?;
+            let (name, after) = left.split_once('=').ok_or_else(|| bad("a word without ="))?;
             let (value, after) = word(after.trim_start())?;
             if !found.take(name.trim(), &value) {
                 let escaped = value.replace('\\', "\\\\").replace('\'', "\\'");
@@ -78,9 +75,7 @@ impl ConnInfo {
 }
 
 fn bad(what: &str) -> Error {
-    Error::BadConnection {
-        what: what.to_owned(),
-    }
+    Error::BadConnection { what: what.to_owned() }
 }
 
 /// One value, quoted or not, and what follows it.
@@ -117,9 +112,7 @@ fn percent_decoded(text: &str) -> Result<String> {
             bytes.push(*first);
             continue;
         }
-        let digits = rest
-            .get(..2)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
         let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         bytes.push(byte.ok_or_else(|| bad("a % in the URL is not followed by two digits"))?);
         left = &rest[2..];

@@ -61,12 +61,7 @@ impl ConnectOptions {
     /// [`ErrorKind::InvalidInput`](lifeboat_core::ErrorKind::InvalidInput) when it cannot be
     /// understood.
     pub fn parse(conninfo: &str) -> Result<Self> {
-        let ConnInfo {
-            rest,
-            sslmode,
-            sslrootcert,
-            passfile,
-        } = ConnInfo::parse(conninfo)?;
+        let ConnInfo { rest, sslmode, sslrootcert, passfile } = ConnInfo::parse(conninfo)?;
         let config = rest.parse().map_err(|error: tokio_postgres::Error| {
             // Its own text names the parameter, and never a value.
             let mut what = error.to_string();
@@ -95,9 +90,7 @@ impl ConnectOptions {
     }
 
     fn with_variables(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let bad = |name: &str| Error::BadConnection {
-            what: format!("{name} is not a number"),
-        };
+        let bad = |name: &str| Error::BadConnection { what: format!("{name} is not a number") };
         if self.config.get_hosts().is_empty() && self.config.get_hostaddrs().is_empty() {
             for host in variable("PGHOST").iter().flat_map(|hosts| hosts.split(',')) {
                 self.config.host(host);
@@ -128,14 +121,9 @@ impl ConnectOptions {
             self.password = variable("PGPASSWORD").map(SecretString::from);
         }
         if self.mode.is_none() {
-            self.mode = variable("PGSSLMODE")
-                .as_deref()
-                .map(TlsMode::parse)
-                .transpose()?;
+            self.mode = variable("PGSSLMODE").as_deref().map(TlsMode::parse).transpose()?;
         }
-        self.root = self
-            .root
-            .or_else(|| variable("PGSSLROOTCERT").map(PathBuf::from));
+        self.root = self.root.or_else(|| variable("PGSSLROOTCERT").map(PathBuf::from));
         self.passfile = self
             .passfile
             .or_else(|| variable("PGPASSFILE").map(PathBuf::from))
@@ -192,10 +180,7 @@ impl ConnectOptions {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             let port = config.get_ports().first().copied().unwrap_or(5432);
             let socket = |dir: &&&str| PathBuf::from(dir).join(format!(".s.PGSQL.{port}")).exists();
-            let dir = SOCKET_DIRECTORIES
-                .iter()
-                .find(socket)
-                .unwrap_or(&SOCKET_DIRECTORIES[0]);
+            let dir = SOCKET_DIRECTORIES.iter().find(socket).unwrap_or(&SOCKET_DIRECTORIES[0]);
             config.host_path(dir);
         }
         if config.get_user().is_none()
@@ -229,10 +214,7 @@ impl ConnectOptions {
     fn complete(&self) -> Result<tokio_postgres::Config> {
         let mut config = self.resolved();
         // libpq ignores sslmode for sockets.
-        if config
-            .get_hosts()
-            .iter()
-            .all(|host| matches!(host, Host::Unix(_)))
+        if config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))
             && config.get_hostaddrs().is_empty()
         {
             config.ssl_mode(SslMode::Disable);
@@ -256,11 +238,7 @@ impl ConnectOptions {
         let host = match config.get_hosts().first() {
             Some(Host::Tcp(name)) => name.clone(),
             Some(Host::Unix(_)) => "localhost".to_owned(),
-            None => config
-                .get_hostaddrs()
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            None => config.get_hostaddrs().first().map(ToString::to_string).unwrap_or_default(),
         };
         let wanted = passfile::Wanted {
             host: &host,
@@ -326,18 +304,11 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_without_repeating_secrets() {
-        for bad in [
-            "password=geheim nonsense=1",
-            "postgres://u:geheim@h/db?nonsense=1",
-        ] {
+        for bad in ["password=geheim nonsense=1", "postgres://u:geheim@h/db?nonsense=1"] {
             let error = lifeboat_core::Error::from(ConnectOptions::parse(bad).unwrap_err());
             assert!(!error.one_line().contains("geheim"), "{}", error.one_line());
         }
         let options = ConnectOptions::parse("host=a").unwrap();
-        assert!(
-            options
-                .with_variables(environment(&[("PGPORT", "x")]))
-                .is_err()
-        );
+        assert!(options.with_variables(environment(&[("PGPORT", "x")])).is_err());
     }
 }

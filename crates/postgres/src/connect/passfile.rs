@@ -20,10 +20,7 @@ pub(super) struct Wanted<'a> {
 
 /// Looks the password up. A file that is not there has none.
 pub(super) fn lookup(path: &Path, wanted: &Wanted<'_>) -> Result<Option<SecretString>> {
-    let failed = |source| Error::ConnectionFile {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| Error::ConnectionFile { path: path.to_owned(), source };
     let about = match fs::metadata(path) {
         Ok(about) => about,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -53,9 +50,7 @@ fn matching(line: &str, wanted: &Wanted<'_>) -> Option<SecretString> {
         (user, wanted.user),
     ];
     // A star that was written with a backslash is a name.
-    let fits = pairs
-        .iter()
-        .all(|((field, star), value)| *star || field == value);
+    let fits = pairs.iter().all(|((field, star), value)| *star || field == value);
     fits.then(|| SecretString::from(password.0.clone()))
 }
 
@@ -93,12 +88,7 @@ mod tests {
         let path = dir.path().join("pass");
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let wanted = Wanted {
-            host: "localhost",
-            port: 5432,
-            database: "db",
-            user,
-        };
+        let wanted = Wanted { host: "localhost", port: 5432, database: "db", user };
         let found = lookup(&path, &wanted).unwrap();
         found.map(|secret| secret.expose_secret().to_owned())
     }
@@ -118,12 +108,7 @@ mod tests {
         let path = dir.path().join("pass");
         fs::write(&path, "*:*:*:*:x").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let wanted = Wanted {
-            host: "h",
-            port: 1,
-            database: "d",
-            user: "u",
-        };
+        let wanted = Wanted { host: "h", port: 1, database: "d", user: "u" };
         assert!(lookup(&path, &wanted).is_err());
         assert!(lookup(&dir.path().join("none"), &wanted).unwrap().is_none());
     }

@@ -46,16 +46,10 @@ impl Session {
         let target = options.target();
         let config = options.complete()?;
         let tls = tls::connector(options.mode.unwrap_or_default(), options.root.as_deref())?;
-        let failed = |source| Error::Connect {
-            target: target.clone(),
-            source: Box::new(source),
-        };
+        let failed = |source| Error::Connect { target: target.clone(), source: Box::new(source) };
         // The timeout of the configuration covers the connection itself, not what the other side
         // does with it afterwards.
-        let limit = config
-            .get_connect_timeout()
-            .copied()
-            .unwrap_or(Duration::from_secs(30));
+        let limit = config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(30));
         let connecting = tokio::time::timeout(2 * limit, config.connect(tls.clone()));
         let (client, connection) = connecting
             .await
@@ -110,10 +104,7 @@ impl Session {
         if self.version >= 170_000 {
             settings += "SET transaction_timeout = 0;";
         }
-        self.client
-            .batch_execute(&settings)
-            .await
-            .map_err(|error| failed(WHAT, error))?;
+        self.client.batch_execute(&settings).await.map_err(|error| failed(WHAT, error))?;
         // A pooler that hands out another server process for each statement would lose the backup.
         for _ in 0..3 {
             self.same_process().await?;
@@ -195,15 +186,9 @@ impl Session {
         const WHAT: &str = "ask for a setting";
         // current_setting() fails for what the role may not read; pg_settings leaves it out.
         let rows = self
-            .all(
-                WHAT,
-                "SELECT setting FROM pg_catalog.pg_settings WHERE name = $1",
-                &[&name],
-            )
+            .all(WHAT, "SELECT setting FROM pg_catalog.pg_settings WHERE name = $1", &[&name])
             .await?;
-        rows.first()
-            .map(|row| text(WHAT, row.try_get(0)))
-            .transpose()
+        rows.first().map(|row| text(WHAT, row.try_get(0))).transpose()
     }
 
     /// One row of a statement that can take long. Dropping the future cancels the statement at the
@@ -214,9 +199,8 @@ impl Session {
         statement: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Row> {
-        let mut guard = CancelOnDrop {
-            token: Some((self.client.cancel_token(), self.tls.0.clone())),
-        };
+        let mut guard =
+            CancelOnDrop { token: Some((self.client.cancel_token(), self.tls.0.clone())) };
         let row = self.one(what, statement, parameters).await;
         guard.token = None;
         row
@@ -265,17 +249,11 @@ fn failed(what: &'static str, error: tokio_postgres::Error) -> Error {
     if error::ends_session(&error) {
         return Error::SessionLost;
     }
-    Error::Query {
-        what,
-        source: Box::new(error),
-    }
+    Error::Query { what, source: Box::new(error) }
 }
 
 fn text<T>(what: &'static str, value: Result<T, tokio_postgres::Error>) -> Result<T> {
-    value.map_err(|error| Error::Answer {
-        what,
-        why: error.to_string(),
-    })
+    value.map_err(|error| Error::Answer { what, why: error.to_string() })
 }
 
 /// A value that the server gave as text.
@@ -288,8 +266,5 @@ where
 {
     text(what, value)?
         .parse()
-        .map_err(|error: T::Err| Error::Answer {
-            what,
-            why: error.to_string(),
-        })
+        .map_err(|error: T::Err| Error::Answer { what, why: error.to_string() })
 }

@@ -106,10 +106,8 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
         path: path.to_owned(),
         source: std::io::Error::new(std::io::ErrorKind::InvalidData, why),
     };
-    let pem = std::fs::read(path).map_err(|source| Error::ConnectionFile {
-        path: path.to_owned(),
-        source,
-    })?;
+    let pem = std::fs::read(path)
+        .map_err(|source| Error::ConnectionFile { path: path.to_owned(), source })?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(|error| failed(error.to_string()))?;
     if found.is_empty() {
@@ -179,9 +177,7 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -56,9 +56,7 @@ impl Goes {
                 b"tablespace_map" => Self::Note(Note::TablespaceMap),
                 name if wal::is_segment(name) || wal::is_history(name) => Self::Wal(name.to_vec()),
                 _ => {
-                    return Err(not_restorable(format!(
-                        "{path} is nothing that recovery knows"
-                    )));
+                    return Err(not_restorable(format!("{path} is nothing that recovery knows")));
                 }
             },
             _ => return Err(not_restorable(format!("{path} is not of a cluster"))),
@@ -87,19 +85,13 @@ mod tests {
             ("recovery", Goes::Nowhere),
             ("cluster/base/5/1249", Goes::Inside(inside("base/5/1249"))),
             ("cluster/pg_tblspc", Goes::Inside(inside("pg_tblspc"))),
-            (
-                "cluster/pg_tblspc/16400",
-                Goes::Tablespace(b"16400".to_vec()),
-            ),
+            ("cluster/pg_tblspc/16400", Goes::Tablespace(b"16400".to_vec())),
             (
                 "cluster/pg_tblspc/16400/PG_15_1/5",
                 Goes::InTablespace(b"16400".to_vec(), inside("PG_15_1/5")),
             ),
             ("recovery/backup_label", Goes::Note(Note::Label)),
-            (
-                "recovery/00000002.history",
-                Goes::Wal(b"00000002.history".to_vec()),
-            ),
+            ("recovery/00000002.history", Goes::Wal(b"00000002.history".to_vec())),
         ] {
             assert_eq!(goes(path).unwrap(), place, "{path}");
         }

@@ -42,11 +42,7 @@ impl Owners {
         {
             return Err(Error::NotRoot { uid });
         }
-        Ok(Self {
-            ownership,
-            root,
-            accounts: Accounts::read(),
-        })
+        Ok(Self { ownership, root, accounts: Accounts::read() })
     }
 
     /// User and group, or `None` when the files stay this process's own.
@@ -57,17 +53,9 @@ impl Owners {
         if let Ownership::Account { uid, gid } = self.ownership {
             return Some((uid, gid));
         }
-        let number = |name| {
-            attributes
-                .unsigned(name)
-                .and_then(|id| u32::try_from(id).ok())
-        };
-        let user = attributes
-            .text(names::USER)
-            .and_then(|name| self.accounts.uid(name));
-        let group = attributes
-            .text(names::GROUP)
-            .and_then(|name| self.accounts.gid(name));
+        let number = |name| attributes.unsigned(name).and_then(|id| u32::try_from(id).ok());
+        let user = attributes.text(names::USER).and_then(|name| self.accounts.uid(name));
+        let group = attributes.text(names::GROUP).and_then(|name| self.accounts.gid(name));
         let uid = user.or_else(|| number(names::UID))?;
         let gid = group.or_else(|| number(names::GID))?;
         // All ones means "leave as it is" to the kernel.
@@ -84,23 +72,14 @@ mod tests {
     use super::*;
 
     fn owners(ownership: Ownership, root: bool) -> Owners {
-        Owners {
-            ownership,
-            root,
-            accounts: Accounts::read(),
-        }
+        Owners { ownership, root, accounts: Accounts::read() }
     }
 
     #[test]
     fn only_root_gives_files_away() {
-        let files = Attributes::new()
-            .with(names::UID, 26_u32)
-            .with(names::GID, 27_u32);
+        let files = Attributes::new().with(names::UID, 26_u32).with(names::GID, 27_u32);
         assert_eq!(owners(Ownership::AsInSnapshot, false).of(&files), None);
-        assert_eq!(
-            owners(Ownership::AsInSnapshot, true).of(&files),
-            Some((26, 27))
-        );
+        assert_eq!(owners(Ownership::AsInSnapshot, true).of(&files), Some((26, 27)));
         let account = Ownership::Account { uid: 5, gid: 6 };
         assert_eq!(owners(account, true).of(&files), Some((5, 6)));
         assert_eq!(owners(account, false).of(&files), None);
@@ -113,9 +92,6 @@ mod tests {
             .with(names::GID, 4711_u32)
             .with(names::USER, "root")
             .with(names::GROUP, "no such group here");
-        assert_eq!(
-            owners(Ownership::AsInSnapshot, true).of(&files),
-            Some((0, 4711))
-        );
+        assert_eq!(owners(Ownership::AsInSnapshot, true).of(&files), Some((0, 4711)));
     }
 }

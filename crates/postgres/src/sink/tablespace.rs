@@ -24,10 +24,7 @@ pub struct TablespaceMapping {
 impl TablespaceMapping {
     /// The tablespace with this oid or former location goes to `directory`.
     pub fn new(tablespace: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
-        Self {
-            tablespace: tablespace.into(),
-            directory: directory.into(),
-        }
+        Self { tablespace: tablespace.into(), directory: directory.into() }
     }
 
     fn is_for(&self, oid: &str, location: &Path) -> bool {
@@ -61,11 +58,7 @@ impl Tablespaces {
         mappings: Vec<TablespaceMapping>,
         facts: Option<&Attributes>,
     ) -> Result<Self> {
-        let this = Self {
-            target: target.to_owned(),
-            mappings,
-            places: Mutex::default(),
-        };
+        let this = Self { target: target.to_owned(), mappings, places: Mutex::default() };
         let Some(known) = facts.and_then(|facts| facts.pairs(facts::TABLESPACES)) else {
             return Ok(this);
         };
@@ -74,10 +67,7 @@ impl Tablespaces {
             let directory = this.choose(oid, location)?;
             if chosen.contains(&directory) {
                 let why = "two tablespaces cannot share a directory";
-                return Err(Error::TargetPath {
-                    path: directory,
-                    why,
-                });
+                return Err(Error::TargetPath { path: directory, why });
             }
             chosen.push(directory);
         }
@@ -86,9 +76,7 @@ impl Tablespaces {
                 mapping.is_for(&String::from_utf8_lossy(oid), &bytes_to_path(location))
             });
             if !used {
-                return Err(Error::NoSuchTablespace {
-                    name: mapping.tablespace.clone(),
-                });
+                return Err(Error::NoSuchTablespace { name: mapping.tablespace.clone() });
             }
         }
         Ok(this)
@@ -97,28 +85,17 @@ impl Tablespaces {
     /// The directory for a tablespace: absolute, apart from the data directory, and vacant.
     fn choose(&self, oid: &[u8], location: &[u8]) -> Result<PathBuf> {
         let (oid, location) = (String::from_utf8_lossy(oid), bytes_to_path(location));
-        let mapped = self
-            .mappings
-            .iter()
-            .find(|mapping| mapping.is_for(&oid, &location));
+        let mapped = self.mappings.iter().find(|mapping| mapping.is_for(&oid, &location));
         let path = mapped.map_or(location, |mapping| mapping.directory.clone());
-        let bad = |why| Error::TargetPath {
-            path: path.clone(),
-            why,
-        };
+        let bad = |why| Error::TargetPath { path: path.clone(), why };
         if !path.is_absolute() {
             return Err(bad("the directory of a tablespace must be absolute"));
         }
-        if path
-            .components()
-            .any(|part| part == std::path::Component::ParentDir)
-        {
+        if path.components().any(|part| part == std::path::Component::ParentDir) {
             return Err(bad("the directory of a tablespace must not hold .."));
         }
         if path.starts_with(&self.target) || self.target.starts_with(&path) {
-            return Err(bad(
-                "a tablespace must not lie in the data directory, nor around it",
-            ));
+            return Err(bad("a tablespace must not lie in the data directory, nor around it"));
         }
         // What a snapshot says must not be enough to make a directory anywhere.
         if mapped.is_none() && !path.is_dir() {
@@ -127,24 +104,15 @@ impl Tablespaces {
         }
         match is_vacant(&path) {
             Ok(true) => Ok(path),
-            Ok(false) => Err(Error::TablespaceNotEmpty {
-                oid: oid.into_owned(),
-                path,
-            }),
-            Err(source) => Err(Error::File {
-                what: "list",
-                path,
-                source,
-            }),
+            Ok(false) => Err(Error::TablespaceNotEmpty { oid: oid.into_owned(), path }),
+            Err(source) => Err(Error::File { what: "list", path, source }),
         }
     }
 
     /// The entry of this tablespace is about to be put.
     pub(super) fn announce(&self, oid: &[u8]) {
         let mut places = self.places.lock();
-        places
-            .entry(oid.to_vec())
-            .or_insert_with(|| watch::Sender::new(None));
+        places.entry(oid.to_vec()).or_insert_with(|| watch::Sender::new(None));
     }
 
     /// Makes the directory of a tablespace. Blocks.
@@ -170,10 +138,7 @@ impl Tablespaces {
             ),
         };
         let mut receiver = receiver.ok_or_else(missing)?;
-        let known = receiver
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| missing())?;
+        let known = receiver.wait_for(Option::is_some).await.map_err(|_| missing())?;
         let place = known.clone();
         drop(known);
         place.ok_or_else(missing)
@@ -182,12 +147,10 @@ impl Tablespaces {
     /// The directories made so far, with their oids.
     pub(super) fn apart(&self) -> Vec<(Vec<u8>, Root)> {
         let places = self.places.lock();
-        let made = places
-            .iter()
-            .filter_map(|(oid, place)| match &*place.borrow() {
-                Some(Place::Apart(root)) => Some((oid.clone(), root.clone())),
-                Some(Place::InPlace) | None => None,
-            });
+        let made = places.iter().filter_map(|(oid, place)| match &*place.borrow() {
+            Some(Place::Apart(root)) => Some((oid.clone(), root.clone())),
+            Some(Place::InPlace) | None => None,
+        });
         made.collect()
     }
 
@@ -232,12 +195,7 @@ mod tests {
             TablespaceMapping::new("1", dir.path().join("b")),
         ];
         assert!(matches!(new(unknown), Err(Error::NoSuchTablespace { .. })));
-        for bad in [
-            target.join("in"),
-            dir.path().to_owned(),
-            "relative".into(),
-            old.join("../z"),
-        ] {
+        for bad in [target.join("in"), dir.path().to_owned(), "relative".into(), old.join("../z")] {
             let mapped = new(vec![TablespaceMapping::new("16400", bad)]);
             assert!(matches!(mapped, Err(Error::TargetPath { .. })));
         }

@@ -22,21 +22,14 @@ pub(super) fn vacant(path: &Path) -> Result<PathBuf> {
         Ok(true) => return Ok(absolute),
         Ok(false) => {}
         Err(source) => {
-            return Err(Error::File {
-                what: "list",
-                path: absolute,
-                source,
-            });
+            return Err(Error::File { what: "list", path: absolute, source });
         }
     }
     if let Some(lock) = lock_file(&absolute)?
         && lock.pid != 0
         && Path::new("/proc").join(lock.pid.to_string()).exists()
     {
-        return Err(Error::TargetRunning {
-            path: absolute,
-            pid: lock.pid,
-        });
+        return Err(Error::TargetRunning { path: absolute, pid: lock.pid });
     }
     if absolute.join(ClusterSink::MARKER).exists() && !absolute.join("global/pg_control").exists() {
         return Err(Error::TargetUnfinished { path: absolute });
@@ -82,10 +75,7 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "x").unwrap();
         assert!(matches!(vacant(&file), Err(Error::File { .. })));
-        assert!(matches!(
-            vacant(dir.path()),
-            Err(Error::TargetNotEmpty { .. })
-        ));
+        assert!(matches!(vacant(dir.path()), Err(Error::TargetNotEmpty { .. })));
 
         let own = std::process::id();
         fs::write(dir.path().join("postmaster.pid"), format!("{own}\n")).unwrap();
@@ -93,10 +83,7 @@ mod tests {
 
         let cut = tempfile::tempdir().unwrap();
         fs::write(cut.path().join(ClusterSink::MARKER), "").unwrap();
-        assert!(matches!(
-            vacant(cut.path()),
-            Err(Error::TargetUnfinished { .. })
-        ));
+        assert!(matches!(vacant(cut.path()), Err(Error::TargetUnfinished { .. })));
     }
 
     #[test]

@@ -121,9 +121,7 @@ impl ClusterWriting {
             });
             return work.await;
         }
-        let file = self
-            .work(move |restore| restore.new_file(&root, &path, &attributes))
-            .await?;
+        let file = self.work(move |restore| restore.new_file(&root, &path, &attributes)).await?;
         head.write_with_rest(file, name, entry.content).await
     }
 
@@ -208,9 +206,7 @@ impl ClusterWriting {
                 })
                 .await
             }
-            _ => Err(not_restorable(format!(
-                "{path} is of a kind that no cluster has"
-            ))),
+            _ => Err(not_restorable(format!("{path} is of a kind that no cluster has"))),
         }
     }
 
@@ -225,18 +221,13 @@ impl ClusterWriting {
             let attributes = entry.attributes;
             restore.root.create_parents(&link)?;
             let owner = restore.owners.of(&attributes);
-            match restore
-                .tablespaces
-                .make(&oid, attributes.bytes(names::TARGET))?
-            {
+            match restore.tablespaces.make(&oid, attributes.bytes(names::TARGET))? {
                 Place::InPlace => {
                     restore.root.create_dir_all(&link, 0o700)?;
                     if let Some((uid, gid)) = owner {
                         restore.root.set_owner(&link, uid, gid)?;
                     }
-                    restore
-                        .root
-                        .set_mode(&link, restore.mode(&attributes, 0o700))
+                    restore.root.set_mode(&link, restore.mode(&attributes, 0o700))
                 }
                 Place::Apart(root) => {
                     use std::os::unix::ffi::OsStrExt;
@@ -244,9 +235,7 @@ impl ClusterWriting {
                         root.set_top_owner(uid, gid)?;
                     }
                     root.set_top_mode(restore.mode(&attributes, 0o700))?;
-                    restore
-                        .root
-                        .symlink(root.path().as_os_str().as_bytes(), &link)?;
+                    restore.root.symlink(root.path().as_os_str().as_bytes(), &link)?;
                     match owner {
                         Some((uid, gid)) => restore.root.set_owner(&link, uid, gid),
                         None => Ok(()),
@@ -261,9 +250,7 @@ impl ClusterWriting {
 impl Restore {
     /// Permission bits; nobody's set-id bits come back.
     fn mode(&self, attributes: &Attributes, usual: u32) -> u32 {
-        let mode = attributes
-            .unsigned(names::MODE)
-            .and_then(|mode| u32::try_from(mode).ok());
+        let mode = attributes.unsigned(names::MODE).and_then(|mode| u32::try_from(mode).ok());
         mode.unwrap_or(usual) & 0o777
     }
 
@@ -297,10 +284,7 @@ impl Restore {
         if !state.version {
             return Err(missing("PG_VERSION"));
         }
-        let label = state
-            .label
-            .as_deref()
-            .ok_or_else(|| missing("backup_label"))?;
+        let label = state.label.as_deref().ok_or_else(|| missing("backup_label"))?;
         let label = std::str::from_utf8(label)
             .map_err(|error| error.to_string())
             .and_then(Label::parse)
@@ -317,20 +301,15 @@ impl Restore {
             match state.wal.get(name.as_bytes()) {
                 Some(length) if *length == size.bytes() => {}
                 Some(length) => {
-                    let why = format!(
-                        "its WAL segment {name} has {length} bytes, not {}",
-                        size.bytes()
-                    );
+                    let why =
+                        format!("its WAL segment {name} has {length} bytes, not {}", size.bytes());
                     return Err(not_restorable(why));
                 }
                 None => return Err(missing(&format!("WAL segment {name}"))),
             }
         }
         let map = state.tablespace_map.as_deref().unwrap_or_default();
-        for line in map
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
+        for line in map.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let oid = line.split(|byte| *byte == b' ').next().unwrap_or_default();
             if !self.tablespaces.has(oid) {
                 return Err(missing(&format!("tablespace {}", oid.escape_ascii())));
@@ -345,37 +324,24 @@ impl Restore {
         let (top, label, wal, configured) = {
             let state = self.state.lock();
             let names: Vec<Vec<u8>> = state.wal.keys().cloned().collect();
-            (
-                state.top.clone(),
-                state.label.clone().unwrap_or_default(),
-                names,
-                state.configured,
-            )
+            (state.top.clone(), state.label.clone().unwrap_or_default(), names, state.configured)
         };
         let owner = self.owners.of(&top);
         // As files of the server's own: its account, and nobody else.
         let own = match owner {
-            Some((uid, gid)) => Attributes::new()
-                .with(names::UID, uid)
-                .with(names::GID, gid),
+            Some((uid, gid)) => Attributes::new().with(names::UID, uid).with(names::GID, gid),
             None => Attributes::new(),
         };
-        self.root
-            .create_dir_all(&EntryPath::new("pg_wal")?, 0o700)?;
+        self.root.create_dir_all(&EntryPath::new("pg_wal")?, 0o700)?;
         self.write_whole(&EntryPath::new("backup_label")?, &label, &own)?;
         if let Some((uid, gid)) = owner {
             for name in &wal {
-                self.root
-                    .set_owner(&EntryPath::new("pg_wal")?.join(name)?, uid, gid)?;
+                self.root.set_owner(&EntryPath::new("pg_wal")?.join(name)?, uid, gid)?;
             }
             self.root.set_top_owner(uid, gid)?;
         }
         // The server refuses any other mode.
-        let mode = if self.mode(&top, 0o700) == 0o750 {
-            0o750
-        } else {
-            0o700
-        };
+        let mode = if self.mode(&top, 0o700) == 0o750 { 0o750 } else { 0o700 };
         self.root.set_top_mode(mode)?;
 
         let prepared = EntryPath::new("global/pg_control.lifeboat")?;
@@ -410,9 +376,7 @@ impl Restore {
         let version = completion.facts.text(facts::VERSION).unwrap_or_default();
         let major = version.split(['.', ' ']).next().unwrap_or_default();
         let account = owner.and_then(|(uid, _)| self.owners.account_name(uid));
-        let as_whom = account
-            .map(|name| format!(", as the account {name}"))
-            .unwrap_or_default();
+        let as_whom = account.map(|name| format!(", as the account {name}")).unwrap_or_default();
         let mut facts = Attributes::new()
             .with(facts::DIRECTORY, directory.as_str())
             .with(
@@ -429,11 +393,7 @@ impl Restore {
                 "postgresql.conf was not in the data directory: give it with -c config_file=…",
             );
         }
-        if completion
-            .facts
-            .text(facts::ARCHIVE_MODE)
-            .is_some_and(|mode| mode != "off")
-        {
+        if completion.facts.text(facts::ARCHIVE_MODE).is_some_and(|mode| mode != "off") {
             facts.set(
                 "postgres.note.archiving",
                 "archive_mode is not off: a copy beside the original would archive into the original's archive; start a copy with -c archive_mode=off",
@@ -443,10 +403,7 @@ impl Restore {
             let name = format!("postgres.tablespace.{}", oid.escape_ascii());
             facts.set(name, root.path().display().to_string());
         }
-        Receipt {
-            snapshot: None,
-            facts,
-        }
+        Receipt { snapshot: None, facts }
     }
 
     /// Removes everything. Blocks.

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::cluster::Cluster;
 use super::label::Label;
 use crate::connect::{Session, parsed};
 use crate::error::{Error, Result};
@@ -18,6 +19,9 @@ pub enum Checkpoint {
     /// begins after minutes, and nobody notices it.
     Spread,
 }
+
+/// How often a backup is begun, when other checkpoints come between.
+const ATTEMPTS: u32 = 10;
 
 /// A server in backup mode. Dropping it ends the session, and with it the backup mode.
 #[derive(Debug)]
@@ -39,9 +43,12 @@ pub(super) struct Ended {
 }
 
 impl Backup {
-    /// Keeps WAL from now on, and begins.
+    /// Keeps WAL from now on, and begins. `cluster` then holds the `pg_control` of the checkpoint
+    /// with which the backup begins. That it shows exactly this checkpoint proves once more that
+    /// the directory is the server's own, and no copy and no volume that stopped following it.
     pub(super) async fn start(
         session: Session,
+        cluster: &mut Cluster,
         label: &str,
         checkpoint: Checkpoint,
     ) -> Result<Self> {
@@ -58,11 +65,30 @@ impl Backup {
             label.pop();
         }
         let fast = checkpoint == Checkpoint::Fast;
-        let row = session
-            .one_cancellable(WHAT, statement, &[&label, &fast])
-            .await?;
-        let start = parsed(WHAT, row.try_get(0))?;
-        Ok(Self { session, start })
+        for attempt in 1.. {
+            let row = session.one_cancellable(WHAT, statement, &[&label, &fast]).await?;
+            let start = parsed(WHAT, row.try_get(0))?;
+            let control = cluster.control_now().await?;
+            if control.redo == start {
+                cluster.control = control;
+                return Ok(Self { session, start });
+            }
+            if attempt == ATTEMPTS || control.redo < start {
+                return Err(Error::OtherServer {
+                    path: cluster.directory.clone(),
+                    target: session.target().to_owned(),
+                    why: format!(
+                        "its last checkpoint begins at {}, the backup at {start}",
+                        control.redo
+                    ),
+                });
+            }
+            // Another checkpoint came right after ours. What ours says of transactions must be
+            // known, so the backup begins anew.
+            let stop = format!("SELECT 1 FROM {}", stop_function(session.major()));
+            session.one(WHAT, &stop, &[]).await?;
+        }
+        Err(Error::Unfinished)
     }
 
     /// Refuses at once what would otherwise fail after hours, at the end of the backup.
@@ -74,14 +100,10 @@ impl Backup {
                 has_function_privilege('{start}', 'execute') AND has_function_privilege('{stop}', 'execute')"
         );
         let row = session.one(WHAT, &statement, &[]).await?;
-        let answer = |error: tokio_postgres::Error| Error::Answer {
-            what: WHAT,
-            why: error.to_string(),
-        };
+        let answer =
+            |error: tokio_postgres::Error| Error::Answer { what: WHAT, why: error.to_string() };
         if row.try_get(0).map_err(answer)? {
-            return Err(Error::InRecovery {
-                target: session.target().to_owned(),
-            });
+            return Err(Error::InRecovery { target: session.target().to_owned() });
         }
         if row.try_get::<_, String>(1).map_err(answer)? == "minimal" {
             return Err(Error::WalLevel);
@@ -94,11 +116,6 @@ impl Backup {
         Ok(())
     }
 
-    /// Where recovery of this backup will begin.
-    pub(super) fn start_position(&self) -> Lsn {
-        self.start
-    }
-
     pub(super) fn session(&self) -> &Session {
         &self.session
     }
@@ -108,11 +125,7 @@ impl Backup {
         const WHAT: &str = "end the backup";
         self.session.same_process().await?;
         // The WAL is copied by us, so nobody waits for an archive.
-        let function = if self.session.major() >= 15 {
-            "pg_catalog.pg_backup_stop(false)"
-        } else {
-            "pg_catalog.pg_stop_backup(false, false)"
-        };
+        let function = stop_function(self.session.major());
         let statement = format!(
             "SELECT lsn::text, labelfile, coalesce(spcmapfile, ''), \
              (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM {function}"
@@ -124,17 +137,12 @@ impl Backup {
         let label_text: String = row.try_get(1).map_err(column)?;
         let label = Label::parse(&label_text).map_err(answer)?;
         if label.start != self.start {
-            let why = format!(
-                "backup_label begins at {}, the backup at {}",
-                label.start, self.start
-            );
+            let why =
+                format!("backup_label begins at {}, the backup at {}", label.start, self.start);
             return Err(answer(why));
         }
         if stop <= label.start {
-            return Err(Error::Backwards {
-                start: label.start,
-                stop,
-            });
+            return Err(Error::Backwards { start: label.start, stop });
         }
         let micros: i64 = row.try_get(3).map_err(column)?;
         Ok(Ended {
@@ -147,15 +155,21 @@ impl Backup {
     }
 }
 
+/// The call that ends a backup.
+fn stop_function(major: u32) -> &'static str {
+    if major >= 15 {
+        "pg_catalog.pg_backup_stop(false)"
+    } else {
+        "pg_catalog.pg_stop_backup(false, false)"
+    }
+}
+
 /// The functions that begin and end a backup in a major version.
 pub(super) fn functions(major: u32) -> (&'static str, &'static str) {
     if major >= 15 {
         ("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)")
     } else {
-        (
-            "pg_start_backup(text, boolean, boolean)",
-            "pg_stop_backup(boolean, boolean)",
-        )
+        ("pg_start_backup(text, boolean, boolean)", "pg_stop_backup(boolean, boolean)")
     }
 }
 
@@ -171,10 +185,7 @@ pub(super) fn grant(major: u32, role: &str) -> String {
 async fn keep_wal(session: &Session) -> Result<()> {
     let statement = "SELECT pg_catalog.pg_create_physical_replication_slot(\
         'lifeboat_' || pg_catalog.pg_backend_pid(), true, true)::text";
-    match session
-        .one("reserve WAL for the backup", statement, &[])
-        .await
-    {
+    match session.one("reserve WAL for the backup", statement, &[]).await {
         Ok(_) => Ok(()),
         Err(Error::Query { source, .. }) => {
             tracing::info!(%source, "no replication slot: the WAL of this backup is not reserved");

@@ -31,9 +31,7 @@ impl Cluster {
     /// Finds the data directory of the server, and makes sure that it is the right one.
     pub(crate) async fn find(session: &Session, named: Option<&Path>) -> Result<Self> {
         if !SUPPORTED.contains(&session.major()) {
-            return Err(Error::Version {
-                found: session.version_text().to_owned(),
-            });
+            return Err(Error::Version { found: session.version_text().to_owned() });
         }
         let directory = match named {
             Some(path) => path.to_owned(),
@@ -127,9 +125,7 @@ async fn same_server(session: &Session, directory: &Path) -> Result<Control> {
         None => return Err(other("no server runs in it".into())),
         Some(lock) if lock.port.is_some_and(|found| found != port) => {
             let found = lock.port.unwrap_or_default();
-            return Err(other(format!(
-                "the server in it uses port {found}, this one port {port}"
-            )));
+            return Err(other(format!("the server in it uses port {found}, this one port {port}")));
         }
         Some(_) => {}
     }
@@ -141,21 +137,14 @@ async fn same_server(session: &Session, directory: &Path) -> Result<Control> {
             control = read_control(directory).await?;
         }
         let row = session
-            .one(
-                WHAT,
-                "SELECT checkpoint_lsn::text FROM pg_control_checkpoint()",
-                &[],
-            )
+            .one(WHAT, "SELECT checkpoint_lsn::text FROM pg_control_checkpoint()", &[])
             .await?;
         shown = parsed(WHAT, row.try_get(0))?;
         if shown == control.checkpoint.to_string() {
             return Ok(control);
         }
     }
-    Err(other(format!(
-        "its last checkpoint is at {}, the server's at {shown}",
-        control.checkpoint
-    )))
+    Err(other(format!("its last checkpoint is at {}, the server's at {shown}", control.checkpoint)))
 }
 
 /// What a running server writes into `postmaster.pid`.
@@ -171,11 +160,7 @@ pub(crate) fn lock_file(directory: &Path) -> Result<Option<LockFile>> {
     match fs::read_to_string(&path) {
         Ok(text) => Ok(Some(LockFile::parse(&text))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::File {
-            what: "read",
-            path,
-            source,
-        }),
+        Err(source) => Err(Error::File { what: "read", path, source }),
     }
 }
 
@@ -198,13 +183,7 @@ mod tests {
     #[test]
     fn a_lock_file_is_read() {
         let text = "4711\n/data\n1700000000\n5432\n/tmp\n127.0.0.1\n  123  456\nready   \n";
-        assert_eq!(
-            LockFile::parse(text),
-            LockFile {
-                pid: 4711,
-                port: Some(5432)
-            }
-        );
+        assert_eq!(LockFile::parse(text), LockFile { pid: 4711, port: Some(5432) });
         assert_eq!(LockFile::parse("-5\n"), LockFile { pid: 5, port: None });
     }
 

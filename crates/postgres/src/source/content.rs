@@ -70,9 +70,7 @@ impl FileContent {
                 _ticket: self.ticket,
             },
         };
-        Content::stream(stream::try_unfold(state, |state| async {
-            Ok(state.step().await?)
-        }))
+        Content::stream(stream::try_unfold(state, |state| async { Ok(state.step().await?) }))
     }
 }
 
@@ -119,15 +117,10 @@ impl State {
         match &self.of.check {
             Check::Nothing => {}
             Check::Pages(pages, damage) => {
-                damage
-                    .report(&self.of.path, pages, damaged, &self.of.context)
-                    .await;
+                damage.report(&self.of.path, pages, damaged, &self.of.context).await;
             }
             Check::Wal(expected) => {
-                let damaged = |why| Error::WalDamaged {
-                    segment: expected.name(),
-                    why,
-                };
+                let damaged = |why| Error::WalDamaged { segment: expected.name(), why };
                 if bytes.is_empty() {
                     return Err(damaged("it is cut short".into()));
                 }

@@ -78,9 +78,7 @@ impl Pages {
 
     /// As [`Pages::damaged`], reading again from the file itself.
     pub(super) fn damaged_in(&self, file: &File, bytes: &[u8], offset: u64) -> Vec<u32> {
-        self.damaged(bytes, offset, &|place, page| {
-            file.read_exact_at(page, place).is_ok()
-        })
+        self.damaged(bytes, offset, &|place, page| file.read_exact_at(page, place).is_ok())
     }
 }
 
@@ -105,10 +103,7 @@ impl Damage {
         Arc::new(Self {
             options,
             databases,
-            found: Mutex::new(Found {
-                room: RECORDED,
-                ..Found::default()
-            }),
+            found: Mutex::new(Found { room: RECORDED, ..Found::default() }),
             names: tokio::sync::Mutex::default(),
         })
     }
@@ -153,10 +148,7 @@ impl Damage {
 
     /// Relation and database, by name where they have one that can be asked for.
     async fn relation(&self, of: &Pages) -> String {
-        let RelationDirectory {
-            database,
-            tablespace,
-        } = of.directory;
+        let RelationDirectory { database, tablespace } = of.directory;
         let number = of.file.number;
         let fork = match of.file.fork {
             Fork::Main => "",
@@ -193,10 +185,7 @@ impl Damage {
         };
         let session = Session::open(&options).await.ok()?;
         let statement = "SELECT pg_catalog.pg_filenode_relation($1, $2)::regclass::text";
-        let row = session
-            .one("name a relation", statement, &[&tablespace, &number])
-            .await
-            .ok()?;
+        let row = session.one("name a relation", statement, &[&tablespace, &number]).await.ok()?;
         row.try_get::<_, Option<String>>(0).ok()?
     }
 
@@ -219,10 +208,7 @@ pub(super) fn known_damage(facts: &Attributes) -> Option<std::collections::HashS
     let pages = facts.unsigned(super::facts::DAMAGED_PAGES)?;
     let rows = facts.pairs(super::facts::DAMAGED).unwrap_or_default();
     let named = rows.iter().map(|(_, pages)| {
-        pages
-            .split(|byte| *byte == b',')
-            .filter(|page| !page.is_empty())
-            .count() as u64
+        pages.split(|byte| *byte == b',').filter(|page| !page.is_empty()).count() as u64
     });
     (named.sum::<u64>() == pages).then(|| rows.iter().map(|(path, _)| path.clone()).collect())
 }
@@ -235,10 +221,7 @@ mod tests {
 
     fn pages() -> Pages {
         Pages {
-            directory: RelationDirectory {
-                database: 5,
-                tablespace: 0,
-            },
+            directory: RelationDirectory { database: 5, tablespace: 0 },
             file: RelationFile::parse(b"16384.1").unwrap(),
             page_size: 8192,
             first_block: 131_072,
@@ -246,19 +229,13 @@ mod tests {
     }
 
     fn bytes() -> Vec<u8> {
-        (0..4)
-            .flat_map(|number| page(number as u8 + 1, 131_072 + number))
-            .collect()
+        (0..4).flat_map(|number| page(number as u8 + 1, 131_072 + number)).collect()
     }
 
     #[test]
     fn a_page_that_stays_wrong_is_damaged() {
         let mut bytes = bytes();
-        assert!(
-            pages()
-                .damaged(&bytes, 0, &|_, _| panic!("nothing to read again"))
-                .is_empty()
-        );
+        assert!(pages().damaged(&bytes, 0, &|_, _| panic!("nothing to read again")).is_empty());
         bytes[2 * 8192 + 100] ^= 1;
         let same = |place: u64, page: &mut [u8]| {
             page.copy_from_slice(&bytes[place as usize..][..8192]);
@@ -302,20 +279,12 @@ mod tests {
     #[test]
     fn pages_are_counted_from_the_offset() {
         let bytes = bytes();
-        assert!(
-            pages()
-                .damaged(&bytes[2 * 8192..], 2 * 8192, &|_, _| panic!())
-                .is_empty()
-        );
+        assert!(pages().damaged(&bytes[2 * 8192..], 2 * 8192, &|_, _| panic!()).is_empty());
         let same = |place: u64, page: &mut [u8]| {
             page.copy_from_slice(&bytes[place as usize - 8192..][..8192]);
             true
         };
-        assert_eq!(
-            pages().damaged(&bytes[..8192], 8192, &same),
-            [1],
-            "a page in the wrong place"
-        );
+        assert_eq!(pages().damaged(&bytes[..8192], 8192, &same), [1], "a page in the wrong place");
     }
 
     #[tokio::test]

@@ -46,10 +46,7 @@ pub(super) async fn inspect(options: &ClusterOptions) -> Result<Inspection> {
     if !SUPPORTED.contains(&session.major()) {
         found.blocker(
             "version_unsupported",
-            format!(
-                "the server is PostgreSQL {}; 14 to 18 are supported",
-                session.version_text()
-            ),
+            format!("the server is PostgreSQL {}; 14 to 18 are supported", session.version_text()),
             "upgrade the server, or use a release of Lifeboat that knows it",
         );
     }
@@ -70,9 +67,7 @@ pub(super) async fn inspect(options: &ClusterOptions) -> Result<Inspection> {
         }
     }
     // The worst first; among equals, in the order in which they were found.
-    found
-        .0
-        .sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    found.0.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     inspection.findings = found.0;
     Ok(inspection)
 }
@@ -112,19 +107,13 @@ impl Findings {
             }
             Error::DataDirectory { path, source } => {
                 let remedy = how_to_read(&path, &source);
-                let what = format!(
-                    "the data directory cannot be read: {}: {source}",
-                    path.display()
-                );
+                let what =
+                    format!("the data directory cannot be read: {}: {source}", path.display());
                 self.blocker("data_directory_unreadable", what, remedy);
             }
             error @ Error::OtherServer { .. } => {
                 let remedy = "correct the connection (host, port) or the data directory: they must be of one server";
-                self.blocker(
-                    "data_directory_of_another_server",
-                    error.to_string(),
-                    remedy,
-                );
+                self.blocker("data_directory_of_another_server", error.to_string(), remedy);
             }
             error @ Error::Control { .. } => {
                 let remedy = "see that this is the data directory of a supported version, and check the disk";
@@ -143,14 +132,10 @@ fn how_to_read(path: &Path, error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return "run Lifeboat on the host that has the data directory, and name the directory if it is mounted elsewhere".into();
     }
-    let owner = path
-        .ancestors()
-        .find_map(|path| std::fs::metadata(path).ok());
+    let owner = path.ancestors().find_map(|path| std::fs::metadata(path).ok());
     let accounts = Accounts::read();
     let name = owner.and_then(|owner| accounts.user_name(owner.uid()).map(str::to_owned));
-    let name = name
-        .filter(|name| name != "root")
-        .unwrap_or_else(|| "postgres".into());
+    let name = name.filter(|name| name != "root").unwrap_or_else(|| "postgres".into());
     format!("run it as the account of the server: sudo -u {name} lifeboat …")
 }
 
@@ -192,10 +177,8 @@ impl About {
                 current_setting('max_replication_slots')::bigint"
         );
         let row = session.one(WHAT, &statement, &[]).await?;
-        let bad = |error: tokio_postgres::Error| Error::Answer {
-            what: WHAT,
-            why: error.to_string(),
-        };
+        let bad =
+            |error: tokio_postgres::Error| Error::Answer { what: WHAT, why: error.to_string() };
         let mut about = Self {
             role: row.try_get(0).map_err(bad)?,
             major: session.major(),
@@ -217,16 +200,12 @@ impl About {
         };
         let rows = "SELECT oid, datname::text FROM pg_database ORDER BY oid";
         for row in session.all(WHAT, rows, &[]).await? {
-            about
-                .databases
-                .push((row.try_get(0).map_err(bad)?, row.try_get(1).map_err(bad)?));
+            about.databases.push((row.try_get(0).map_err(bad)?, row.try_get(1).map_err(bad)?));
         }
         let rows = "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace
             WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid";
         for row in session.all(WHAT, rows, &[]).await? {
-            about
-                .tablespaces
-                .push((row.try_get(0).map_err(bad)?, row.try_get(1).map_err(bad)?));
+            about.tablespaces.push((row.try_get(0).map_err(bad)?, row.try_get(1).map_err(bad)?));
         }
         // Empty when the role may not see them.
         let rows = "SELECT file.setting FROM pg_settings file, pg_settings data
@@ -358,36 +337,22 @@ async fn on_disk(
 ) -> Result<()> {
     let control = &cluster.control;
     inspection.identity = control.system_id.to_string();
-    inspection
-        .facts
-        .set(facts::SYSTEM_ID, control.system_id.to_string());
-    inspection
-        .facts
-        .set(facts::CATALOG_VERSION, control.catalog_version);
+    inspection.facts.set(facts::SYSTEM_ID, control.system_id.to_string());
+    inspection.facts.set(facts::CATALOG_VERSION, control.catalog_version);
     inspection.facts.set(facts::BLOCK_SIZE, control.block_size);
-    inspection
-        .facts
-        .set(facts::SEGMENT_SIZE, control.segment_size.bytes());
-    inspection
-        .facts
-        .set(facts::CHECKSUM_VERSION, control.checksum_version);
+    inspection.facts.set(facts::SEGMENT_SIZE, control.segment_size.bytes());
+    inspection.facts.set(facts::CHECKSUM_VERSION, control.checksum_version);
     inspection.facts.set(facts::TIMELINE, control.timeline);
     let directory = cluster.directory.display().to_string();
     inspection.facts.set(facts::DIRECTORY, directory);
 
     let cluster = Arc::new(cluster);
     let looked = blocking(move || -> Result<_> {
-        let mut look = Look {
-            bytes: 0,
-            left_out: Vec::new(),
-        };
+        let mut look = Look { bytes: 0, left_out: Vec::new() };
         let walked = walk(&cluster, logs, &mut look);
         let path = cluster.directory.join("pg_wal");
-        let wal = std::fs::read_dir(&path).map_err(|source| Error::File {
-            what: "list",
-            path,
-            source,
-        });
+        let wal =
+            std::fs::read_dir(&path).map_err(|source| Error::File { what: "list", path, source });
         Ok((look, walked.and(wal.map(drop))))
     });
     let (look, outcome) = looked.await?;

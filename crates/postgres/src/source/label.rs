@@ -50,11 +50,7 @@ mod tests {
 
     #[test]
     fn a_label_without_a_line_is_refused() {
-        for missing in [
-            "START WAL LOCATION",
-            "CHECKPOINT LOCATION",
-            "START TIMELINE: 7",
-        ] {
+        for missing in ["START WAL LOCATION", "CHECKPOINT LOCATION", "START TIMELINE: 7"] {
             let text = SAMPLE.replace(missing, "X");
             assert!(Label::parse(&text).is_err(), "{missing}");
         }

@@ -50,19 +50,9 @@ const REMOTE: [u64; 10] = [
 /// What the listing gives.
 pub(super) enum Item {
     /// A directory, or a link.
-    Plain {
-        path: EntryPath,
-        kind: EntryKind,
-        attributes: Attributes,
-    },
+    Plain { path: EntryPath, kind: EntryKind, attributes: Attributes },
     /// A file.
-    File {
-        path: EntryPath,
-        attributes: Attributes,
-        size: u64,
-        layout: Layout,
-        content: Origin,
-    },
+    File { path: EntryPath, attributes: Attributes, size: u64, layout: Layout, content: Origin },
     /// The last one. Without it, the listing broke off.
     End,
 }
@@ -72,11 +62,7 @@ pub(super) enum Origin {
     /// From the baseline.
     Unchanged,
     /// From the file.
-    Read {
-        file: File,
-        on_disk: PathBuf,
-        pages: Option<Pages>,
-    },
+    Read { file: File, on_disk: PathBuf, pages: Option<Pages> },
 }
 
 /// What a listing is made of.
@@ -154,9 +140,7 @@ struct Lister {
 impl Lister {
     fn give(&self, item: Item) -> Result<()> {
         // The reading was dropped: any error ends the walk, and nobody hears of it.
-        self.sender
-            .blocking_send(Ok(item))
-            .map_err(|_| Error::Unfinished)
+        self.sender.blocking_send(Ok(item)).map_err(|_| Error::Unfinished)
     }
 
     fn owner(&self, stat: &Stat) -> Attributes {
@@ -176,10 +160,7 @@ impl Lister {
     fn times(&self, stat: &Stat) -> Attributes {
         let clamp = |nanoseconds: i128| i64::try_from(nanoseconds).unwrap_or_default();
         self.owner(stat)
-            .with(
-                names::MODIFIED,
-                clamp(nanoseconds(stat.st_mtime, stat.st_mtime_nsec)),
-            )
+            .with(names::MODIFIED, clamp(nanoseconds(stat.st_mtime, stat.st_mtime_nsec)))
             .with(names::CHANGED, clamp(changed(stat)))
             .with(names::INODE, stat.st_ino)
     }
@@ -193,9 +174,7 @@ impl Lister {
             directory,
             file: relation,
             page_size: control.block_size,
-            first_block: relation
-                .segment
-                .wrapping_mul(control.relation_segment_blocks),
+            first_block: relation.segment.wrapping_mul(control.relation_segment_blocks),
         };
         let looked_at = self.listing.verify.then_some(pages);
         (Layout::Pages(control.block_size), looked_at)
@@ -218,28 +197,19 @@ impl Lister {
         let Ok(Some(old)) = self.runtime.block_on(trust.baseline.entry(&file.path)) else {
             return false;
         };
-        let EntryInfo {
-            kind,
-            size,
-            layout: old_layout,
-            attributes: had,
-            ..
-        } = old;
+        let EntryInfo { kind, size, layout: old_layout, attributes: had, .. } = old;
         let same = |name: &str| had.get(name).is_some() && had.get(name) == attributes.get(name);
         kind == EntryKind::File
             && size == length(&file.stat)
             && old_layout == layout
-            && [names::MODIFIED, names::CHANGED, names::INODE]
-                .into_iter()
-                .all(same)
+            && [names::MODIFIED, names::CHANGED, names::INODE].into_iter().all(same)
             && !self.is_remote(file)
     }
 
     fn is_remote(&mut self, file: &Found<'_>) -> bool {
         *self.remote.entry(file.stat.st_dev).or_insert_with(|| {
-            rustix::fs::fstatfs(file.directory).map_or(true, |about| {
-                REMOTE.contains(&(about.f_type as u64 & 0xFFFF_FFFF))
-            })
+            rustix::fs::fstatfs(file.directory)
+                .map_or(true, |about| REMOTE.contains(&(about.f_type as u64 & 0xFFFF_FFFF)))
         })
     }
 }
@@ -257,34 +227,22 @@ impl Visitor for Lister {
             places.devices.entry(0).or_insert(stat.st_dev);
             let components: Vec<&[u8]> = path.components().collect();
             if let [_, b"pg_tblspc", oid] = components.as_slice() {
-                let oid = std::str::from_utf8(oid)
-                    .ok()
-                    .and_then(|oid| oid.parse().ok());
+                let oid = std::str::from_utf8(oid).ok().and_then(|oid| oid.parse().ok());
                 if let Some(oid) = oid {
                     places.devices.insert(oid, stat.st_dev);
-                    places
-                        .tablespaces
-                        .insert(oid, tablespace.clone().unwrap_or_default());
+                    places.tablespaces.insert(oid, tablespace.clone().unwrap_or_default());
                 }
             }
         }
         if let Some(location) = tablespace {
             attributes.set(names::TARGET, location);
         }
-        self.give(Item::Plain {
-            path,
-            kind: EntryKind::Directory,
-            attributes,
-        })
+        self.give(Item::Plain { path, kind: EntryKind::Directory, attributes })
     }
 
     fn link(&mut self, path: EntryPath, stat: &Stat, target: Vec<u8>) -> Result<()> {
         let attributes = self.owner(stat).with(names::TARGET, target);
-        self.give(Item::Plain {
-            path,
-            kind: EntryKind::Symlink,
-            attributes,
-        })
+        self.give(Item::Plain { path, kind: EntryKind::Symlink, attributes })
     }
 
     fn file(&mut self, mut found: Found<'_>) -> Result<()> {
@@ -299,11 +257,7 @@ impl Visitor for Lister {
                 content: Origin::Unchanged,
             });
         }
-        let inner = found
-            .path
-            .as_bytes()
-            .get(CLUSTER.len() + 1..)
-            .unwrap_or_default();
+        let inner = found.path.as_bytes().get(CLUSTER.len() + 1..).unwrap_or_default();
         let on_disk = self.listing.cluster.directory.join(bytes_to_path(inner));
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(found.directory, found.name, flags, Mode::empty());
@@ -312,11 +266,7 @@ impl Visitor for Lister {
             // Removed since it was listed: the WAL says so, too.
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => {
-                return Err(Error::File {
-                    what: "open",
-                    path: on_disk,
-                    source: error.into(),
-                });
+                return Err(Error::File { what: "open", path: on_disk, source: error.into() });
             }
             Ok(opened) => opened,
         };
@@ -326,11 +276,7 @@ impl Visitor for Lister {
             size: length(&found.stat),
             path: found.path,
             layout,
-            content: Origin::Read {
-                file: File::from(file),
-                on_disk,
-                pages,
-            },
+            content: Origin::Read { file: File::from(file), on_disk, pages },
         })
     }
 

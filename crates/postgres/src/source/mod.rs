@@ -115,10 +115,7 @@ pub struct ClusterSource {
 impl ClusterSource {
     /// The cluster that its owner calls `name`. Nothing is connected to yet.
     pub fn new(name: impl Into<String>, options: ClusterOptions) -> Self {
-        Self {
-            store: StoreRef::new("postgres", name),
-            options,
-        }
+        Self { store: StoreRef::new("postgres", name), options }
     }
 }
 

@@ -24,7 +24,6 @@ use crate::connect::Session;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
-use crate::lsn::Lsn;
 use crate::wal::{self, Expected};
 
 /// The name under which a snapshot keeps what recovery needs.
@@ -47,10 +46,7 @@ enum Stage {
     /// The files of the cluster.
     Cluster,
     /// What recovery needs, in the order of the names.
-    Recovery {
-        rest: VecDeque<Needed>,
-        ended: Ended,
-    },
+    Recovery { rest: VecDeque<Needed>, ended: Ended },
 }
 
 /// An entry of the second part.
@@ -75,8 +71,8 @@ impl ClusterReading {
 
         let trust = Trust::of(since, &cluster, options.unchanged, options.verify_pages);
         let began = Timestamp::now();
-        let backup = Backup::start(session, &options.label, options.checkpoint).await?;
-        cluster.control = started_here(&cluster, &backup).await?;
+        let backup =
+            Backup::start(session, &mut cluster, &options.label, options.checkpoint).await?;
         let cluster = Arc::new(cluster);
 
         let verify =
@@ -127,28 +123,14 @@ impl ClusterReading {
 
     fn entry_of(&self, item: Item) -> Result<Entry> {
         match item {
-            Item::Plain {
-                path,
-                kind,
-                attributes,
-            } => Ok(Entry::new(path, kind, attributes)),
-            Item::File {
-                path,
-                attributes,
-                size,
-                layout,
-                content,
-            } => {
+            Item::Plain { path, kind, attributes } => Ok(Entry::new(path, kind, attributes)),
+            Item::File { path, attributes, size, layout, content } => {
                 let content = match content {
                     Origin::Unchanged => {
                         self.context.count_unchanged(size);
                         Content::unchanged(size)
                     }
-                    Origin::Read {
-                        file,
-                        on_disk,
-                        pages,
-                    } => FileContent {
+                    Origin::Read { file, on_disk, pages } => FileContent {
                         file,
                         path: path.clone(),
                         on_disk,
@@ -213,9 +195,7 @@ impl ClusterReading {
             // Better to learn now that one is missing than after hours of copying.
             let missing = names.iter().find(|name| !directory.join(name).exists());
             if let Some(segment) = missing {
-                return Err(Error::WalMissing {
-                    segment: segment.clone(),
-                });
+                return Err(Error::WalMissing { segment: segment.clone() });
             }
             histories(&directory)
         })
@@ -224,24 +204,13 @@ impl ClusterReading {
 
         // The order of the names: "00000002.history" < "00000002…" < "backup_label" < …
         let mut wal: Vec<(Vec<u8>, Needed)> = Vec::new();
-        wal.extend(
-            histories
-                .into_iter()
-                .map(|name| (name.clone(), Needed::History(name))),
-        );
-        wal.extend(
-            segments
-                .into_iter()
-                .map(|s| (s.name().into_bytes(), Needed::Segment(s))),
-        );
+        wal.extend(histories.into_iter().map(|name| (name.clone(), Needed::History(name))));
+        wal.extend(segments.into_iter().map(|s| (s.name().into_bytes(), Needed::Segment(s))));
         wal.sort_by(|one, two| one.0.cmp(&two.0));
 
         let mut rest = VecDeque::from([Needed::Directory]);
         rest.extend(wal.into_iter().map(|(_, needed)| needed));
-        rest.push_back(Needed::File(
-            "backup_label",
-            ended.label_text.clone().into_bytes(),
-        ));
+        rest.push_back(Needed::File("backup_label", ended.label_text.clone().into_bytes()));
         rest.push_back(Needed::File("pg_control", control.bytes.clone()));
         if !ended.tablespace_map.is_empty() {
             let map = ended.tablespace_map.clone().into_bytes();
@@ -258,23 +227,15 @@ impl ClusterReading {
         // Modes as the server gives to such files.
         let attributes = |mode: u32| Attributes::new().with(names::MODE, mode);
         match needed {
-            Needed::Directory => Ok(Entry::new(
-                name(None)?,
-                EntryKind::Directory,
-                attributes(0o700),
-            )),
+            Needed::Directory => {
+                Ok(Entry::new(name(None)?, EntryKind::Directory, attributes(0o700)))
+            }
             Needed::File(file, bytes) => {
                 self.context.count_read(bytes.len() as u64);
-                Ok(Entry::file(
-                    name(Some(file.as_bytes()))?,
-                    attributes(0o600),
-                    bytes,
-                ))
+                Ok(Entry::file(name(Some(file.as_bytes()))?, attributes(0o600), bytes))
             }
             Needed::History(file) => {
-                let path = self
-                    .wal_directory()
-                    .join(crate::source::walk::bytes_to_path(&file));
+                let path = self.wal_directory().join(crate::source::walk::bytes_to_path(&file));
                 let bytes = blocking(move || {
                     std::fs::read(&path).map_err(|source| Error::File {
                         what: "read",
@@ -290,9 +251,7 @@ impl ClusterReading {
                 let segment = expected.name();
                 let on_disk = self.wal_directory().join(&segment);
                 let path = name(Some(segment.as_bytes()))?;
-                let file = self
-                    .open_segment(on_disk.clone(), segment, &expected)
-                    .await?;
+                let file = self.open_segment(on_disk.clone(), segment, &expected).await?;
                 let size = expected.size.bytes();
                 let content = FileContent {
                     file,
@@ -322,20 +281,13 @@ impl ClusterReading {
                     return Err(Error::WalMissing { segment });
                 }
                 Err(source) => {
-                    return Err(Error::File {
-                        what: "open",
-                        path: on_disk,
-                        source,
-                    });
+                    return Err(Error::File { what: "open", path: on_disk, source });
                 }
                 Ok(file) => file,
             };
             let about = file.metadata();
-            let about = about.map_err(|source| Error::File {
-                what: "read",
-                path: on_disk,
-                source,
-            })?;
+            let about =
+                about.map_err(|source| Error::File { what: "read", path: on_disk, source })?;
             if about.len() != size {
                 let why = format!("it has {} bytes, not {size}", about.len());
                 return Err(Error::WalDamaged { segment, why });
@@ -361,15 +313,11 @@ impl ClusterReading {
         facts.set(facts::STOPPED, nanoseconds(ended.at));
         let places = self.places.lock();
         let row = |oid: &u32, value: Vec<u8>| (oid.to_string().into_bytes(), value);
-        let devices = places
-            .devices
-            .iter()
-            .map(|(oid, device)| row(oid, device.to_string().into_bytes()));
+        let devices =
+            places.devices.iter().map(|(oid, device)| row(oid, device.to_string().into_bytes()));
         facts.set(facts::DEVICES, devices.collect::<Vec<_>>());
-        let tablespaces = places
-            .tablespaces
-            .iter()
-            .map(|(oid, location)| row(oid, location.clone()));
+        let tablespaces =
+            places.tablespaces.iter().map(|(oid, location)| row(oid, location.clone()));
         facts.set(facts::TABLESPACES, tablespaces.collect::<Vec<_>>());
         self.damage.record(facts);
         Ok(Completion {
@@ -398,10 +346,7 @@ fn name(file: Option<&[u8]>) -> Result<EntryPath> {
         Some(file) => path.and_then(|path| path.join(file)),
         None => path,
     };
-    path.map_err(|error| Error::Answer {
-        what: "name the entries",
-        why: error.to_string(),
-    })
+    path.map_err(|error| Error::Answer { what: "name the entries", why: error.to_string() })
 }
 
 fn nanoseconds(at: Timestamp) -> i64 {
@@ -412,11 +357,7 @@ fn nanoseconds(at: Timestamp) -> i64 {
 /// wants them. Blocks.
 fn histories(directory: &std::path::Path) -> Result<Vec<Vec<u8>>> {
     use std::os::unix::ffi::OsStringExt;
-    let failed = |source| Error::File {
-        what: "list",
-        path: directory.to_owned(),
-        source,
-    };
+    let failed = |source| Error::File { what: "list", path: directory.to_owned(), source };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name().into_vec();
@@ -430,19 +371,11 @@ fn histories(directory: &std::path::Path) -> Result<Vec<Vec<u8>>> {
 /// The databases, and what only the server knows.
 async fn ask(session: &Session) -> Result<(BTreeMap<u32, String>, Attributes)> {
     const WHAT: &str = "ask for the databases";
-    let answer = |error: tokio_postgres::Error| Error::Answer {
-        what: WHAT,
-        why: error.to_string(),
-    };
+    let answer =
+        |error: tokio_postgres::Error| Error::Answer { what: WHAT, why: error.to_string() };
     let mut databases = BTreeMap::new();
-    for row in session
-        .all(WHAT, "SELECT oid, datname::text FROM pg_database", &[])
-        .await?
-    {
-        databases.insert(
-            row.try_get(0).map_err(answer)?,
-            row.try_get(1).map_err(answer)?,
-        );
+    for row in session.all(WHAT, "SELECT oid, datname::text FROM pg_database", &[]).await? {
+        databases.insert(row.try_get(0).map_err(answer)?, row.try_get(1).map_err(answer)?);
     }
     let rows = databases.iter().map(|(oid, name): (&u32, &String)| {
         (oid.to_string().into_bytes(), name.clone().into_bytes())
@@ -456,24 +389,6 @@ async fn ask(session: &Session) -> Result<(BTreeMap<u32, String>, Attributes)> {
     Ok((databases, facts))
 }
 
-/// After the start, `pg_control` must show the checkpoint with which the backup began: otherwise
-/// the directory is a copy, or a volume that no longer follows the server.
-async fn started_here(cluster: &Cluster, backup: &Backup) -> Result<Control> {
-    let control = cluster.control_now().await?;
-    let start: Lsn = backup.start_position();
-    if control.checkpoint < start || control.timeline != cluster.control.timeline {
-        return Err(Error::OtherServer {
-            path: cluster.directory.clone(),
-            target: backup.session().target().to_owned(),
-            why: format!(
-                "its last checkpoint is at {}, the backup began at {start}",
-                control.checkpoint
-            ),
-        });
-    }
-    Ok(control)
-}
-
 fn record_cluster(into: &mut Attributes, cluster: &Cluster, began: Timestamp, verify: bool) {
     let control = &cluster.control;
     into.set(facts::SYSTEM_ID, control.system_id.to_string());
@@ -483,14 +398,7 @@ fn record_cluster(into: &mut Attributes, cluster: &Cluster, began: Timestamp, ve
     into.set(facts::SEGMENT_SIZE, control.segment_size.bytes());
     into.set(facts::CHECKSUM_VERSION, control.checksum_version);
     into.set(facts::STARTED, nanoseconds(began));
-    into.set(
-        facts::PAGES,
-        if verify {
-            facts::VERIFIED
-        } else {
-            "not verified"
-        },
-    );
+    into.set(facts::PAGES, if verify { facts::VERIFIED } else { "not verified" });
 }
 
 /// Finds out how much there is to read, beside the reading.

@@ -117,16 +117,9 @@ pub(super) fn walk(cluster: &Cluster, logs: ServerLogs, visitor: &mut dyn Visito
         path: cluster.directory.clone(),
         source: error.into(),
     })?;
-    let mut walker = Walker {
-        cluster,
-        logs,
-        visitor,
-        tablespace: 0,
-    };
-    let path = EntryPath::new(CLUSTER).map_err(|error| Error::Answer {
-        what: "name the entries",
-        why: error.to_string(),
-    })?;
+    let mut walker = Walker { cluster, logs, visitor, tablespace: 0 };
+    let path = EntryPath::new(CLUSTER)
+        .map_err(|error| Error::Answer { what: "name the entries", why: error.to_string() })?;
     let stat = walker.at(&path, "read", rustix::fs::fstat(&root))?;
     walker.visitor.directory(path.clone(), &stat, None)?;
     walker.directory(&root, &path)
@@ -152,11 +145,7 @@ impl Walker<'_> {
     }
 
     fn at<T>(&self, path: &EntryPath, what: &'static str, result: Result<T, Errno>) -> Result<T> {
-        result.map_err(|error| Error::File {
-            what,
-            path: self.on_disk(path),
-            source: error.into(),
-        })
+        result.map_err(|error| Error::File { what, path: self.on_disk(path), source: error.into() })
     }
 
     /// All that is in an open directory, sorted by name.
@@ -170,10 +159,7 @@ impl Walker<'_> {
                 continue;
             }
             match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => found.push(Named {
-                    name: name.to_owned(),
-                    stat,
-                }),
+                Ok(stat) => found.push(Named { name: name.to_owned(), stat }),
                 Err(Errno::NOENT) => {}
                 Err(error) => return self.at(&self.join(path, name)?, "read", Err(error)),
             }
@@ -224,10 +210,9 @@ impl Walker<'_> {
                 })?,
                 FileType::Directory => self.enter(handle, &name, &inner, &components)?,
                 FileType::Symlink => self.link(handle, &name, inner, &stat, &components)?,
-                _ => self.visitor.skipped(
-                    &inner,
-                    "it is neither file, directory nor link, and is left out",
-                ),
+                _ => self
+                    .visitor
+                    .skipped(&inner, "it is neither file, directory nor link, and is left out"),
             }
         }
         Ok(())
@@ -245,7 +230,9 @@ impl Walker<'_> {
         let other_version = self.tablespace != 0
             && parent.len() == 2
             && name != self.cluster.version_directory().as_bytes();
-        anywhere || at_top || control || other_version
+        let prepared_later =
+            parent == [b"pg_twophase"] && is_later(name, self.cluster.control.next_transaction);
+        anywhere || at_top || control || other_version || prepared_later
     }
 
     fn enter(
@@ -312,19 +299,14 @@ impl Walker<'_> {
         }
         if parents.is_empty() && EMPTIED.contains(&name.to_bytes()) {
             // Restored as a plain directory.
-            let stat = self.at(
-                &path,
-                "read",
-                rustix::fs::statat(parent, name, AtFlags::empty()),
-            )?;
+            let stat =
+                self.at(&path, "read", rustix::fs::statat(parent, name, AtFlags::empty()))?;
             self.visitor.directory(path.clone(), &stat, None)?;
             return self.emptied(&path, &stat);
         }
         let top = parents.first().copied().unwrap_or(name.to_bytes());
         if HOLDS_DATA.contains(&top) {
-            return Err(Error::LinkedData {
-                path: self.on_disk(&path),
-            });
+            return Err(Error::LinkedData { path: self.on_disk(&path) });
         }
         let why =
             "it is a symbolic link: the link is kept, what it points to is not part of the backup";
@@ -347,8 +329,7 @@ impl Walker<'_> {
             other => self.at(path, "open the tablespace", other)?,
         };
         let stat = self.at(path, "read", rustix::fs::fstat(&handle))?;
-        self.visitor
-            .directory(path.clone(), &stat, Some(location))?;
+        self.visitor.directory(path.clone(), &stat, Some(location))?;
         let oid = std::str::from_utf8(name.to_bytes()).ok();
         self.tablespace = oid.and_then(|oid| oid.parse().ok()).unwrap_or(u32::MAX);
         let walked = self.directory(&handle, path);
@@ -361,7 +342,48 @@ impl Walker<'_> {
     }
 }
 
+/// Whether the name of a file in `pg_twophase` is of a transaction that began after the checkpoint
+/// of the backup.
+///
+/// Such a transaction comes back from the WAL, and its file must not be there: PostgreSQL 17 wants
+/// to remove it, looks for it under a wrong name, and then takes the transaction for restored
+/// already, which loses it.
+fn is_later(name: &[u8], next: u64) -> bool {
+    let Some(transaction) =
+        std::str::from_utf8(name).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok())
+    else {
+        return false;
+    };
+    match name.len() {
+        16 => transaction >= next,
+        // Without the epoch, up to version 16: half of the numbers are later than any given one.
+        8 => (transaction as u32).wrapping_sub(next as u32) < 1 << 31,
+        _ => false,
+    }
+}
+
 pub(crate) fn bytes_to_path(bytes: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_prepared_later_are_known_by_their_number() {
+        for (name, next, later) in [
+            ("000002E6", 0x2E6, true),
+            ("000002E5", 0x2E6, false),
+            ("00000003", 0x1_FFFF_FFF0, true),
+            ("FFFFFFF0", 0x2_0000_0003, false),
+            ("00000000000002E6", 0x2E6, true),
+            ("00000000000002E5", 0x2E6, false),
+            ("00000001FFFFFFF0", 0x2_0000_0003, false),
+            ("notes", 0, false),
+        ] {
+            assert_eq!(is_later(name.as_bytes(), next), later, "{name}");
+        }
+    }
 }

@@ -17,13 +17,7 @@ use crate::common::{Backup, connection, options, path, run, source, target};
 /// The line that a person would read.
 async fn refused(source: &ClusterSource, kind: ErrorKind) -> String {
     let store = MemoryStore::new("repository");
-    let result = transfer(
-        source,
-        &store,
-        &TransferOptions::default(),
-        &Context::silent(),
-    )
-    .await;
+    let result = transfer(source, &store, &TransferOptions::default(), &Context::silent()).await;
     let error = result.unwrap_err();
     assert_eq!(error.kind(), kind, "{}", error.one_line());
     assert_eq!(store.commits(), 0);
@@ -33,11 +27,8 @@ async fn refused(source: &ClusterSource, kind: ErrorKind) -> String {
 #[test]
 fn a_server_that_is_down_or_refuses() {
     run(async {
-        let mut cluster = Cluster::builder()
-            .installation(oldest().unwrap())
-            .password("right")
-            .start()
-            .unwrap();
+        let mut cluster =
+            Cluster::builder().installation(oldest().unwrap()).password("right").start().unwrap();
 
         let wrong = ClusterSource::new(
             "main",
@@ -45,10 +36,7 @@ fn a_server_that_is_down_or_refuses() {
         );
         let line = refused(&wrong, ErrorKind::Refused).await;
         assert!(line.contains("password authentication failed"), "{line}");
-        assert!(
-            line.contains("127.0.0.1") && line.contains("check the user's password"),
-            "{line}"
-        );
+        assert!(line.contains("127.0.0.1") && line.contains("check the user's password"), "{line}");
 
         let none = ClusterSource::new(
             "main",
@@ -60,10 +48,8 @@ fn a_server_that_is_down_or_refuses() {
         let stranger =
             ConnectOptions::parse(&cluster.conninfo().replace("user=postgres", "user=nobody"))
                 .unwrap();
-        let stranger = ClusterSource::new(
-            "main",
-            ClusterOptions::new(stranger.with_password("x".to_owned())),
-        );
+        let stranger =
+            ClusterSource::new("main", ClusterOptions::new(stranger.with_password("x".to_owned())));
         refused(&stranger, ErrorKind::Refused).await;
 
         let elsewhere =
@@ -85,11 +71,8 @@ fn a_server_that_is_down_or_refuses() {
             cluster.socket_dir().display()
         ))
         .unwrap();
-        refused(
-            &ClusterSource::new("main", ClusterOptions::new(socket)),
-            ErrorKind::Unavailable,
-        )
-        .await;
+        refused(&ClusterSource::new("main", ClusterOptions::new(socket)), ErrorKind::Unavailable)
+            .await;
     });
 }
 
@@ -99,13 +82,8 @@ fn a_role_learns_what_it_lacks_and_can_be_given_it() {
         for installation in all().unwrap() {
             let cluster = Cluster::start(installation).unwrap();
             let client = cluster.connect("postgres").await.unwrap();
-            client
-                .batch_execute("CREATE ROLE \"back up\" LOGIN")
-                .await
-                .unwrap();
-            let role = cluster
-                .conninfo()
-                .replace("user=postgres", "user='back up'");
+            client.batch_execute("CREATE ROLE \"back up\" LOGIN").await.unwrap();
+            let role = cluster.conninfo().replace("user=postgres", "user='back up'");
             let role = ClusterSource::new(
                 "main",
                 ClusterOptions::new(ConnectOptions::parse(&role).unwrap()),
@@ -114,14 +92,9 @@ fn a_role_learns_what_it_lacks_and_can_be_given_it() {
             let line = refused(&role, ErrorKind::Refused).await;
             assert!(line.contains("pg_read_all_settings"), "{line}");
             let inspection = role.inspect().await.unwrap();
-            let blockers: Vec<_> = inspection
-                .blockers()
-                .map(|finding| finding.code.as_str())
-                .collect();
-            assert_eq!(
-                blockers,
-                ["backup_functions_denied", "data_directory_hidden"]
-            );
+            let blockers: Vec<_> =
+                inspection.blockers().map(|finding| finding.code.as_str()).collect();
+            assert_eq!(blockers, ["backup_functions_denied", "data_directory_hidden"]);
             // What mends it is a statement as it stands, up to the alternative in words.
             for finding in &inspection.findings {
                 if ["backup_functions_denied", "data_directory_hidden"]
@@ -132,34 +105,16 @@ fn a_role_learns_what_it_lacks_and_can_be_given_it() {
                 }
             }
             let inspection = role.inspect().await.unwrap();
-            assert_eq!(
-                inspection.blockers().count(),
-                0,
-                "{:?}",
-                inspection.findings
-            );
+            assert_eq!(inspection.blockers().count(), 0, "{:?}", inspection.findings);
             // Without REPLICATION there is no slot, and the backup is whole all the same.
-            assert!(
-                inspection
-                    .findings
-                    .iter()
-                    .any(|finding| finding.code == "wal_not_reserved")
-            );
+            assert!(inspection.findings.iter().any(|finding| finding.code == "wal_not_reserved"));
             let backup = Backup::take(&role).await;
             assert_eq!(backup.warnings, []);
             assert!(backup.names().contains(&"recovery/backup_label".to_owned()));
 
-            client
-                .batch_execute("ALTER ROLE \"back up\" REPLICATION")
-                .await
-                .unwrap();
+            client.batch_execute("ALTER ROLE \"back up\" REPLICATION").await.unwrap();
             let inspection = role.inspect().await.unwrap();
-            assert!(
-                inspection
-                    .findings
-                    .iter()
-                    .all(|finding| finding.code != "wal_not_reserved")
-            );
+            assert!(inspection.findings.iter().all(|finding| finding.code != "wal_not_reserved"));
         }
     });
 }
@@ -169,18 +124,12 @@ fn a_role_without_the_functions_is_told_what_to_grant() {
     run(async {
         let cluster = Cluster::start(newest().unwrap()).unwrap();
         let client = cluster.connect("postgres").await.unwrap();
-        client
-            .batch_execute("CREATE ROLE backup LOGIN")
-            .await
-            .unwrap();
+        client.batch_execute("CREATE ROLE backup LOGIN").await.unwrap();
         let role = cluster.conninfo().replace("user=postgres", "user=backup");
         let options = ClusterOptions::new(ConnectOptions::parse(&role).unwrap())
             .with_data_directory(cluster.data_dir());
         let line = refused(&ClusterSource::new("main", options), ErrorKind::Refused).await;
-        assert!(
-            line.contains("the role backup may not begin and end a backup"),
-            "{line}"
-        );
+        assert!(line.contains("the role backup may not begin and end a backup"), "{line}");
         assert!(
             line.contains("GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean)"),
             "{line}"
@@ -198,9 +147,7 @@ fn a_directory_of_another_server() {
         assert!(line.contains("system identifier"), "{line}");
         let inspection = crossed.inspect().await.unwrap();
         assert!(
-            inspection
-                .blockers()
-                .any(|finding| finding.code == "data_directory_of_another_server")
+            inspection.blockers().any(|finding| finding.code == "data_directory_of_another_server")
         );
 
         // A restored copy has the same system identifier.
@@ -209,11 +156,7 @@ fn a_directory_of_another_server() {
         let target = target(&scratch);
         backup.restore(&target).await;
         let copy = options(&one).with_data_directory(&target);
-        let line = refused(
-            &ClusterSource::new("main", copy.clone()),
-            ErrorKind::Refused,
-        )
-        .await;
+        let line = refused(&ClusterSource::new("main", copy.clone()), ErrorKind::Refused).await;
         assert!(line.contains("no server runs in it"), "{line}");
         let _running = Cluster::adopt(&target, oldest().unwrap()).unwrap();
         let line = refused(&ClusterSource::new("main", copy), ErrorKind::Refused).await;
@@ -222,11 +165,7 @@ fn a_directory_of_another_server() {
         let nowhere = ClusterSource::new("main", options(&one).with_data_directory("/nonexistent"));
         refused(&nowhere, ErrorKind::NotFound).await;
         let inspection = nowhere.inspect().await.unwrap();
-        assert!(
-            inspection
-                .blockers()
-                .any(|finding| finding.code == "data_directory_unreadable")
-        );
+        assert!(inspection.blockers().any(|finding| finding.code == "data_directory_unreadable"));
     });
 }
 
@@ -244,26 +183,16 @@ fn settings_that_forbid_a_backup() {
         let line = refused(&source, ErrorKind::Refused).await;
         assert!(line.contains("wal_level = replica"), "{line}");
         let inspection = source.inspect().await.unwrap();
-        let codes: Vec<_> = inspection
-            .findings
-            .iter()
-            .map(|finding| finding.code.as_str())
-            .collect();
+        let codes: Vec<_> =
+            inspection.findings.iter().map(|finding| finding.code.as_str()).collect();
         assert_eq!(codes[0], "wal_level_minimal");
         assert!(codes.contains(&"checksums_off"));
         assert!(
-            inspection
-                .findings
-                .is_sorted_by_key(|finding| std::cmp::Reverse(finding.severity))
+            inspection.findings.is_sorted_by_key(|finding| std::cmp::Reverse(finding.severity))
         );
         assert!(inspection.size > Some(1 << 20));
         assert_eq!(inspection.blockers().count(), 1);
-        assert!(
-            inspection
-                .findings
-                .iter()
-                .any(|finding| finding.severity == Severity::Note)
-        );
+        assert!(inspection.findings.iter().any(|finding| finding.severity == Severity::Note));
     });
 }
 
@@ -284,11 +213,7 @@ fn targets_that_must_not_be_touched() {
 
         let scratch = Scratch::new().unwrap();
         fs::write(scratch.path().join("precious"), "x").unwrap();
-        let line = refused(
-            RestoreOptions::new(scratch.path()),
-            ErrorKind::AlreadyExists,
-        )
-        .await;
+        let line = refused(RestoreOptions::new(scratch.path()), ErrorKind::AlreadyExists).await;
         assert!(line.contains("not empty"), "{line}");
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
 
@@ -307,40 +232,24 @@ fn a_snapshot_that_lacks_something_is_not_restored() {
         let cluster = Cluster::start(oldest().unwrap()).unwrap();
         let backup = Backup::take(&source(&cluster)).await;
         let names = backup.names();
-        let segment = names
-            .iter()
-            .find(|name| name.starts_with("recovery/0000"))
-            .unwrap();
-        for missing in [
-            segment.as_str(),
-            "recovery/backup_label",
-            "recovery/pg_control",
-            "cluster/PG_VERSION",
-        ] {
+        let segment = names.iter().find(|name| name.starts_with("recovery/0000")).unwrap();
+        for missing in
+            [segment.as_str(), "recovery/backup_label", "recovery/pg_control", "cluster/PG_VERSION"]
+        {
             let whole = backup.store.image();
             let (_, bytes) = whole[&path(missing)].clone();
             backup.store.remove(&path(missing));
             let scratch = Scratch::new().unwrap();
             let target = target(&scratch);
-            let error = backup
-                .restore_with(RestoreOptions::new(&target))
-                .await
-                .unwrap_err();
+            let error = backup.restore_with(RestoreOptions::new(&target)).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
             let name = missing.rsplit('/').next().unwrap();
             assert!(error.one_line().contains(name), "{}", error.one_line());
             assert!(!target.join("global/pg_control").exists());
             assert!(target.join("lifeboat-restore-unfinished").exists());
             // And it says so when somebody tries again.
-            let error = backup
-                .restore_with(RestoreOptions::new(&target))
-                .await
-                .unwrap_err();
-            assert!(
-                error.one_line().contains("broken off"),
-                "{}",
-                error.one_line()
-            );
+            let error = backup.restore_with(RestoreOptions::new(&target)).await.unwrap_err();
+            assert!(error.one_line().contains("broken off"), "{}", error.one_line());
 
             let entry =
                 lifeboat_core::Entry::file(path(missing), lifeboat_core::Attributes::new(), bytes);
@@ -380,9 +289,7 @@ fn a_session_that_is_ended_ends_the_backup() {
         };
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(
-            error
-                .one_line()
-                .contains("the session that holds the backup was ended"),
+            error.one_line().contains("the session that holds the backup was ended"),
             "{}",
             error.one_line()
         );
@@ -406,10 +313,7 @@ fn a_backup_given_up_leaves_nothing_at_the_server() {
         // While the server is still at its checkpoint.
         let mut slow = options(&cluster);
         slow.checkpoint = lifeboat_postgres::Checkpoint::Spread;
-        client
-            .batch_execute("CREATE TABLE t AS SELECT generate_series(1, 100000)")
-            .await
-            .unwrap();
+        client.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 100000)").await.unwrap();
         let slow = ClusterSource::new("main", slow);
         let context = Context::silent();
         {
@@ -433,17 +337,10 @@ fn a_backup_given_up_leaves_nothing_at_the_server() {
 fn a_reading_that_is_not_read_to_its_end_is_no_backup() {
     run(async {
         let cluster = Cluster::start(oldest().unwrap()).unwrap();
-        let mut reading = source(&cluster)
-            .read(None, &Context::silent())
-            .await
-            .unwrap();
+        let mut reading = source(&cluster).read(None, &Context::silent()).await.unwrap();
         reading.next().await.unwrap();
         let error = reading.finish().await.unwrap_err();
-        assert!(
-            error.one_line().contains("before everything was read"),
-            "{}",
-            error.one_line()
-        );
+        assert!(error.one_line().contains("before everything was read"), "{}", error.one_line());
     });
 }
 
@@ -456,11 +353,8 @@ async fn none_left(client: &tokio_postgres::Client) {
     while sessions(client).await > 0 {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    let slots: i64 = client
-        .query_one("SELECT count(*) FROM pg_replication_slots", &[])
-        .await
-        .unwrap()
-        .get(0);
+    let slots: i64 =
+        client.query_one("SELECT count(*) FROM pg_replication_slots", &[]).await.unwrap().get(0);
     assert_eq!(slots, 0);
 }
 
@@ -484,11 +378,7 @@ fn a_standby_is_refused_for_now() {
         let line = refused(&standby, ErrorKind::Unsupported).await;
         assert!(line.contains("take the backup from the primary"), "{line}");
         let inspection = standby.inspect().await.unwrap();
-        assert!(
-            inspection
-                .blockers()
-                .any(|finding| finding.code == "in_recovery")
-        );
+        assert!(inspection.blockers().any(|finding| finding.code == "in_recovery"));
     });
 }
 
@@ -502,16 +392,9 @@ fn a_full_disk_leaves_nothing_that_starts() {
         let cluster = Cluster::start(oldest().unwrap()).unwrap();
         let backup = Backup::take(&source(&cluster)).await;
         let target = disk.path().join("restored");
-        let error = backup
-            .restore_with(RestoreOptions::new(&target))
-            .await
-            .unwrap_err();
+        let error = backup.restore_with(RestoreOptions::new(&target)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Exhausted);
-        assert!(
-            error.one_line().contains("No space left on device"),
-            "{}",
-            error.one_line()
-        );
+        assert!(error.one_line().contains("No space left on device"), "{}", error.one_line());
         assert!(!target.exists());
     });
 }

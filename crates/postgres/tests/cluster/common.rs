@@ -16,11 +16,8 @@ use tokio_postgres::Client;
 
 /// Runs a test on a runtime like that of the command.
 pub fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(test);
 }
 
@@ -57,22 +54,14 @@ impl Backup {
     pub async fn take_into(source: &dyn Source, store: MemoryStore) -> Self {
         let observer = Arc::new(Collecting::new());
         let context = Context::new(observer.clone());
-        let summary = transfer(source, &store, &TransferOptions::default(), &context)
-            .await
-            .unwrap();
-        Self {
-            store,
-            summary,
-            warnings: observer.warnings(),
-        }
+        let summary =
+            transfer(source, &store, &TransferOptions::default(), &context).await.unwrap();
+        Self { store, summary, warnings: observer.warnings() }
     }
 
     /// As a source, with the facts as a repository would give them back.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            store: self.store.clone(),
-            completion: self.summary.completion.clone(),
-        }
+        Snapshot { store: self.store.clone(), completion: self.summary.completion.clone() }
     }
 
     pub fn facts(&self) -> &Attributes {
@@ -92,13 +81,7 @@ impl Backup {
 
     pub async fn restore_with(&self, options: RestoreOptions) -> Result<Summary, Error> {
         let sink = ClusterSink::new(options);
-        transfer(
-            &self.snapshot(),
-            &sink,
-            &TransferOptions::default(),
-            &Context::silent(),
-        )
-        .await
+        transfer(&self.snapshot(), &sink, &TransferOptions::default(), &Context::silent()).await
     }
 }
 
@@ -124,10 +107,7 @@ impl Source for Snapshot {
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Reading>> {
         let inner = self.store.read(since, context).await?;
-        Ok(Box::new(SnapshotReading {
-            inner,
-            completion: self.completion.clone(),
-        }))
+        Ok(Box::new(SnapshotReading { inner, completion: self.completion.clone() }))
     }
 }
 
@@ -151,20 +131,14 @@ impl Reading for SnapshotReading {
 /// Looks at every B-tree of a database, where the installation has amcheck.
 pub async fn amcheck(client: &Client) {
     let available: bool = client
-        .query_one(
-            "SELECT exists(SELECT FROM pg_available_extensions WHERE name = 'amcheck')",
-            &[],
-        )
+        .query_one("SELECT exists(SELECT FROM pg_available_extensions WHERE name = 'amcheck')", &[])
         .await
         .unwrap()
         .get(0);
     if !available {
         return;
     }
-    client
-        .batch_execute("CREATE EXTENSION IF NOT EXISTS amcheck")
-        .await
-        .unwrap();
+    client.batch_execute("CREATE EXTENSION IF NOT EXISTS amcheck").await.unwrap();
     let checked = client
         .query(
             "SELECT bt_index_check(c.oid, true) FROM pg_class c JOIN pg_am a ON a.oid = c.relam
@@ -194,11 +168,7 @@ pub fn checksums(installation: &Installation, data: &Path) {
     let mut command = installation.command("pg_checksums").unwrap();
     let output = command.arg("--check").arg("-D").arg(data).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 pub fn path(text: &str) -> lifeboat_core::EntryPath {

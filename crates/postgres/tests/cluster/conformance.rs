@@ -131,16 +131,11 @@ impl Harness {
     /// in its checksum. It is put back after a look that nothing else does.
     async fn same_control(&self, back: &MemoryStore) {
         let name = path("recovery/pg_control");
-        let (put, got) = (
-            self.sample.content(&name).unwrap(),
-            back.content(&name).unwrap(),
-        );
+        let (put, got) = (self.sample.content(&name).unwrap(), back.content(&name).unwrap());
         let differ: Vec<usize> = (0..put.len()).filter(|at| put[*at] != got[*at]).collect();
         assert!(!differ.is_empty());
         assert!(
-            differ
-                .iter()
-                .all(|at| (32..40).contains(at) || (288..296).contains(at)),
+            differ.iter().all(|at| (32..40).contains(at) || (288..296).contains(at)),
             "{differ:?}"
         );
         let (info, _) = back.image()[&name].clone();
@@ -164,11 +159,7 @@ fn a_directory_is_a_sink() {
             target: Mutex::default(),
         });
         assert!(
-            harness
-                .sample
-                .image()
-                .values()
-                .any(|(info, _)| info.layout == Layout::Pages(8192))
+            harness.sample.image().values().any(|(info, _)| info.layout == Layout::Pages(8192))
         );
         sink_suite(harness.as_ref()).await;
     });

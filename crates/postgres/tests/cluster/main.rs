@@ -6,4 +6,5 @@ mod bad_input;
 mod common;
 mod conformance;
 mod connection;
+mod contents;
 mod round_trip;

@@ -1,17 +1,15 @@
 //! A cluster is backed up, restored, started, and compared row for row.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lifeboat_core::{Context, Source};
-use lifeboat_postgres::{ClusterSource, RestoreOptions, TablespaceMapping, Unchanged, VerifyPages};
+use lifeboat_postgres::{ClusterSource, RestoreOptions, TablespaceMapping, Unchanged};
 use lifeboat_testbed::data::TableDigest;
 use lifeboat_testbed::postgres::{Cluster, Installation, Mode, all, newest, oldest};
 use lifeboat_testbed::{Scratch, data};
 
-use crate::common::{Backup, amcheck, checksums, options, path, run, source, target};
+use crate::common::{Backup, amcheck, checksums, options, run, source, target};
 
 #[test]
 fn a_restored_cluster_is_the_one_that_was_backed_up() {
@@ -30,22 +28,10 @@ fn a_restored_cluster_is_the_one_that_was_backed_up() {
             let scratch = Scratch::new().unwrap();
             let target = target(&scratch);
             let summary = backup.restore(&target).await;
-            assert!(
-                summary
-                    .receipt
-                    .facts
-                    .text("postgres.next")
-                    .unwrap()
-                    .contains("pg_ctl")
-            );
+            assert!(summary.receipt.facts.text("postgres.next").unwrap().contains("pg_ctl"));
             let mut restored = Cluster::adopt(&target, installation).unwrap();
             let client = restored.connect("postgres").await.unwrap();
-            assert_eq!(
-                data::digests(&client).await.unwrap(),
-                before,
-                "{}",
-                installation.version
-            );
+            assert_eq!(data::digests(&client).await.unwrap(), before, "{}", installation.version);
             amcheck(&client).await;
             drop(client);
             restored.stop(Mode::Fast).unwrap();
@@ -55,7 +41,7 @@ fn a_restored_cluster_is_the_one_that_was_backed_up() {
 }
 
 /// Restores, starts, and returns the digests of the database `postgres`.
-async fn brought_back(
+pub async fn brought_back(
     backup: &Backup,
     installation: &Installation,
 ) -> BTreeMap<String, TableDigest> {
@@ -137,10 +123,8 @@ async fn write_until(stop: Arc<AtomicBool>, config: tokio_postgres::Config, seed
     tokio::spawn(connection);
     let mut rounds = 0;
     while !stop.load(Ordering::Relaxed) {
-        let ids = format!(
-            "(SELECT (random() * 19999)::int + 1 FROM generate_series(1, {}))",
-            60 + seed
-        );
+        let ids =
+            format!("(SELECT (random() * 19999)::int + 1 FROM generate_series(1, {}))", 60 + seed);
         let rows = client
             .batch_execute(&format!(
                 "BEGIN; CREATE TEMP TABLE pick ON COMMIT DROP AS SELECT DISTINCT * FROM {ids} s(id);
@@ -191,10 +175,7 @@ fn what_did_not_change_is_not_read_again() {
         assert_eq!(brought_back(&second, installation).await, before);
 
         // A change is found, however small.
-        client
-            .batch_execute("UPDATE customers SET name = 'changed' WHERE id = 1")
-            .await
-            .unwrap();
+        client.batch_execute("UPDATE customers SET name = 'changed' WHERE id = 1").await.unwrap();
         let after = data::digests(&client).await.unwrap();
         assert_ne!(after, before);
         let third = Backup::take_into(&source, second.store.clone()).await;
@@ -219,17 +200,11 @@ fn tablespaces_come_back_where_they_are_wanted() {
                 cluster.create_tablespace_dir().unwrap(),
             );
             client
-                .batch_execute(&format!(
-                    "CREATE TABLESPACE one LOCATION '{}'",
-                    one.display()
-                ))
+                .batch_execute(&format!("CREATE TABLESPACE one LOCATION '{}'", one.display()))
                 .await
                 .unwrap();
             client
-                .batch_execute(&format!(
-                    "CREATE TABLESPACE two LOCATION '{}'",
-                    two.display()
-                ))
+                .batch_execute(&format!("CREATE TABLESPACE two LOCATION '{}'", two.display()))
                 .await
                 .unwrap();
             client
@@ -248,44 +223,26 @@ fn tablespaces_come_back_where_they_are_wanted() {
                 .get(0);
             let backup = Backup::take(&source(&cluster)).await;
             assert_eq!(backup.warnings, []);
-            assert!(
-                backup
-                    .names()
-                    .contains(&"recovery/tablespace_map".to_owned())
-            );
+            assert!(backup.names().contains(&"recovery/tablespace_map".to_owned()));
 
             // The old directories hold the running server's data.
             let scratch = Scratch::new().unwrap();
             let target = target(&scratch);
             let options = RestoreOptions::new(&target).with_facts(backup.facts().clone());
             let error = backup.restore_with(options.clone()).await.unwrap_err();
-            assert!(
-                error.one_line().contains("map the tablespace"),
-                "{}",
-                error.one_line()
-            );
+            assert!(error.one_line().contains("map the tablespace"), "{}", error.one_line());
             assert!(!target.exists());
             // Without the facts it is noticed later, and nothing stays.
-            assert!(
-                backup
-                    .restore_with(RestoreOptions::new(&target))
-                    .await
-                    .is_err()
-            );
+            assert!(backup.restore_with(RestoreOptions::new(&target)).await.is_err());
             assert!(!target.exists());
 
-            let (new_one, new_two) = (
-                scratch.path().join("new one"),
-                scratch.path().join("deep/new_two"),
-            );
+            let (new_one, new_two) =
+                (scratch.path().join("new one"), scratch.path().join("deep/new_two"));
             let options = options
                 .with_tablespace(TablespaceMapping::new(one.to_str().unwrap(), &new_one))
                 .with_tablespace(TablespaceMapping::new(oid.to_string(), &new_two));
             let summary = backup.restore_with(options).await.unwrap();
-            let told = summary
-                .receipt
-                .facts
-                .text(&format!("postgres.tablespace.{oid}"));
+            let told = summary.receipt.facts.text(&format!("postgres.tablespace.{oid}"));
             assert_eq!(told, new_two.to_str());
             drop(client);
             cluster.stop(Mode::Fast).unwrap();
@@ -307,228 +264,5 @@ fn tablespaces_come_back_where_they_are_wanted() {
             restored.stop(Mode::Fast).unwrap();
             checksums(installation, &target);
         }
-    });
-}
-
-#[test]
-fn what_a_restart_would_empty_is_left_out() {
-    run(async {
-        for installation in [oldest().unwrap(), newest().unwrap()] {
-            let cluster = Cluster::start(installation).unwrap();
-            let client = cluster.connect("postgres").await.unwrap();
-            client
-                .batch_execute(
-                    "CREATE UNLOGGED TABLE sessions AS SELECT generate_series(1, 10000) n;
-                     CREATE INDEX ON sessions(n);
-                     CREATE TEMP TABLE scratch AS SELECT generate_series(1, 10000) n;
-                     CREATE TABLE kept AS SELECT 1 AS n; CHECKPOINT",
-                )
-                .await
-                .unwrap();
-            let files = async |relation: &str| -> String {
-                let statement = format!("SELECT pg_relation_filepath('{relation}')");
-                let file: String = client.query_one(&statement, &[]).await.unwrap().get(0);
-                format!("cluster/{file}")
-            };
-            let backup = Backup::take(&source(&cluster)).await;
-            assert_eq!(backup.warnings, []);
-            let names = backup.names();
-            let unlogged = files("sessions").await;
-            assert!(!names.contains(&unlogged));
-            assert!(names.contains(&format!("{unlogged}_init")));
-            assert!(!names.contains(&files("scratch").await));
-            assert!(names.contains(&files("kept").await));
-            for left_out in [
-                "postmaster.pid",
-                "postmaster.opts",
-                "global/pg_control",
-                "pg_internal.init",
-            ] {
-                assert!(
-                    names.iter().all(|name| !name.ends_with(left_out)),
-                    "{left_out}"
-                );
-            }
-            for empty in [
-                "pg_notify",
-                "pg_replslot",
-                "pg_stat_tmp",
-                "pg_wal/archive_status",
-            ] {
-                let inside = format!("cluster/{empty}/");
-                assert!(names.contains(&format!("cluster/{empty}")), "{empty}");
-                assert!(
-                    names.iter().all(|name| !name.starts_with(&inside)),
-                    "{empty}"
-                );
-            }
-            assert!(
-                names
-                    .iter()
-                    .all(|name| !name.starts_with("cluster/pg_wal/0"))
-            );
-
-            let scratch = Scratch::new().unwrap();
-            let target = target(&scratch);
-            backup.restore(&target).await;
-            let restored = Cluster::adopt(&target, installation).unwrap();
-            let client = restored.connect("postgres").await.unwrap();
-            for (table, rows) in [("sessions", 0), ("kept", 1)] {
-                let statement = format!("SELECT count(*) FROM {table}");
-                let count: i64 = client.query_one(&statement, &[]).await.unwrap().get(0);
-                assert_eq!(count, rows, "{table}");
-            }
-        }
-    });
-}
-
-#[test]
-fn a_damaged_page_is_named_and_does_not_end_the_backup() {
-    run(async {
-        for installation in [oldest().unwrap(), newest().unwrap()] {
-            let mut cluster = Cluster::start(installation).unwrap();
-            let client = cluster.connect("postgres").await.unwrap();
-            client
-                .batch_execute("CREATE TABLE orders AS SELECT i, repeat('x', 500) FROM generate_series(1, 1000) i; CHECKPOINT")
-                .await
-                .unwrap();
-            let file: String = client
-                .query_one("SELECT pg_relation_filepath('orders')", &[])
-                .await
-                .unwrap()
-                .get(0);
-            drop(client);
-            cluster.stop(Mode::Fast).unwrap();
-            let on_disk = cluster.data_dir().join(&file);
-            let mut bytes = fs::read(&on_disk).unwrap();
-            bytes[7 * 8192 + 4000] ^= 1;
-            fs::write(&on_disk, &bytes).unwrap();
-            cluster.start_again().unwrap();
-
-            let source = source(&cluster);
-            let backup = Backup::take(&source).await;
-            let entry = format!("cluster/{file}");
-            let expected = "page 7 (block 7 of relation public.orders in database postgres) is damaged: its checksum is wrong";
-            assert_eq!(backup.warnings, [(entry.clone(), expected.to_owned())]);
-            assert_eq!(backup.facts().unsigned("postgres.damaged_pages"), Some(1));
-            let stored = backup.store.content(&path(&entry)).unwrap();
-            assert!(
-                stored[..] == bytes[..],
-                "what is on the disk is what is kept"
-            );
-
-            // It is told again, although the file did not change.
-            let again = Backup::take_into(&source, backup.store.clone()).await;
-            assert_eq!(again.warnings.len(), 1);
-
-            let mut skip = options(&cluster);
-            skip.verify_pages = VerifyPages::Skip;
-            let unlooked = Backup::take(&ClusterSource::new("main", skip)).await;
-            assert_eq!(unlooked.warnings, []);
-            // What was not looked at is not trusted by a backup that looks.
-            let looked = Backup::take_into(&source, unlooked.store.clone()).await;
-            assert_eq!(looked.warnings.len(), 1);
-        }
-    });
-}
-
-#[test]
-fn removed_wal_is_noticed() {
-    run(async {
-        // Without a slot, nothing keeps the WAL of the backup.
-        let cluster = Cluster::builder()
-            .installation(oldest().unwrap())
-            .setting("max_replication_slots", "0")
-            .setting("max_wal_size", "2MB")
-            .setting("min_wal_size", "2MB")
-            .initdb_arg("--wal-segsize=1")
-            .start()
-            .unwrap();
-        let client = cluster.connect("postgres").await.unwrap();
-        client
-            .batch_execute("CREATE TABLE t(n int, pad text)")
-            .await
-            .unwrap();
-        let source = source(&cluster);
-        let mut reading = source.read(None, &Context::silent()).await.unwrap();
-        reading.next().await.unwrap();
-        for _ in 0..3 {
-            client
-                .batch_execute("INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 8000) i; CHECKPOINT; SELECT pg_switch_wal()")
-                .await
-                .unwrap();
-        }
-        let error = loop {
-            match reading.next().await {
-                Ok(entry) => assert!(entry.is_some(), "the backup went on to its end"),
-                Err(error) => break error,
-            }
-        };
-        assert!(
-            error
-                .one_line()
-                .contains("was removed before it could be copied"),
-            "{}",
-            error.one_line()
-        );
-        assert!(
-            error.one_line().contains("REPLICATION"),
-            "{}",
-            error.one_line()
-        );
-    });
-}
-
-#[test]
-fn links_and_odd_files_are_told() {
-    run(async {
-        let mut cluster = Cluster::start(newest().unwrap()).unwrap();
-        let data = cluster.data_dir().to_owned();
-        let elsewhere = Scratch::new().unwrap();
-        fs::write(elsewhere.path().join("extra.conf"), "# nothing\n").unwrap();
-        std::os::unix::fs::symlink(elsewhere.path().join("extra.conf"), data.join("extra.conf"))
-            .unwrap();
-        let backup = Backup::take(&source(&cluster)).await;
-        assert_eq!(backup.warnings.len(), 1);
-        assert!(backup.warnings[0].1.contains("symbolic link"));
-
-        // WAL on a disk of its own is a usual thing.
-        cluster.stop(Mode::Fast).unwrap();
-        let wal = elsewhere.path().join("wal");
-        fs::rename(data.join("pg_wal"), &wal).unwrap();
-        std::os::unix::fs::symlink(&wal, data.join("pg_wal")).unwrap();
-        cluster.start_again().unwrap();
-        let client = cluster.connect("postgres").await.unwrap();
-        client
-            .batch_execute("CREATE TABLE t AS SELECT generate_series(1, 100) n")
-            .await
-            .unwrap();
-        let before = data::digests(&client).await.unwrap();
-        let backup = Backup::take(&source(&cluster)).await;
-        assert_eq!(brought_back(&backup, newest().unwrap()).await, before);
-
-        // Data elsewhere is not.
-        cluster.stop(Mode::Fast).unwrap();
-        let xact = elsewhere.path().join("xact");
-        fs::rename(data.join("pg_xact"), &xact).unwrap();
-        std::os::unix::fs::symlink(&xact, data.join("pg_xact")).unwrap();
-        cluster.start_again().unwrap();
-        let store = lifeboat_core::memory::MemoryStore::new("none");
-        let source = source(&cluster);
-        let error =
-            lifeboat_core::transfer(&source, &store, &Default::default(), &Context::silent())
-                .await
-                .unwrap_err();
-        assert!(
-            error.one_line().contains("pg_xact is a symbolic link"),
-            "{}",
-            error.one_line()
-        );
-        let inspection = lifeboat_core::Source::inspect(&source).await.unwrap();
-        assert!(
-            inspection
-                .blockers()
-                .any(|finding| finding.code == "linked_data")
-        );
     });
 }
