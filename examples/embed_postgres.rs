@@ -25,9 +25,7 @@ use lifeboat::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let conninfo = std::env::args()
-        .nth(1)
-        .ok_or("say how to connect, as for psql")?;
+    let conninfo = std::env::args().nth(1).ok_or("say how to connect, as for psql")?;
     let folder = tempfile::tempdir()?;
     Ok(run(&conninfo, folder.path()).await?)
 }
@@ -67,10 +65,7 @@ pub(crate) async fn run(conninfo: &str, folder: &Path) -> Result<()> {
 async fn ask_the_doctor(source: &ClusterSource) -> Result<()> {
     let inspection = source.inspect().await?;
     for finding in &inspection.findings {
-        println!(
-            "{:?}: {} {}",
-            finding.severity, finding.what, finding.remedy
-        );
+        println!("{:?}: {} {}", finding.severity, finding.what, finding.remedy);
     }
     match inspection.blockers().next() {
         None => Ok(()),

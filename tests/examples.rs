@@ -31,9 +31,7 @@ async fn a_cluster_is_backed_up_and_restored() {
     let before = data::digests(&client).await.unwrap();
 
     let folder = tempfile::tempdir().unwrap();
-    embed_postgres::run(&cluster.conninfo(), folder.path())
-        .await
-        .unwrap();
+    embed_postgres::run(&cluster.conninfo(), folder.path()).await.unwrap();
 
     let restored = folder.path().join("restored");
     let restored = Cluster::adopt(restored, newest().unwrap()).unwrap();

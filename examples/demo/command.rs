@@ -28,11 +28,7 @@ impl<'a> Lifeboat<'a> {
     pub(crate) fn new(program: &'a Path, repository: PathBuf, log: &'a Log) -> Self {
         page::command(&format!("export LIFEBOAT_REPO={}", repository.display()));
         page::command(&format!("export LIFEBOAT_PASSPHRASE='{PASSPHRASE}'"));
-        Self {
-            program,
-            repository,
-            log,
-        }
+        Self { program, repository, log }
     }
 
     /// Runs it, shows what it says, and returns the summary that it has for programs.
@@ -75,8 +71,7 @@ impl<'a> Lifeboat<'a> {
         let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
         let (status, programs, people) =
             tokio::try_join!(child.0.wait(), read(stdout), read(stderr)).with_context(running)?;
-        self.log
-            .write(&format!("$ {typed}\n{people}{programs}{status}\n\n"));
+        self.log.write(&format!("$ {typed}\n{people}{programs}{status}\n\n"));
         if !status.success() {
             page::said(&people);
             bail!("`{typed}` ended with {status}");

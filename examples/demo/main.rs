@@ -57,9 +57,7 @@ fn run() -> Result<ExitCode> {
             log.write(&format!("It failed: {error:#}\n"));
             page::line(&format!("\nIt FAILED: {error:#}"));
             let log = log.path().display();
-            page::line(&format!(
-                "All that was said is in {log}; nothing else is left behind."
-            ));
+            page::line(&format!("All that was said is in {log}; nothing else is left behind."));
             ExitCode::FAILURE
         }
     })
@@ -73,11 +71,7 @@ fn arguments(mut words: impl Iterator<Item = OsString>) -> Result<(Wish, PathBuf
     };
     let megabytes = megabytes.to_str().and_then(|text| text.parse().ok());
     let tamper = words.next().is_some_and(|word| word == "--tamper");
-    let wish = Wish {
-        lifeboat: lifeboat.into(),
-        megabytes: megabytes.context(USAGE)?,
-        tamper,
-    };
+    let wish = Wish { lifeboat: lifeboat.into(), megabytes: megabytes.context(USAGE)?, tamper };
     Ok((wish, log.into()))
 }
 

@@ -42,11 +42,7 @@ pub(crate) fn size(bytes: u64) -> String {
         }
         (size, unit) = (size / 1024.0, larger);
     }
-    if unit == "B" {
-        format!("{bytes} B")
-    } else {
-        format!("{size:.1} {unit}")
-    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{size:.1} {unit}") }
 }
 
 /// A number of things, with spaces between the thousands.

@@ -45,10 +45,7 @@ async fn chapters(wish: &Wish, log: &Log, place: &mut Option<Cluster>) -> Result
     let cluster = place.insert(block_in_place(|| Cluster::start(newest()?))?);
     fill(cluster, wish.megabytes).await?;
 
-    page::step(
-        2,
-        "A repository in a local directory, encrypted with a passphrase",
-    );
+    page::step(2, "A repository in a local directory, encrypted with a passphrase");
     let folder = cluster.socket_dir().to_owned();
     let lifeboat = Lifeboat::new(&wish.lifeboat, folder.join("repository"), log);
     lifeboat.run(&["init"]).await?;
@@ -56,44 +53,24 @@ async fn chapters(wish: &Wish, log: &Log, place: &mut Option<Cluster>) -> Result
     page::step(3, "The first backup: everything is read and stored");
     let first = back_up(cluster, &lifeboat).await?;
 
-    page::step(
-        4,
-        "A day of business: new orders, updates all over the tables, some deletions",
-    );
+    page::step(4, "A day of business: new orders, updates all over the tables, some deletions");
     work(cluster).await?;
 
-    page::step(
-        5,
-        "The second backup: a complete snapshot again, at the cost of what changed",
-    );
+    page::step(5, "The second backup: a complete snapshot again, at the cost of what changed");
     let second = back_up(cluster, &lifeboat).await?;
     compare_costs(&first, &second);
     lifeboat.list(&["snapshots"]).await?;
 
-    page::step(
-        6,
-        "A fingerprint of every row of every table, to compare with later",
-    );
+    page::step(6, "A fingerprint of every row of every table, to compare with later");
     let before = fingerprints(cluster).await?;
 
-    page::step(
-        7,
-        "The disaster: the server is killed, and its data directory deleted",
-    );
+    page::step(7, "The disaster: the server is killed, and its data directory deleted");
     lose(cluster)?;
 
     page::step(8, "The restore");
     let target = cluster.data_dir().display().to_string();
-    let restored = lifeboat
-        .run(&[
-            "restore",
-            "latest",
-            "--store",
-            "postgres/shop",
-            "--to",
-            &target,
-        ])
-        .await?;
+    let restored =
+        lifeboat.run(&["restore", "latest", "--store", "postgres/shop", "--to", &target]).await?;
 
     page::step(9, "The server is started on the restored directory");
     page::command(&format!("pg_ctl -D {target} start"));
@@ -119,22 +96,13 @@ async fn chapters(wish: &Wish, log: &Log, place: &mut Option<Cluster>) -> Result
 
 async fn fill(cluster: &Cluster, megabytes: u32) -> Result<()> {
     let version = &cluster.installation().version;
-    page::remark(&format!(
-        "PostgreSQL {version} in {}",
-        cluster.data_dir().display()
-    ));
+    page::remark(&format!("PostgreSQL {version} in {}", cluster.data_dir().display()));
     let began = Instant::now();
     let client = cluster.connect("postgres").await?;
     data::seed(&client, data::Size::megabytes(megabytes)).await?;
     // What a server does by itself while it runs; then the cluster is as one that ran for long.
-    client
-        .batch_execute("vacuum")
-        .await
-        .context("clean up the tables")?;
-    client
-        .batch_execute("checkpoint")
-        .await
-        .context("make a checkpoint")?;
+    client.batch_execute("vacuum").await.context("clean up the tables")?;
+    client.batch_execute("checkpoint").await.context("make a checkpoint")?;
     let tables = data::digests(&client).await?;
     page::remark(&format!(
         "{} tables with {} rows, {} without the WAL, made in {}",
@@ -148,16 +116,7 @@ async fn fill(cluster: &Cluster, megabytes: u32) -> Result<()> {
 
 async fn back_up(cluster: &Cluster, lifeboat: &Lifeboat<'_>) -> Result<Value> {
     let conninfo = cluster.conninfo();
-    lifeboat
-        .run(&[
-            "backup",
-            "postgres",
-            "--name",
-            "shop",
-            "--conninfo",
-            &conninfo,
-        ])
-        .await
+    lifeboat.run(&["backup", "postgres", "--name", "shop", "--conninfo", &conninfo]).await
 }
 
 async fn work(cluster: &Cluster) -> Result<()> {
@@ -171,20 +130,13 @@ async fn work(cluster: &Cluster) -> Result<()> {
 }
 
 fn compare_costs(first: &Value, second: &Value) {
-    page::remark(&format!(
-        "{:<22} {:>12} {:>12} {:>8}",
-        "", "first", "second", "ratio"
-    ));
+    page::remark(&format!("{:<22} {:>12} {:>12} {:>8}", "", "first", "second", "ratio"));
     let row = |what: &str, of: &dyn Fn(&Value) -> f64, shown: &dyn Fn(&Value) -> String| {
         let ratio = match of(first) {
             0.0 => String::new(),
             base => format!("{:.0} %", 100.0 * of(second) / base),
         };
-        page::remark(&format!(
-            "{what:<22} {:>12} {:>12} {ratio:>8}",
-            shown(first),
-            shown(second)
-        ));
+        page::remark(&format!("{what:<22} {:>12} {:>12} {ratio:>8}", shown(first), shown(second)));
     };
     for (what, field) in [
         ("read from the disk", "read"),
@@ -192,13 +144,9 @@ fn compare_costs(first: &Value, second: &Value) {
         ("stored, compressed", "stored"),
     ] {
         let bytes = |summary: &Value| summary[field].as_u64().unwrap_or_default();
-        row(what, &|summary| bytes(summary) as f64, &|summary| {
-            page::size(bytes(summary))
-        });
+        row(what, &|summary| bytes(summary) as f64, &|summary| page::size(bytes(summary)));
     }
-    row("time", &|summary| time(summary).as_secs_f64(), &|summary| {
-        page::seconds(time(summary))
-    });
+    row("time", &|summary| time(summary).as_secs_f64(), &|summary| page::seconds(time(summary)));
 }
 
 fn time(summary: &Value) -> Duration {
@@ -212,9 +160,7 @@ async fn fingerprints(cluster: &Cluster) -> Result<Tables> {
     let tables = data::digests(&client).await?;
     let (count, rows) = (tables.len(), page::count(tables::rows(&tables)));
     let took = page::seconds(began.elapsed());
-    page::remark(&format!(
-        "{rows} rows of {count} tables were read and hashed in {took}."
-    ));
+    page::remark(&format!("{rows} rows of {count} tables were read and hashed in {took}."));
     Ok(tables)
 }
 

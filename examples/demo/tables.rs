@@ -21,9 +21,8 @@ pub(crate) fn compare(before: &Tables, after: &Tables) -> Result<()> {
     for (table, was) in before {
         let is = after.get(table);
         if is != Some(was) {
-            let rows = is.map_or("no table".to_owned(), |is| {
-                format!("{} rows", page::count(is.rows))
-            });
+            let rows =
+                is.map_or("no table".to_owned(), |is| format!("{} rows", page::count(is.rows)));
             page::remark(&format!(
                 "{table:<32} {:>11} rows, now {rows}: DIFFERENT",
                 page::count(was.rows)
@@ -43,16 +42,10 @@ pub(crate) fn compare(before: &Tables, after: &Tables) -> Result<()> {
             1 => name.to_owned(),
             many => format!("{name} ({many} partitions)"),
         };
-        page::remark(&format!(
-            "{name:<32} {:>11} rows   all equal",
-            page::count(group.rows)
-        ));
+        page::remark(&format!("{name:<32} {:>11} rows   all equal", page::count(group.rows)));
     }
     if !different.is_empty() {
-        bail!(
-            "these tables are not as they were: {}",
-            different.join(", ")
-        );
+        bail!("these tables are not as they were: {}", different.join(", "));
     }
     Ok(())
 }
