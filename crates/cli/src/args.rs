@@ -8,12 +8,7 @@ use lifeboat_core::{EntryPath, StoreRef};
 
 /// Takes stores to safety in one encrypted, deduplicated repository, and brings them back.
 #[derive(Debug, Parser)]
-#[command(
-    name = "lifeboat",
-    version,
-    arg_required_else_help = true,
-    max_term_width = 100
-)]
+#[command(name = "lifeboat", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = AFTER)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -168,12 +163,7 @@ pub(crate) struct Server {
     /// How to reach the server, as for psql: "host=… port=… user=… dbname=…" or a postgresql://
     /// URL, without a password. What is not said comes from PGHOST, PGUSER and so on; the password
     /// from PGPASSWORD or ~/.pgpass
-    #[arg(
-        long,
-        default_value = "",
-        value_name = "CONNINFO",
-        hide_default_value = true
-    )]
+    #[arg(long, default_value = "", value_name = "CONNINFO", hide_default_value = true)]
     pub(crate) conninfo: String,
     /// Where the data directory is on this host, when the server may not say it
     #[arg(long, value_name = "DIR")]
@@ -469,21 +459,11 @@ mod tests {
         let command = Arguments::command();
         for verb in command.get_subcommands() {
             let leaves: Vec<_> = verb.get_subcommands().collect();
-            let with_examples = if leaves.is_empty() || verb.get_name() == "doctor" {
-                vec![verb]
-            } else {
-                leaves
-            };
+            let with_examples =
+                if leaves.is_empty() || verb.get_name() == "doctor" { vec![verb] } else { leaves };
             for leaf in with_examples {
-                let help = leaf
-                    .get_after_help()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                assert!(
-                    help.contains("Examples:\n  lifeboat"),
-                    "{}",
-                    leaf.get_name()
-                );
+                let help = leaf.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Examples:\n  lifeboat"), "{}", leaf.get_name());
             }
         }
     }

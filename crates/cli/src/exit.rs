@@ -20,11 +20,7 @@ pub(crate) enum Exit {
 impl Exit {
     /// How a command ends that worked, with so many warnings.
     pub(crate) fn with_warnings(warnings: u64) -> Self {
-        if warnings == 0 {
-            Self::Complete
-        } else {
-            Self::Attention
-        }
+        if warnings == 0 { Self::Complete } else { Self::Attention }
     }
 
     /// The number.

@@ -26,19 +26,13 @@ pub(crate) enum Failed {
 impl Failed {
     /// The command line makes no sense: `message` says why, `hint` what to write instead.
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Usage {
-            message: message.into(),
-            hint: Some(hint.into()),
-        }
+        Self::Usage { message: message.into(), hint: Some(hint.into()) }
     }
 
     /// An argument that a library refused.
     pub(crate) fn argument(error: impl Into<Error>) -> Self {
         let failed = Self::Error(error.into());
-        Self::Usage {
-            message: failed.message(),
-            hint: failed.hint().map(ToOwned::to_owned),
-        }
+        Self::Usage { message: failed.message(), hint: failed.hint().map(ToOwned::to_owned) }
     }
 
     /// How the command ends.
@@ -174,31 +168,18 @@ mod tests {
         let error = Error::new(ErrorKind::Refused, "read lifeboat.json").with_source(raw);
         let error = in_repository(error, &location);
         let line = Failed::from(error).to_string();
-        assert!(
-            line.starts_with("repository s3://bucket/x: read lifeboat.json: "),
-            "{line}"
-        );
+        assert!(line.starts_with("repository s3://bucket/x: read lifeboat.json: "), "{line}");
         assert!(line.contains("docs/objstore.md"), "{line}");
     }
 
     #[test]
     fn an_error_that_repeats_another_hides_nothing() {
         let io = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        let source = object_store::Error::Generic {
-            store: "local",
-            source: Box::new(io),
-        };
-        let first = Repeated::Store {
-            doing: "write",
-            object: "packs/x".into(),
-            source,
-        };
+        let source = object_store::Error::Generic { store: "local", source: Box::new(io) };
+        let first = Repeated::Store { doing: "write", object: "packs/x".into(), source };
         let error = Error::from(Repeated::Earlier(std::sync::Arc::new(first)));
         assert!(is_of_store(&error));
         let line = Failed::from(error).to_string();
-        assert!(
-            line.starts_with("write packs/x: ") && line.contains("no storage space"),
-            "{line}"
-        );
+        assert!(line.starts_with("write packs/x: ") && line.contains("no storage space"), "{line}");
     }
 }

@@ -60,12 +60,8 @@ pub(crate) async fn find(global: &Global, purpose: Purpose) -> Result<Secret, Fa
 
 async fn from_file(path: &Path) -> Result<Zeroizing<String>, Failed> {
     let doing = || format!("read the passphrase file {}", path.display());
-    let file = tokio::fs::File::open(path)
-        .await
-        .map_err(|error| Error::io(doing(), error))?;
-    let bytes = read(file)
-        .await
-        .map_err(|error| Error::io(doing(), error))?;
+    let file = tokio::fs::File::open(path).await.map_err(|error| Error::io(doing(), error))?;
+    let bytes = read(file).await.map_err(|error| Error::io(doing(), error))?;
     line(&bytes, &doing())
 }
 
@@ -84,19 +80,12 @@ async fn from_command(command: &OsStr) -> Result<Zeroizing<String>, Failed> {
     let Some(stdout) = child.stdout.take() else {
         return Err(Error::new(ErrorKind::Other, DOING).into());
     };
-    let bytes = read(stdout)
-        .await
-        .map_err(|error| Error::io(DOING, error))?;
-    let status = child
-        .wait()
-        .await
-        .map_err(|error| Error::io(DOING, error))?;
+    let bytes = read(stdout).await.map_err(|error| Error::io(DOING, error))?;
+    let status = child.wait().await.map_err(|error| Error::io(DOING, error))?;
     if !status.success() {
         let message = format!("{DOING}: it ended with {status}");
         let hint = "run it by hand and see what it says; it must print the passphrase";
-        return Err(Error::new(ErrorKind::Refused, message)
-            .with_hint(hint)
-            .into());
+        return Err(Error::new(ErrorKind::Refused, message).with_hint(hint).into());
     }
     line(&bytes, DOING)
 }
@@ -125,11 +114,7 @@ fn line(bytes: &[u8], doing: &str) -> Result<Zeroizing<String>, Failed> {
 }
 
 fn not_text(what: &str) -> Failed {
-    Error::new(
-        ErrorKind::InvalidInput,
-        format!("{what}: the passphrase is not UTF-8"),
-    )
-    .into()
+    Error::new(ErrorKind::InvalidInput, format!("{what}: the passphrase is not UTF-8")).into()
 }
 
 async fn from_person(purpose: Purpose) -> Result<Zeroizing<String>, Failed> {
@@ -161,9 +146,7 @@ async fn ask(prompt: &str) -> io::Result<Zeroizing<String>> {
     let line = tokio::task::spawn_blocking(read).await??;
     drop(silence);
     writeln!(stderr)?;
-    Ok(Zeroizing::new(
-        line.trim_end_matches(['\n', '\r']).to_owned(),
-    ))
+    Ok(Zeroizing::new(line.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
 /// A terminal that does not show what is typed, until this is dropped.
@@ -191,9 +174,7 @@ mod tests {
     use super::*;
 
     fn first_line(text: &str) -> Result<String, String> {
-        line(text.as_bytes(), "x")
-            .map(|line| line.to_string())
-            .map_err(|failed| failed.to_string())
+        line(text.as_bytes(), "x").map(|line| line.to_string()).map_err(|failed| failed.to_string())
     }
 
     #[test]

@@ -27,11 +27,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(global: Global, output: Output) -> Self {
         let context = Context::new(Arc::new(output.clone()));
-        Self {
-            global,
-            output,
-            context,
-        }
+        Self { global, output, context }
     }
 
     /// Where the repository is said to be.
@@ -40,8 +36,7 @@ impl Session {
             let hint = "name it with --repo, or once for the shell with LIFEBOAT_REPO";
             return Err(Failed::usage("no repository is named", hint));
         };
-        text.parse()
-            .map_err(|error: lifeboat_objstore::Error| Failed::argument(error))
+        text.parse().map_err(|error: lifeboat_objstore::Error| Failed::argument(error))
     }
 
     /// Opens the store that the repository is in.
@@ -50,10 +45,7 @@ impl Session {
         location: &Location,
         intent: Intent,
     ) -> Result<Arc<dyn ObjectStore>, Failed> {
-        Ok(lifeboat_objstore::open(
-            location,
-            &StoreOptions::new(intent),
-        )?)
+        Ok(lifeboat_objstore::open(location, &StoreOptions::new(intent))?)
     }
 
     /// Finds the passphrase.
@@ -72,10 +64,7 @@ impl Session {
             .unless_cancelled(opening)
             .await?
             .map_err(|error| in_repository(error, &location))?;
-        Ok(Opened {
-            repository,
-            location,
-        })
+        Ok(Opened { repository, location })
     }
 
     /// Runs what does not look at the context itself.
@@ -117,11 +106,7 @@ impl Opened {
 
     /// Says of an error of a transfer where the repository is, if it is the repository's.
     pub(crate) fn of_store(&self, error: Error) -> Failed {
-        if is_of_store(&error) {
-            self.failed(error)
-        } else {
-            error.into()
-        }
+        if is_of_store(&error) { self.failed(error) } else { error.into() }
     }
 
     /// Says of an error where the repository is.

@@ -16,21 +16,14 @@ const MEMORY: u64 = 256 << 20;
 
 fn lifeboat(repository: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
-    command
-        .env("LIFEBOAT_REPO", repository)
-        .env("LIFEBOAT_PASSPHRASE", "correct horse");
-    command
-        .env_remove("LIFEBOAT_PASSPHRASE_FILE")
-        .env_remove("LIFEBOAT_PASSPHRASE_COMMAND");
+    command.env("LIFEBOAT_REPO", repository).env("LIFEBOAT_PASSPHRASE", "correct horse");
+    command.env_remove("LIFEBOAT_PASSPHRASE_FILE").env_remove("LIFEBOAT_PASSPHRASE_COMMAND");
     command.args(arguments);
     command
 }
 
 fn run(repository: &Path, arguments: &[&str]) -> Finished {
-    process::run(&mut lifeboat(repository, arguments), LIMIT)
-        .unwrap()
-        .success()
-        .unwrap()
+    process::run(&mut lifeboat(repository, arguments), LIMIT).unwrap().success().unwrap()
 }
 
 /// Numbers that look random, the same for the same seed.
@@ -55,23 +48,13 @@ impl Noise {
 }
 
 fn same(one: &Path, other: &Path) {
-    let differs = Command::new("diff")
-        .arg("-r")
-        .args([one, other])
-        .output()
-        .unwrap();
-    assert!(
-        differs.status.success(),
-        "{}",
-        String::from_utf8_lossy(&differs.stdout)
-    );
+    let differs = Command::new("diff").arg("-r").args([one, other]).output().unwrap();
+    assert!(differs.status.success(), "{}", String::from_utf8_lossy(&differs.stdout));
 }
 
 #[test]
 fn a_backup_killed_at_any_moment_leaves_a_whole_repository() {
-    let seed = std::env::var("LIFEBOAT_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
+    let seed = std::env::var("LIFEBOAT_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 2_654_435_761 + 1);
     println!("seed: LIFEBOAT_SEED={seed}");
     let mut noise = Noise(seed);
@@ -99,25 +82,15 @@ fn a_backup_killed_at_any_moment_leaves_a_whole_repository() {
         running.kill().unwrap();
         let ended = running.wait(LIMIT).unwrap();
         killed += u32::from(!ended.status.success());
-        let verified = process::run(
-            &mut lifeboat(&repository, &["verify", "--every-byte"]),
-            LIMIT,
-        );
+        let verified = process::run(&mut lifeboat(&repository, &["verify", "--every-byte"]), LIMIT);
         let verified = verified.unwrap();
-        assert!(
-            verified.status.success(),
-            "round {round}: {}",
-            verified.stderr
-        );
+        assert!(verified.status.success(), "round {round}: {}", verified.stderr);
     }
     assert!(killed > 0, "no backup was still running when it was killed");
 
     run(&repository, &back_up);
     let restored = scene.path().join("restored");
-    run(
-        &repository,
-        &["restore", "latest", "--to", restored.to_str().unwrap()],
-    );
+    run(&repository, &["restore", "latest", "--to", restored.to_str().unwrap()]);
     same(&tree, &restored);
 }
 
@@ -129,14 +102,7 @@ fn a_killed_backup_leaves_what_it_stored_to_the_next_one() {
     run(&repository, &["init"]);
     Noise(7).file(&tree.join("large"), 400_000_000);
     let tree_text = tree.to_str().unwrap().to_owned();
-    let back_up = [
-        "--json",
-        "backup",
-        "files",
-        tree_text.as_str(),
-        "--name",
-        "tree",
-    ];
+    let back_up = ["--json", "backup", "files", tree_text.as_str(), "--name", "tree"];
 
     let mut running = process::start(&mut lifeboat(&repository, &back_up)).unwrap();
     // The first index object says that packs can be used by whoever comes next.
@@ -151,23 +117,13 @@ fn a_killed_backup_leaves_what_it_stored_to_the_next_one() {
     }
     running.kill().unwrap();
     let ended = running.wait(LIMIT).unwrap();
-    assert!(
-        !ended.status.success(),
-        "the backup was done before it could be killed"
-    );
+    assert!(!ended.status.success(), "the backup was done before it could be killed");
 
     let second = run(&repository, &back_up);
-    let summary = second
-        .stdout
-        .lines()
-        .find(|line| line.contains("\"summary\""))
-        .unwrap();
+    let summary = second.stdout.lines().find(|line| line.contains("\"summary\"")).unwrap();
     let summary: serde_json::Value = serde_json::from_str(summary).unwrap();
     let new = summary["new"].as_u64().unwrap();
-    assert!(
-        new < 300_000_000,
-        "{new} of 400000000 bytes were stored again"
-    );
+    assert!(new < 300_000_000, "{new} of 400000000 bytes were stored again");
 }
 
 #[test]
@@ -178,15 +134,9 @@ fn memory_does_not_grow_with_the_store() {
     run(&repository, &["init"]);
     Noise(11).file(&tree.join("large"), 1_200_000_000);
     let tree_text = tree.to_str().unwrap().to_owned();
-    let backup = run(
-        &repository,
-        &["backup", "files", tree_text.as_str(), "--name", "tree"],
-    );
+    let backup = run(&repository, &["backup", "files", tree_text.as_str(), "--name", "tree"]);
     let restored = scene.path().join("restored");
-    let restore = run(
-        &repository,
-        &["restore", "latest", "--to", restored.to_str().unwrap()],
-    );
+    let restore = run(&repository, &["restore", "latest", "--to", restored.to_str().unwrap()]);
     let verify = run(&repository, &["verify", "--every-byte"]);
     for ended in [backup, restore, verify] {
         let peak = ended.peak_rss;

@@ -76,22 +76,16 @@ fn s3(cloud: &Cloud, location: &Location, options: &StoreOptions) -> Result<Arc<
     let endpoint = builder
         .get_config_value(&Key::S3Endpoint)
         .or_else(|| builder.get_config_value(&Key::Endpoint));
-    let transport = Transport::of(
-        endpoint.as_deref(),
-        asked.as_deref(),
-        cloud,
-        location,
-        options,
-    )?;
+    let transport = Transport::of(endpoint.as_deref(), asked.as_deref(), cloud, location, options)?;
     for (key, value) in client_settings(transport, options) {
         builder = builder.with_config(Key::Client(key), value);
     }
     builder = match (options.integrity, transport) {
         (Integrity::Signed, _) | (Integrity::Crc64, Transport::Clear) => builder,
         (Integrity::SignedSha256, _) => builder.with_checksum_algorithm(Checksum::SHA256),
-        (Integrity::Crc64, Transport::Encrypted) => builder
-            .with_unsigned_payload(true)
-            .with_checksum_algorithm(Checksum::CRC64NVME),
+        (Integrity::Crc64, Transport::Encrypted) => {
+            builder.with_unsigned_payload(true).with_checksum_algorithm(Checksum::CRC64NVME)
+        }
     };
     finish(builder.with_retry(no_retries()).build(), location)
 }
@@ -100,11 +94,7 @@ fn s3(cloud: &Cloud, location: &Location, options: &StoreOptions) -> Result<Arc<
 fn s3_endpoint(endpoint: &Url, cloud: &Cloud) -> String {
     let mut endpoint = endpoint.clone();
     if cloud.style == Some(Style::Virtual) {
-        let host = format!(
-            "{}.{}",
-            cloud.bucket,
-            endpoint.host_str().unwrap_or_default()
-        );
+        let host = format!("{}.{}", cloud.bucket, endpoint.host_str().unwrap_or_default());
         // An address has no subdomains: the endpoint stays as it is, and the store will say so.
         let _ = endpoint.set_host(Some(&host));
     }
@@ -138,13 +128,7 @@ fn google(
         builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
     }
     let endpoint = builder.get_config_value(&Key::BaseUrl);
-    let transport = Transport::of(
-        endpoint.as_deref(),
-        asked.as_deref(),
-        cloud,
-        location,
-        options,
-    )?;
+    let transport = Transport::of(endpoint.as_deref(), asked.as_deref(), cloud, location, options)?;
     for (key, value) in client_settings(transport, options) {
         builder = builder.with_config(Key::Client(key), value);
     }
@@ -180,13 +164,7 @@ fn azure(
         builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/').to_owned());
     }
     let endpoint = builder.get_config_value(&Key::Endpoint);
-    let transport = Transport::of(
-        endpoint.as_deref(),
-        asked.as_deref(),
-        cloud,
-        location,
-        options,
-    )?;
+    let transport = Transport::of(endpoint.as_deref(), asked.as_deref(), cloud, location, options)?;
     for (key, value) in client_settings(transport, options) {
         builder = builder.with_config(Key::Client(key), value);
     }
@@ -199,18 +177,12 @@ fn finish<S: ObjectStore>(
 ) -> Result<Arc<dyn ObjectStore>> {
     match built {
         Ok(store) => Ok(Arc::new(store)),
-        Err(source) => Err(Error::Settings {
-            location: location.clone(),
-            source,
-        }),
+        Err(source) => Err(Error::Settings { location: location.clone(), source }),
     }
 }
 
 fn no_retries() -> RetryConfig {
-    RetryConfig {
-        max_retries: 0,
-        ..RetryConfig::default()
-    }
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
 fn client_settings(transport: Transport, options: &StoreOptions) -> [(ClientConfigKey, String); 4] {
@@ -284,22 +256,13 @@ mod tests {
         ];
         let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let variables = Variables::Given(given.into());
-        open(
-            &text.parse()?,
-            &StoreOptions {
-                variables,
-                ..options.clone()
-            },
-        )
+        open(&text.parse()?, &StoreOptions { variables, ..options.clone() })
     }
 
     #[test]
     fn only_this_machine_is_reached_in_the_clear() {
         let plain = StoreOptions::default();
-        let anywhere = StoreOptions {
-            plain_http: PlainHttp::Anywhere,
-            ..plain.clone()
-        };
+        let anywhere = StoreOptions { plain_http: PlainHttp::Anywhere, ..plain.clone() };
         for allowed in [
             "s3://b?endpoint=http://127.0.0.1:9000",
             "s3://b?endpoint=http://[::1]:9000",
@@ -327,16 +290,9 @@ mod tests {
     #[test]
     fn every_choice_of_integrity_can_be_built() {
         for integrity in [Integrity::Signed, Integrity::SignedSha256, Integrity::Crc64] {
-            let options = StoreOptions {
-                integrity,
-                ..StoreOptions::default()
-            };
+            let options = StoreOptions { integrity, ..StoreOptions::default() };
             try_open("s3://b?region=eu-west-1&style=virtual", &options).unwrap();
-            try_open(
-                "s3://b?endpoint=https://minio.example&style=virtual",
-                &options,
-            )
-            .unwrap();
+            try_open("s3://b?endpoint=https://minio.example&style=virtual", &options).unwrap();
         }
     }
 
@@ -349,12 +305,9 @@ mod tests {
 
     #[test]
     fn the_bucket_goes_into_the_host_where_that_is_asked_for() {
-        let location: Location = "s3://b?endpoint=https://minio.example:9000&style=virtual"
-            .parse()
-            .unwrap();
-        let Place::Cloud(cloud) = location.place() else {
-            panic!()
-        };
+        let location: Location =
+            "s3://b?endpoint=https://minio.example:9000&style=virtual".parse().unwrap();
+        let Place::Cloud(cloud) = location.place() else { panic!() };
         let endpoint = s3_endpoint(cloud.endpoint.as_ref().unwrap(), cloud);
         assert_eq!(endpoint, "https://b.minio.example:9000");
     }

@@ -22,11 +22,7 @@ const WRITERS: usize = 16;
 /// # Panics
 /// When the store breaks a rule, or does not answer.
 pub async fn store_suite(store: &dyn ObjectStore) {
-    assert_eq!(
-        names(store, None).await,
-        Vec::<String>::new(),
-        "the suite needs an empty store"
-    );
+    assert_eq!(names(store, None).await, Vec::<String>::new(), "the suite needs an empty store");
     absence(store).await;
     content(store).await;
     ranges(store).await;
@@ -35,11 +31,7 @@ pub async fn store_suite(store: &dyn ObjectStore) {
     race(store).await;
     listing(store).await;
     deleting(store).await;
-    assert_eq!(
-        names(store, None).await,
-        Vec::<String>::new(),
-        "what was deleted is listed"
-    );
+    assert_eq!(names(store, None).await, Vec::<String>::new(), "what was deleted is listed");
 }
 
 /// Whether `store` keeps the promise of *put if absent*: of two puts to one name the second is
@@ -70,10 +62,7 @@ async fn put_new(
     content: impl Into<PutPayload>,
 ) -> object_store::Result<()> {
     let options = PutOptions::from(PutMode::Create);
-    store
-        .put_opts(path, content.into(), options)
-        .await
-        .map(drop)
+    store.put_opts(path, content.into(), options).await.map(drop)
 }
 
 async fn absence(store: &dyn ObjectStore) {
@@ -86,14 +75,9 @@ async fn absence(store: &dyn ObjectStore) {
     not_found(store.head(&path).await.map(drop), "head");
     not_found(store.get_range(&path, 0..1).await.map(drop), "get_range");
     // A directory is not an object.
-    put_new(store, &path.clone().join("beneath"), "x")
-        .await
-        .expect("put beneath");
+    put_new(store, &path.clone().join("beneath"), "x").await.expect("put beneath");
     not_found(store.head(&path).await.map(drop), "head of a prefix");
-    store
-        .delete(&path.join("beneath"))
-        .await
-        .expect("delete beneath");
+    store.delete(&path.join("beneath")).await.expect("delete beneath");
 }
 
 async fn content(store: &dyn ObjectStore) {
@@ -103,46 +87,20 @@ async fn content(store: &dyn ObjectStore) {
         let bytes = pattern(size);
         store.put(&path, bytes.clone().into()).await.expect("put");
         let head = store.head(&path).await.expect("head");
-        assert_eq!(
-            (head.size, &head.location),
-            (size as u64, &path),
-            "what head says"
-        );
-        let got = store
-            .get(&path)
-            .await
-            .expect("get")
-            .bytes()
-            .await
-            .expect("content");
+        assert_eq!((head.size, &head.location), (size as u64, &path), "what head says");
+        let got = store.get(&path).await.expect("get").bytes().await.expect("content");
         assert!(got == bytes, "{size} bytes come back as they were put");
         let delay = head
             .last_modified
             .signed_duration_since(store.head(&path).await.expect("head again").last_modified);
-        assert!(
-            delay.is_zero(),
-            "the time of an object that nobody changes stands still"
-        );
+        assert!(delay.is_zero(), "the time of an object that nobody changes stands still");
         store.delete(&path).await.expect("delete");
     }
     // In several pieces, as packs are put.
     let path = Path::from("content/pieces");
-    let pieces = [
-        Bytes::from_static(b"one "),
-        Bytes::from_static(b""),
-        Bytes::from_static(b"two"),
-    ];
-    store
-        .put(&path, pieces.into_iter().collect())
-        .await
-        .expect("put pieces");
-    let got = store
-        .get(&path)
-        .await
-        .expect("get")
-        .bytes()
-        .await
-        .expect("content");
+    let pieces = [Bytes::from_static(b"one "), Bytes::from_static(b""), Bytes::from_static(b"two")];
+    store.put(&path, pieces.into_iter().collect()).await.expect("put pieces");
+    let got = store.get(&path).await.expect("get").bytes().await.expect("content");
     assert_eq!(got, "one two", "pieces are joined");
     store.delete(&path).await.expect("delete");
 }
@@ -154,30 +112,16 @@ async fn ranges(store: &dyn ObjectStore) {
     let size = bytes.len() as u64;
     let wanted: [Range<u64>; 4] = [0..1, 10..4096, size - 1..size, 0..size];
     for range in wanted.clone() {
-        let got = store
-            .get_range(&path, range.clone())
-            .await
-            .expect("get_range");
+        let got = store.get_range(&path, range.clone()).await.expect("get_range");
         assert!(got == bytes[to_usize(&range)], "range {range:?}");
     }
     let all = store.get_ranges(&path, &wanted).await.expect("get_ranges");
     for (range, got) in wanted.iter().zip(all) {
         assert!(got == bytes[to_usize(range)], "range {range:?} of several");
     }
-    let tail = GetOptions {
-        range: Some(GetRange::Suffix(16)),
-        ..GetOptions::default()
-    };
-    let got = store
-        .get_opts(&path, tail)
-        .await
-        .expect("get the end")
-        .bytes()
-        .await;
-    assert!(
-        got.expect("the end") == bytes[bytes.len() - 16..],
-        "the last bytes"
-    );
+    let tail = GetOptions { range: Some(GetRange::Suffix(16)), ..GetOptions::default() };
+    let got = store.get_opts(&path, tail).await.expect("get the end").bytes().await;
+    assert!(got.expect("the end") == bytes[bytes.len() - 16..], "the last bytes");
     let beyond = store.get_range(&path, size..size + 1).await;
     assert!(beyond.is_err(), "a range beyond the end is an error");
     store.delete(&path).await.expect("delete");
@@ -185,18 +129,9 @@ async fn ranges(store: &dyn ObjectStore) {
 
 async fn overwriting(store: &dyn ObjectStore) {
     let path = Path::from("sessions/one");
-    store
-        .put(&path, "old, and longer".into())
-        .await
-        .expect("put");
+    store.put(&path, "old, and longer".into()).await.expect("put");
     store.put(&path, "new".into()).await.expect("put again");
-    let got = store
-        .get(&path)
-        .await
-        .expect("get")
-        .bytes()
-        .await
-        .expect("content");
+    let got = store.get(&path).await.expect("get").bytes().await.expect("content");
     assert_eq!(got, "new", "an ordinary put replaces");
     store.delete(&path).await.expect("delete");
 }
@@ -204,44 +139,28 @@ async fn overwriting(store: &dyn ObjectStore) {
 async fn put_if_absent(store: &dyn ObjectStore) {
     let path = Path::from("snapshots/one");
     let kept = honours_put_if_absent(store, &path).await.expect("probe");
-    assert!(
-        kept,
-        "a second put-if-absent is refused, and changes nothing"
-    );
+    assert!(kept, "a second put-if-absent is refused, and changes nothing");
     // The name is free again after a deletion.
-    put_new(store, &path, "again")
-        .await
-        .expect("put after delete");
+    put_new(store, &path, "again").await.expect("put after delete");
     store.delete(&path).await.expect("delete");
 }
 
 async fn race(store: &dyn ObjectStore) {
     let path = Path::from("snapshots/race");
     let contents: Vec<Bytes> = (0..WRITERS).map(|n| pattern(100_000 + n)).collect();
-    let puts = contents
-        .iter()
-        .map(|content| put_new(store, &path, content.clone()));
+    let puts = contents.iter().map(|content| put_new(store, &path, content.clone()));
     let mut winner = None;
     for (content, outcome) in contents.iter().zip(join_all(puts).await) {
         match outcome {
             Ok(()) => {
-                assert!(
-                    winner.replace(content).is_none(),
-                    "two writers won the same name"
-                );
+                assert!(winner.replace(content).is_none(), "two writers won the same name");
             }
             Err(Error::AlreadyExists { .. }) => {}
             Err(error) => panic!("put if absent in a race: {error}"),
         }
     }
     let winner = winner.expect("no writer won");
-    let got = store
-        .get(&path)
-        .await
-        .expect("get")
-        .bytes()
-        .await
-        .expect("content");
+    let got = store.get(&path).await.expect("get").bytes().await.expect("content");
     assert!(got == winner, "the content is not that of the winner");
     store.delete(&path).await.expect("delete");
 }
@@ -258,27 +177,12 @@ async fn listing(store: &dyn ObjectStore) {
         .await
         .expect("put");
     let under = |prefix: &str| -> Vec<String> {
-        all.iter()
-            .filter(|name| name.starts_with(prefix))
-            .cloned()
-            .collect()
+        all.iter().filter(|name| name.starts_with(prefix)).cloned().collect()
     };
     assert_eq!(names(store, None).await, under(""), "all names");
-    assert_eq!(
-        names(store, Some("list")).await,
-        under("list/"),
-        "a prefix is a directory"
-    );
-    assert_eq!(
-        names(store, Some("list/00")).await,
-        under("list/00/"),
-        "a deeper prefix"
-    );
-    assert_eq!(
-        names(store, Some("nothing")).await,
-        Vec::<String>::new(),
-        "a prefix of nothing"
-    );
+    assert_eq!(names(store, Some("list")).await, under("list/"), "a prefix is a directory");
+    assert_eq!(names(store, Some("list/00")).await, under("list/00/"), "a deeper prefix");
+    assert_eq!(names(store, Some("nothing")).await, Vec::<String>::new(), "a prefix of nothing");
 
     let offset = Path::from("list/01/004");
     let after: Vec<_> = store
@@ -289,43 +193,20 @@ async fn listing(store: &dyn ObjectStore) {
         .expect("list after a name")
         .into_iter()
         .collect();
-    let expected: Vec<_> = under("list/")
-        .into_iter()
-        .filter(|name| name.as_str() > offset.as_ref())
-        .collect();
+    let expected: Vec<_> =
+        under("list/").into_iter().filter(|name| name.as_str() > offset.as_ref()).collect();
     assert_eq!(after, expected, "the names after an offset");
 
-    let level = store
-        .list_with_delimiter(Some(&Path::from("list")))
-        .await
-        .expect("one level");
-    let directories: BTreeSet<_> = level
-        .common_prefixes
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let level = store.list_with_delimiter(Some(&Path::from("list"))).await.expect("one level");
+    let directories: BTreeSet<_> = level.common_prefixes.iter().map(ToString::to_string).collect();
     let expected = ["list/00", "list/01", "list/02"].map(str::to_owned);
-    assert_eq!(
-        directories,
-        BTreeSet::from(expected),
-        "the directories of one level"
-    );
-    let objects: Vec<_> = level
-        .objects
-        .iter()
-        .map(|meta| meta.location.to_string())
-        .collect();
+    assert_eq!(directories, BTreeSet::from(expected), "the directories of one level");
+    let objects: Vec<_> = level.objects.iter().map(|meta| meta.location.to_string()).collect();
     assert_eq!(objects, ["list/00-after"], "the objects of one level");
-    assert!(
-        level.objects.iter().all(|meta| meta.size == 5),
-        "a listing gives sizes"
-    );
+    assert!(level.objects.iter().all(|meta| meta.size == 5), "a listing gives sizes");
 
     let paths = all.into_iter().map(|name| Ok(Path::from(name)));
-    let deleted: Vec<_> = store
-        .delete_stream(stream::iter(paths).boxed())
-        .collect()
-        .await;
+    let deleted: Vec<_> = store.delete_stream(stream::iter(paths).boxed()).collect().await;
     assert_eq!(deleted.len(), 32, "each deletion has an outcome");
     for outcome in deleted {
         outcome.expect("delete many");
@@ -337,10 +218,7 @@ async fn deleting(store: &dyn ObjectStore) {
     store.put(&path, "x".into()).await.expect("put");
     store.delete(&path).await.expect("delete");
     let gone = store.head(&path).await;
-    assert!(
-        matches!(gone, Err(Error::NotFound { .. })),
-        "deleted, it says {gone:?}"
-    );
+    assert!(matches!(gone, Err(Error::NotFound { .. })), "deleted, it says {gone:?}");
     match store.delete(&path).await {
         // Cloud stores do not tell, directories do.
         Ok(()) | Err(Error::NotFound { .. }) => {}
@@ -350,9 +228,7 @@ async fn deleting(store: &dyn ObjectStore) {
 
 async fn names(store: &dyn ObjectStore, prefix: Option<&str>) -> Vec<String> {
     let prefix = prefix.map(Path::from);
-    let list = store
-        .list(prefix.as_ref())
-        .map_ok(|meta| meta.location.to_string());
+    let list = store.list(prefix.as_ref()).map_ok(|meta| meta.location.to_string());
     let mut names: Vec<_> = list.try_collect().await.expect("list");
     names.sort();
     names

@@ -124,9 +124,7 @@ impl Failure for Error {
                 hint(location.provider(), source)
                     .unwrap_or_else(|| variables(location.provider()).into()),
             ),
-            Self::Store {
-                location, source, ..
-            } => hint(location.provider(), source),
+            Self::Store { location, source, .. } => hint(location.provider(), source),
         }
     }
 }
@@ -174,9 +172,9 @@ pub fn hint(provider: Provider, error: &Raw) -> Option<Cow<'static, str>> {
         Trouble::Answer { code, .. } if code == "NoSuchBucket" => {
             "check the name of the bucket, or make it: lifeboat makes none"
         }
-        Trouble::Answer {
-            status: 301 | 307, ..
-        } => "name the region of the bucket: AWS_REGION, or ?region= in the location",
+        Trouble::Answer { status: 301 | 307, .. } => {
+            "name the region of the bucket: AWS_REGION, or ?region= in the location"
+        }
         Trouble::Answer { code, .. }
             if code == "InvalidAccessKeyId" || code == "SignatureDoesNotMatch" =>
         {
@@ -244,10 +242,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_seen_beneath_the_layers() {
         let io = io::Error::from(io::ErrorKind::StorageFull);
-        let raw = Raw::Generic {
-            store: "LocalFileSystem",
-            source: Box::new(io),
-        };
+        let raw = Raw::Generic { store: "LocalFileSystem", source: Box::new(io) };
         assert_eq!(classify(&raw), ErrorKind::Exhausted);
         assert!(hint(Provider::Local, &raw).unwrap().contains("room"));
     }
@@ -256,10 +251,7 @@ mod tests {
     fn a_quota_behind_a_403_is_no_question_of_rights() {
         let text = "Server returned non-2xx status code: 403 Forbidden: \
                     <Error><Code>QuotaExceeded</Code></Error>";
-        let raw = Raw::PermissionDenied {
-            path: "x".into(),
-            source: text.into(),
-        };
+        let raw = Raw::PermissionDenied { path: "x".into(), source: text.into() };
         assert_eq!(classify(&raw), ErrorKind::Exhausted);
     }
 
@@ -270,10 +262,7 @@ mod tests {
         let error = Error::Store {
             action: "read lifeboat.json".into(),
             location: "s3://nowhere/x".parse().unwrap(),
-            source: crate::trouble::tidy(Raw::NotFound {
-                path: "x".into(),
-                source: text.into(),
-            }),
+            source: crate::trouble::tidy(Raw::NotFound { path: "x".into(), source: text.into() }),
         };
         let line = lifeboat_core::Error::from(error).one_line();
         assert_eq!(

@@ -47,43 +47,26 @@ pub fn open(location: &Location, options: &StoreOptions) -> Result<Arc<dyn Objec
 }
 
 fn beneath(prefix: &Path, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
-    if prefix.is_root() {
-        store
-    } else {
-        Arc::new(PrefixStore::new(store, prefix.clone()))
-    }
+    if prefix.is_root() { store } else { Arc::new(PrefixStore::new(store, prefix.clone())) }
 }
 
 fn local(path: &FilePath, location: &Location, intent: Intent) -> Result<Arc<dyn ObjectStore>> {
-    let failed = |action| {
-        move |source| Error::Directory {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let failed = |action| move |source| Error::Directory { action, path: path.to_owned(), source };
     match std::fs::metadata(path) {
         Ok(found) if !found.is_dir() => {
-            return Err(Error::NotADirectory {
-                path: path.to_owned(),
-            });
+            return Err(Error::NotADirectory { path: path.to_owned() });
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => match intent {
             Intent::Existing => {
-                return Err(Error::Missing {
-                    location: location.clone(),
-                });
+                return Err(Error::Missing { location: location.clone() });
             }
             Intent::Create => make_directory(path).map_err(failed("make directory"))?,
         },
         Err(error) => return Err(failed("look at")(error)),
     }
     let store = LocalFileSystem::new_with_prefix(path)
-        .map_err(|source| Error::Settings {
-            location: location.clone(),
-            source,
-        })?
+        .map_err(|source| Error::Settings { location: location.clone(), source })?
         .with_fsync(true)
         // An empty directory harms nobody. Removing it could: another writer may be about to put
         // a file there.
@@ -124,9 +107,7 @@ fn memory(name: &str, location: &Location, intent: Intent) -> Result<Arc<InMemor
             stores.insert(name.to_owned(), Arc::clone(&store));
             Ok(store)
         }
-        (None, Intent::Existing) => Err(Error::Missing {
-            location: location.clone(),
-        }),
+        (None, Intent::Existing) => Err(Error::Missing { location: location.clone() }),
     }
 }
 

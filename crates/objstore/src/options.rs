@@ -26,10 +26,7 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// The defaults, with this intent.
     pub fn new(intent: Intent) -> Self {
-        Self {
-            intent,
-            ..Self::default()
-        }
+        Self { intent, ..Self::default() }
     }
 }
 
@@ -89,8 +86,7 @@ impl Default for Patience {
 impl Patience {
     /// How long a request that carries `bytes` may take.
     pub fn limit(&self, bytes: u64) -> Duration {
-        self.base
-            .saturating_add(Duration::from_secs(bytes / self.minimum_rate.max(1)))
+        self.base.saturating_add(Duration::from_secs(bytes / self.minimum_rate.max(1)))
     }
 }
 
@@ -203,29 +199,17 @@ mod tests {
     #[test]
     fn what_is_given_is_not_shown() {
         let given = Variables::Given(vec![("AWS_SECRET_ACCESS_KEY".into(), "hunter2".into())]);
-        let options = StoreOptions {
-            variables: given,
-            ..StoreOptions::default()
-        };
+        let options = StoreOptions { variables: given, ..StoreOptions::default() };
         let shown = format!("{options:?}");
-        assert!(
-            shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("hunter2"),
-            "{shown}"
-        );
+        assert!(shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]
     fn the_limit_grows_with_the_size() {
         let patience = Patience::default();
         assert_eq!(patience.limit(0), patience.base);
-        assert_eq!(
-            patience.limit(64 << 20),
-            patience.base + Duration::from_secs(1024)
-        );
-        let odd = Patience {
-            minimum_rate: 0,
-            ..Patience::default()
-        };
+        assert_eq!(patience.limit(64 << 20), patience.base + Duration::from_secs(1024));
+        let odd = Patience { minimum_rate: 0, ..Patience::default() };
         assert!(odd.limit(u64::MAX) > odd.base);
     }
 }

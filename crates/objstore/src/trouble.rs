@@ -17,11 +17,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// The store answered, and not with success.
-    Answer {
-        status: u16,
-        code: String,
-        message: String,
-    },
+    Answer { status: u16, code: String, message: String },
     /// No connection could be made: nothing was sent.
     NoConnection(String),
     /// The connection ended before the answer was there.
@@ -111,11 +107,7 @@ impl Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answer {
-                status,
-                code,
-                message,
-            } => {
+            Self::Answer { status, code, message } => {
                 write!(f, "the store answered {status}")?;
                 match (code.as_str(), message.as_str()) {
                     ("", "") => Ok(()),
@@ -127,20 +119,13 @@ impl fmt::Display for Trouble {
             Self::NoConnection(why) => write!(f, "no connection to the store: {why}"),
             Self::Broken(why) => write!(f, "the connection to the store broke: {why}"),
             Self::Overdue(limit) => {
-                write!(
-                    f,
-                    "the store did not finish within {} s",
-                    limit.as_secs_f32()
-                )
+                write!(f, "the store did not finish within {} s", limit.as_secs_f32())
             }
             Self::Certificate(why) => {
                 write!(f, "the certificate of the store is not trusted: {why}")
             }
             Self::NoCredentials(why) => {
-                write!(
-                    f,
-                    "no credentials are set, and this machine has none to give: {why}"
-                )
+                write!(f, "no credentials are set, and this machine has none to give: {why}")
             }
             Self::Short { expected, got } => {
                 write!(f, "the content ended after {got} of {expected} bytes")
@@ -171,10 +156,7 @@ pub(crate) fn tidy(error: Raw) -> Raw {
 
 /// An error that carries `trouble`.
 pub(crate) fn generic(trouble: Trouble) -> Raw {
-    Raw::Generic {
-        store: "store",
-        source: Box::new(trouble),
-    }
+    Raw::Generic { store: "store", source: Box::new(trouble) }
 }
 
 fn answer_kind(status: u16, code: &str) -> ErrorKind {
@@ -259,20 +241,13 @@ fn read_body(status: u16, body: &str) -> Trouble {
     } else {
         (tag("Code"), tag("Message"))
     };
-    Trouble::Answer {
-        status,
-        code: code.unwrap_or_default(),
-        message: message.unwrap_or_default(),
-    }
+    Trouble::Answer { status, code: code.unwrap_or_default(), message: message.unwrap_or_default() }
 }
 
 /// Servers write what they like: no line breaks, no control characters, no novels.
 fn one_line(text: &str) -> String {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(200)
-        .collect();
+    let line: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     line.trim().to_owned()
 }
 
@@ -281,10 +256,7 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Raw {
-        Raw::Generic {
-            store: "S3",
-            source: text.to_owned().into(),
-        }
+        Raw::Generic { store: "S3", source: text.to_owned().into() }
     }
 
     #[test]
@@ -308,15 +280,9 @@ mod tests {
     fn a_slow_upload_is_no_mistake_of_ours() {
         let text = "Server returned non-2xx status code: 400 Bad Request: \
                     <Error><Code>RequestTimeout</Code></Error>";
-        assert_eq!(
-            Trouble::of(&said(text)).unwrap().kind(),
-            ErrorKind::Unavailable
-        );
+        assert_eq!(Trouble::of(&said(text)).unwrap().kind(), ErrorKind::Unavailable);
         let text = "Server returned non-2xx status code: 400 Bad Request: ";
-        assert_eq!(
-            Trouble::of(&said(text)).unwrap().kind(),
-            ErrorKind::InvalidInput
-        );
+        assert_eq!(Trouble::of(&said(text)).unwrap().kind(), ErrorKind::InvalidInput);
     }
 
     #[test]
@@ -324,10 +290,7 @@ mod tests {
         let text = "Server returned non-2xx status code: 403 Forbidden: {\"error\": {\"code\": 403, \
                     \"message\": \"No access\", \"errors\": [{\"reason\": \"forbidden\"}]}}";
         let trouble = Trouble::of(&said(text)).unwrap();
-        assert_eq!(
-            trouble.to_string(),
-            "the store answered 403 (forbidden: No access)"
-        );
+        assert_eq!(trouble.to_string(), "the store answered 403 (forbidden: No access)");
     }
 
     #[test]

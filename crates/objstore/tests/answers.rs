@@ -22,9 +22,7 @@ impl Script {
     async fn of(answers: &[(u16, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let answers = answers
-            .iter()
-            .map(|(status, body)| (*status, (*body).to_owned()));
+        let answers = answers.iter().map(|(status, body)| (*status, (*body).to_owned()));
         let mut answers: VecDeque<_> = answers.collect();
         let requests = Arc::<Mutex<Vec<String>>>::default();
         let heard = Arc::clone(&requests);
@@ -77,10 +75,7 @@ async fn read_request(stream: &mut TcpStream) -> String {
 
 fn options() -> StoreOptions {
     let mut options = StoreOptions::default();
-    let given = [
-        ("AWS_ACCESS_KEY_ID", "id"),
-        ("AWS_SECRET_ACCESS_KEY", "hunter2"),
-    ];
+    let given = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "hunter2")];
     let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
     options.variables = Variables::Given(given.into());
     options.patience.first_pause = Duration::from_millis(1);
@@ -94,10 +89,7 @@ fn code(code: &str) -> String {
 
 async fn create(store: &dyn ObjectStore) -> Result<(), Raw> {
     let options = PutOptions::from(PutMode::Create);
-    store
-        .put_opts(&"snapshots/one".into(), "x".into(), options)
-        .await
-        .map(drop)
+    store.put_opts(&"snapshots/one".into(), "x".into(), options).await.map(drop)
 }
 
 #[tokio::test]
@@ -114,16 +106,9 @@ async fn what_can_pass_is_tried_again() {
         let options = options();
         let outcome = create(&*script.open(&options)).await;
         assert!(outcome.is_ok(), "{status}: {outcome:?}");
-        assert_eq!(
-            (script.count(), options.retries.count()),
-            (3, 2),
-            "{status}"
-        );
-        let conditional = script
-            .requests
-            .lock()
-            .iter()
-            .all(|head| head.contains("if-none-match: *"));
+        assert_eq!((script.count(), options.retries.count()), (3, 2), "{status}");
+        let conditional =
+            script.requests.lock().iter().all(|head| head.contains("if-none-match: *"));
         assert!(conditional, "a new try forgot the condition");
     }
 }
@@ -131,55 +116,23 @@ async fn what_can_pass_is_tried_again() {
 #[tokio::test]
 async fn what_cannot_pass_is_said_at_once() {
     for (status, body, kind, advice) in [
-        (
-            403,
-            code("AccessDenied"),
-            ErrorKind::Refused,
-            "docs/objstore.md",
-        ),
-        (
-            403,
-            code("InvalidAccessKeyId"),
-            ErrorKind::Refused,
-            "check the credentials",
-        ),
-        (
-            403,
-            code("RequestTimeTooSkewed"),
-            ErrorKind::Refused,
-            "clock",
-        ),
+        (403, code("AccessDenied"), ErrorKind::Refused, "docs/objstore.md"),
+        (403, code("InvalidAccessKeyId"), ErrorKind::Refused, "check the credentials"),
+        (403, code("RequestTimeTooSkewed"), ErrorKind::Refused, "clock"),
         (401, String::new(), ErrorKind::Refused, "AWS_ACCESS_KEY_ID"),
         (400, code("ExpiredToken"), ErrorKind::Refused, ""),
-        (
-            301,
-            code("PermanentRedirect"),
-            ErrorKind::InvalidInput,
-            "region",
-        ),
+        (301, code("PermanentRedirect"), ErrorKind::InvalidInput, "region"),
         (404, code("NoSuchBucket"), ErrorKind::NotFound, "bucket"),
-        (
-            412,
-            code("PreconditionFailed"),
-            ErrorKind::AlreadyExists,
-            "",
-        ),
+        (412, code("PreconditionFailed"), ErrorKind::AlreadyExists, ""),
         (409, code("BlobAlreadyExists"), ErrorKind::AlreadyExists, ""),
         (507, code("XMinioStorageFull"), ErrorKind::Exhausted, ""),
         (501, code("NotImplemented"), ErrorKind::Unsupported, ""),
     ] {
         let script = Script::of(&[(status, &body)]).await;
         let error = create(&*script.open(&options())).await.unwrap_err();
-        assert_eq!(
-            (classify(&error), script.count()),
-            (kind, 1),
-            "{status} {body}: {error}"
-        );
+        assert_eq!((classify(&error), script.count()), (kind, 1), "{status} {body}: {error}");
         let said = error.to_string();
-        assert!(
-            said.contains(&status.to_string()) && !said.contains(['<', '\n']),
-            "{said}"
-        );
+        assert!(said.contains(&status.to_string()) && !said.contains(['<', '\n']), "{said}");
         let advised = hint(Provider::S3, &error).unwrap_or_default();
         assert!(advised.contains(advice), "{status} {body}: {advised}");
         assert!(!format!("{error} {error:?}").contains("hunter2"));
@@ -191,15 +144,9 @@ async fn an_update_is_repeated_only_when_it_was_not_done() {
     let update = async |status, body: &str| {
         let script = Script::of(&[(status, body)]).await;
         let store = script.open(&options());
-        let version = UpdateVersion {
-            e_tag: Some("\"e\"".into()),
-            version: None,
-        };
+        let version = UpdateVersion { e_tag: Some("\"e\"".into()), version: None };
         let options = PutOptions::from(PutMode::Update(version));
-        let done = store
-            .put_opts(&"lease".into(), "x".into(), options)
-            .await
-            .is_ok();
+        let done = store.put_opts(&"lease".into(), "x".into(), options).await.is_ok();
         (done, script.count())
     };
     assert_eq!(update(503, &code("SlowDown")).await, (true, 2));
@@ -228,15 +175,8 @@ async fn missing_credentials_are_explained() {
     options.variables = Variables::Given(given.into());
     let source = create(&*script.open(&options)).await.unwrap_err();
     let location: Location = "s3://bucket".parse().unwrap();
-    let error = Error::Store {
-        action: "write lifeboat.json".into(),
-        location,
-        source,
-    };
-    assert!(
-        error.hint().unwrap().contains("AWS_ACCESS_KEY_ID"),
-        "{error:?}"
-    );
+    let error = Error::Store { action: "write lifeboat.json".into(), location, source };
+    assert!(error.hint().unwrap().contains("AWS_ACCESS_KEY_ID"), "{error:?}");
     let line = lifeboat_core::Error::from(error).one_line();
     assert!(line.contains("no credentials are set"), "{line}");
     assert_eq!(script.count(), 0);

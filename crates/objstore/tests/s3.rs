@@ -22,10 +22,7 @@ fn server() -> &'static Server {
 fn options() -> StoreOptions {
     let mut options = StoreOptions::default();
     // The server believes every key.
-    let given = [
-        ("AWS_ACCESS_KEY_ID", "id"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-    ];
+    let given = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
     let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
     options.variables = Variables::Given(given.into());
     options.patience.first_pause = Duration::from_millis(10);
@@ -57,11 +54,7 @@ async fn it_passes_the_suite() {
         let mut options = options();
         options.integrity = integrity;
         store_suite(&at(&server().endpoint(), bucket, &options)).await;
-        assert_eq!(
-            options.retries.count(),
-            0,
-            "something had to be tried again"
-        );
+        assert_eq!(options.retries.count(), 0, "something had to be tried again");
     }
 }
 
@@ -85,10 +78,7 @@ async fn a_store_that_is_not_there_is_reported_soon() {
     let error = store.head(&"x".into()).await.unwrap_err();
     assert!(began.elapsed() < options.patience.give_up);
     assert_eq!(classify(&error), ErrorKind::Unavailable);
-    assert!(
-        options.retries.count() > 0,
-        "one refusal is not yet an outage"
-    );
+    assert!(options.retries.count() > 0, "one refusal is not yet an outage");
     let listed: Result<Vec<_>, _> = store.list(None).try_collect().await;
     assert_eq!(classify(&listed.unwrap_err()), ErrorKind::Unavailable);
 }
@@ -123,38 +113,20 @@ async fn a_read_goes_on_where_it_broke() {
     let options = options();
     let (proxy, store) = networked("broken-read", &options);
     let content: Bytes = (0..3 << 20_u32).map(|n| (n % 251) as u8).collect();
-    store
-        .put(&"object".into(), content.clone().into())
-        .await
-        .unwrap();
+    store.put(&"object".into(), content.clone().into()).await.unwrap();
     // Every connection lives for about a megabyte: the whole never comes in one piece.
     for toxics in [
-        Toxics {
-            reset_after: Some(1 << 20),
-            ..Toxics::default()
-        },
-        Toxics {
-            truncate_after: Some(1 << 20),
-            ..Toxics::default()
-        },
+        Toxics { reset_after: Some(1 << 20), ..Toxics::default() },
+        Toxics { truncate_after: Some(1 << 20), ..Toxics::default() },
     ] {
         proxy.set(Direction::ToClient, toxics);
         let before = options.retries.count();
-        let got = store
-            .get(&"object".into())
-            .await
-            .unwrap()
-            .bytes()
-            .await
-            .unwrap();
+        let got = store.get(&"object".into()).await.unwrap().bytes().await.unwrap();
         assert!(got == content, "the pieces do not fit");
         assert!(options.retries.count() >= before + 2, "nothing broke");
         let range = 100..(2 << 20) + 100;
         let got = store.get_range(&"object".into(), range).await.unwrap();
-        assert!(
-            got == content[100..(2 << 20) + 100],
-            "the pieces of a range do not fit"
-        );
+        assert!(got == content[100..(2 << 20) + 100], "the pieces of a range do not fit");
     }
 }
 
@@ -164,19 +136,10 @@ async fn a_read_does_not_go_on_in_another_object() {
     let (proxy, store) = networked("changed-read", &options);
     let old = vec![1_u8; 3 << 20];
     store.put(&"object".into(), old.into()).await.unwrap();
-    proxy.set(
-        Direction::ToClient,
-        Toxics {
-            reset_after: Some(1 << 20),
-            ..Toxics::default()
-        },
-    );
+    proxy.set(Direction::ToClient, Toxics { reset_after: Some(1 << 20), ..Toxics::default() });
     let mut stream = store.get(&"object".into()).await.unwrap().into_stream();
     assert!(stream.next().await.unwrap().is_ok());
-    store
-        .put(&"object".into(), vec![2_u8; 3 << 20].into())
-        .await
-        .unwrap();
+    store.put(&"object".into(), vec![2_u8; 3 << 20].into()).await.unwrap();
     let rest: Result<Vec<_>, _> = stream.try_collect().await;
     assert!(rest.is_err(), "half of one object and half of another");
 }
@@ -188,28 +151,16 @@ async fn a_listing_goes_on_after_the_last_name() {
     let direct = at(&server().endpoint(), "broken-list", &options);
     let puts = (0..1200).map(|n| {
         let direct = &direct;
-        async move {
-            direct
-                .put(&format!("packs/{n:05}").into(), "x".into())
-                .await
-                .map(drop)
-        }
+        async move { direct.put(&format!("packs/{n:05}").into(), "x".into()).await.map(drop) }
     });
-    stream::iter(puts)
-        .buffer_unordered(16)
-        .try_collect::<Vec<_>>()
-        .await
-        .unwrap();
+    stream::iter(puts).buffer_unordered(16).try_collect::<Vec<_>>().await.unwrap();
     let mut names = store.list(None).map_ok(|meta| meta.location.to_string());
     // The first page has a thousand names; the connection for the second breaks within it.
     let mut got = Vec::new();
     while got.len() < 1000 {
         got.push(names.try_next().await.unwrap().unwrap());
     }
-    let toxics = Toxics {
-        reset_after: Some(1000),
-        ..Toxics::default()
-    };
+    let toxics = Toxics { reset_after: Some(1000), ..Toxics::default() };
     proxy.set(Direction::ToClient, toxics);
     let rest = tokio::spawn(names.try_collect::<Vec<_>>());
     while options.retries.count() < 2 {
@@ -226,20 +177,12 @@ async fn a_lost_answer_leaves_the_outcome_to_the_caller() {
     let options = options();
     let (proxy, store) = networked("lost-answer", &options);
     // The request arrives, its answer does not.
-    proxy.set(
-        Direction::ToClient,
-        Toxics {
-            reset_after: Some(1),
-            ..Toxics::default()
-        },
-    );
+    proxy.set(Direction::ToClient, Toxics { reset_after: Some(1), ..Toxics::default() });
     let put = tokio::spawn({
         let store = Arc::clone(&store);
         async move {
             let options = PutOptions::from(PutMode::Create);
-            store
-                .put_opts(&"snapshots/one".into(), "mine".into(), options)
-                .await
+            store.put_opts(&"snapshots/one".into(), "mine".into(), options).await
         }
     });
     while options.retries.count() == 0 {
@@ -247,17 +190,8 @@ async fn a_lost_answer_leaves_the_outcome_to_the_caller() {
     }
     proxy.heal();
     let outcome = put.await.unwrap();
-    assert!(
-        matches!(outcome, Err(Error::AlreadyExists { .. })),
-        "{outcome:?}"
-    );
-    let there = store
-        .get(&"snapshots/one".into())
-        .await
-        .unwrap()
-        .bytes()
-        .await
-        .unwrap();
+    assert!(matches!(outcome, Err(Error::AlreadyExists { .. })), "{outcome:?}");
+    let there = store.get(&"snapshots/one".into()).await.unwrap().bytes().await.unwrap();
     assert_eq!(there, "mine");
 }
 
@@ -269,18 +203,9 @@ async fn slow_is_not_dead() {
     let (proxy, store) = networked("slow", &options);
     store.put(&"first".into(), "x".into()).await.unwrap();
     // 1 MiB at 512 KiB/s takes four times the base, and half of the limit.
-    proxy.set(
-        Direction::ToServer,
-        Toxics {
-            rate: Some(512 << 10),
-            ..Toxics::default()
-        },
-    );
+    proxy.set(Direction::ToServer, Toxics { rate: Some(512 << 10), ..Toxics::default() });
     let began = Instant::now();
-    store
-        .put(&"slow".into(), vec![1; 1 << 20].into())
-        .await
-        .unwrap();
+    store.put(&"slow".into(), vec![1; 1 << 20].into()).await.unwrap();
     assert!(began.elapsed() > options.patience.base);
     assert_eq!(options.retries.count(), 0, "a slow upload was given up");
 
@@ -288,17 +213,8 @@ async fn slow_is_not_dead() {
     options.patience.give_up = Duration::from_millis(600);
     let store = at(&format!("http://{}", proxy.address()), "slow", &options);
     store.head(&"slow".into()).await.unwrap();
-    proxy.set(
-        Direction::ToServer,
-        Toxics {
-            blackhole: true,
-            ..Toxics::default()
-        },
-    );
+    proxy.set(Direction::ToServer, Toxics { blackhole: true, ..Toxics::default() });
     let error = store.put(&"dead".into(), "x".into()).await.unwrap_err();
     assert_eq!(classify(&error), ErrorKind::Unavailable);
-    assert!(
-        error.to_string().contains("did not finish within 0.5 s"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("did not finish within 0.5 s"), "{error}");
 }

@@ -35,11 +35,7 @@ async fn a_directory_passes_the_suite() {
     let dir = tempfile::tempdir().unwrap();
     let odd = dir.path().join("with space, ümlaut, #7 and %41");
     store_suite(&create(&Location::directory(&odd).unwrap())).await;
-    assert_eq!(
-        files(dir.path()),
-        Vec::<String>::new(),
-        "nothing is left beside the objects"
-    );
+    assert_eq!(files(dir.path()), Vec::<String>::new(), "nothing is left beside the objects");
 }
 
 #[tokio::test]
@@ -56,56 +52,37 @@ async fn a_full_disk_leaves_no_part_of_an_object() {
     };
     let location = Location::directory(disk.path().join("store")).unwrap();
     let store = create(&location);
-    store
-        .put(&"packs/fits".into(), vec![1; 256 << 10].into())
-        .await
-        .unwrap();
+    store.put(&"packs/fits".into(), vec![1; 256 << 10].into()).await.unwrap();
     for mode in [PutMode::Create, PutMode::Overwrite] {
         let big = vec![2; 2 << 20].into();
         let name = "packs/big".into();
         let put = store.put_opts(&name, big, PutOptions::from(mode));
         let source = put.await.unwrap_err();
         assert_eq!(classify(&source), ErrorKind::Exhausted);
-        let error = Error::Store {
-            action: "put packs/big".into(),
-            location: location.clone(),
-            source,
-        };
+        let error =
+            Error::Store { action: "put packs/big".into(), location: location.clone(), source };
         assert!(error.hint().unwrap().contains("make room"), "{error:?}");
     }
     let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(files(disk.path()).len(), 1, "the room is free again");
-    store
-        .put(&"packs/small".into(), vec![3; 256 << 10].into())
-        .await
-        .unwrap();
+    store.put(&"packs/small".into(), vec![3; 256 << 10].into()).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_a_killed_writer_left_is_no_object() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(&Location::directory(dir.path()).unwrap());
-    store
-        .put(&"packs/ab/whole".into(), "x".into())
-        .await
-        .unwrap();
+    store.put(&"packs/ab/whole".into(), "x".into()).await.unwrap();
     // The name that the store gives a file which it has not finished.
     fs::write(dir.path().join("packs/ab/part#1"), "half").unwrap();
     fs::write(dir.path().join("packs/ab/whole#1"), "half").unwrap();
-    let listed: Vec<_> = store
-        .list(None)
-        .map_ok(|meta| meta.location.to_string())
-        .try_collect()
-        .await
-        .unwrap();
+    let listed: Vec<_> =
+        store.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap();
     assert_eq!(listed, ["packs/ab/whole"]);
     // And it is in nobody's way.
     let options = PutOptions::from(PutMode::Create);
-    store
-        .put_opts(&"packs/ab/part".into(), "y".into(), options)
-        .await
-        .unwrap();
+    store.put_opts(&"packs/ab/part".into(), "y".into(), options).await.unwrap();
 }
 
 /// Runs this test program again, so that it can be killed while it writes.
@@ -121,10 +98,7 @@ fn a_writer_killed_at_any_moment_leaves_whole_objects() {
         let round = dir.path().join(round.to_string());
         fs::create_dir(&round).unwrap();
         let mut writer = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "a_writer_killed_at_any_moment_leaves_whole_objects",
-            ])
+            .args(["--exact", "a_writer_killed_at_any_moment_leaves_whole_objects"])
             .env(VARIABLE, &round)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -137,15 +111,8 @@ fn a_writer_killed_at_any_moment_leaves_whole_objects() {
         }
         writer.kill().unwrap();
         writer.wait().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let store = open(
-            &Location::directory(&round).unwrap(),
-            &StoreOptions::default(),
-        )
-        .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let store = open(&Location::directory(&round).unwrap(), &StoreOptions::default()).unwrap();
         let listed: Vec<_> = runtime.block_on(store.list(None).try_collect()).unwrap();
         assert!(!listed.is_empty());
         for meta in listed {
@@ -155,19 +122,13 @@ fn a_writer_killed_at_any_moment_leaves_whole_objects() {
 }
 
 fn write_until_killed(dir: &Path, size: usize) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let store = create(&Location::directory(dir).unwrap());
     runtime.block_on(async {
         for n in 0..100_000 {
             let options = PutOptions::from(PutMode::Create);
             let path = object_store::path::Path::from(format!("packs/{:02x}/{n}", n % 7));
-            store
-                .put_opts(&path, vec![n as u8; size].into(), options)
-                .await
-                .unwrap();
+            store.put_opts(&path, vec![n as u8; size].into(), options).await.unwrap();
         }
     });
 }
@@ -177,13 +138,7 @@ fn a_directory_without_rights_is_explained() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file/store");
     fs::write(dir.path().join("file"), "").unwrap();
-    let error = open(
-        &Location::directory(&path).unwrap(),
-        &StoreOptions::new(Intent::Create),
-    );
+    let error = open(&Location::directory(&path).unwrap(), &StoreOptions::new(Intent::Create));
     let line = lifeboat_core::Error::from(error.unwrap_err()).one_line();
-    assert!(
-        line.contains("file/store") && line.contains("a part of the path is a file"),
-        "{line}"
-    );
+    assert!(line.contains("file/store") && line.contains("a part of the path is a file"), "{line}");
 }

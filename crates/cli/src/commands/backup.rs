@@ -63,10 +63,7 @@ fn postgres(arguments: &BackupPostgres) -> Result<ClusterSource, Failed> {
 pub(super) fn cluster_options(server: &Server) -> Result<ClusterOptions, Failed> {
     if holds_password(&server.conninfo) {
         let hint = "leave it out, and set PGPASSWORD or write it into ~/.pgpass";
-        return Err(Failed::usage(
-            "--conninfo holds a password, which every user can read",
-            hint,
-        ));
+        return Err(Failed::usage("--conninfo holds a password, which every user can read", hint));
     }
     let connection = ConnectOptions::parse(&server.conninfo)
         .and_then(ConnectOptions::with_environment)
@@ -78,15 +75,10 @@ pub(super) fn cluster_options(server: &Server) -> Result<ClusterOptions, Failed>
 
 fn holds_password(conninfo: &str) -> bool {
     let lower = conninfo.to_ascii_lowercase();
-    let in_words = lower
-        .split("password")
-        .skip(1)
-        .any(|rest| rest.trim_start().starts_with('='));
+    let in_words = lower.split("password").skip(1).any(|rest| rest.trim_start().starts_with('='));
     let in_url = conninfo.split_once("://").is_some_and(|(_, rest)| {
         let authority = rest.split(['/', '?']).next().unwrap_or(rest);
-        authority
-            .rsplit_once('@')
-            .is_some_and(|(user, _)| user.contains(':'))
+        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
     });
     in_words || in_url
 }
@@ -101,36 +93,23 @@ async fn take(source: &dyn Source, taking: &Taking, session: &Session) -> Result
     session.context.phase("back up");
     let sink = opened.repository.sink(&WriteOptions::default());
     let moving = transfer(source, &sink, &options, &session.context);
-    let summary = Box::pin(moving)
-        .await
-        .map_err(|error| opened.of_store(error))?;
+    let summary = Box::pin(moving).await.map_err(|error| opened.of_store(error))?;
     session.output.finish();
 
     let exit = Exit::with_warnings(summary.warnings);
     // The snapshot is there, whatever can be said of it now.
     let info = match summary.receipt.snapshot {
-        Some(id) => opened
-            .repository
-            .snapshot(&id)
-            .await
-            .ok()
-            .map(|it| it.info().clone()),
+        Some(id) => opened.repository.snapshot(&id).await.ok().map(|it| it.info().clone()),
         None => None,
     };
-    session
-        .output
-        .event("summary", &Taken::of(source, &summary, info.as_ref(), exit));
+    session.output.event("summary", &Taken::of(source, &summary, info.as_ref(), exit));
     tell(source, &summary, info.as_ref(), session);
     Ok(exit)
 }
 
 fn tell(source: &dyn Source, summary: &Summary, info: Option<&SnapshotInfo>, session: &Session) {
     let say = |line: String| session.output.say(&line);
-    let name = summary
-        .receipt
-        .snapshot
-        .map(|id| id.short())
-        .unwrap_or_default();
+    let name = summary.receipt.snapshot.map(|id| id.short()).unwrap_or_default();
     let progress = &summary.progress;
     say(format!("snapshot {name} of {}", source.store()));
     say(format!("  shows      {}", time(summary.completion.taken)));
@@ -138,21 +117,12 @@ fn tell(source: &dyn Source, summary: &Summary, info: Option<&SnapshotInfo>, ses
         say(format!("  position   {}", summary.completion.position));
     }
     if let Some(info) = info {
-        say(format!(
-            "  holds      {} entries, {}",
-            info.entries,
-            size(info.bytes)
-        ));
+        say(format!("  holds      {} entries, {}", info.entries, size(info.bytes)));
     }
     let unchanged = size(progress.unchanged);
-    say(format!(
-        "  read       {}, and {unchanged} were known to be the same",
-        size(progress.read)
-    ));
+    say(format!("  read       {}, and {unchanged} were known to be the same", size(progress.read)));
     let (new, stored) = (size(progress.new), size(progress.stored));
-    say(format!(
-        "  stored     {stored} for {new} that the repository did not have"
-    ));
+    say(format!("  stored     {stored} for {new} that the repository did not have"));
     say(format!("  took       {}", duration(summary.elapsed)));
     if summary.warnings > 0 {
         say(format!(
@@ -221,11 +191,7 @@ mod tests {
         ] {
             assert!(holds_password(secret), "{secret}");
         }
-        for plain in [
-            "",
-            "host=x passfile=/p",
-            "postgresql://u@host:5432/db?a=b:c@d",
-        ] {
+        for plain in ["", "host=x passfile=/p", "postgresql://u@host:5432/db?a=b:c@d"] {
             assert!(!holds_password(plain), "{plain}");
         }
     }

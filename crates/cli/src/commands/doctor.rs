@@ -36,10 +36,7 @@ pub(super) async fn run(subject: Option<Doctor>, session: &Session) -> Result<Ex
         }
         Some(Doctor::Files { path, tree }) => {
             let source = FilesSource::new("tree", &path, &source_options(&tree));
-            (
-                "files",
-                look_at(&source.map_err(Failed::argument)?, session).await?,
-            )
+            ("files", look_at(&source.map_err(Failed::argument)?, session).await?)
         }
         None | Some(Doctor::Repo) => ("repository", repository(session).await?),
     };
@@ -73,16 +70,12 @@ async fn repository(session: &Session) -> Result<Inspection, Failed> {
     };
     inspection.identity = opened.repository.id().to_string();
     let mut find = |severity, code: &str, what: String, remedy: &str| {
-        inspection
-            .findings
-            .push(Finding::new(severity, code, what, remedy));
+        inspection.findings.push(Finding::new(severity, code, what, remedy));
     };
     let store = session.store(&opened.location, lifeboat_objstore::Intent::Existing)?;
     let nanoseconds = jiff::Timestamp::now().as_nanosecond();
     let probe = Path::from(format!("probe-{}-{nanoseconds}", std::process::id()));
-    let probing = session
-        .unless_cancelled(honours_put_if_absent(&*store, &probe))
-        .await?;
+    let probing = session.unless_cancelled(honours_put_if_absent(&*store, &probe)).await?;
     match probing {
         Ok(true) => {}
         Ok(false) => find(
@@ -95,17 +88,10 @@ async fn repository(session: &Session) -> Result<Inspection, Failed> {
         Err(source) => {
             let hint = lifeboat_objstore::hint(opened.location.provider(), &source);
             let what = format!("the repository cannot be written: {source}");
-            find(
-                Severity::Blocker,
-                "not_writable",
-                what,
-                &hint.unwrap_or_default(),
-            );
+            find(Severity::Blocker, "not_writable", what, &hint.unwrap_or_default());
         }
     }
-    let list = session
-        .unless_cancelled(opened.repository.snapshots())
-        .await?;
+    let list = session.unless_cancelled(opened.repository.snapshots()).await?;
     match list.map_err(|error| opened.failed(error)) {
         Ok(list) => {
             for (object, what) in &list.damaged {
@@ -115,12 +101,7 @@ async fn repository(session: &Session) -> Result<Inspection, Failed> {
             }
             if list.snapshots.is_empty() && list.damaged.is_empty() {
                 let what = "there is no snapshot yet".to_owned();
-                find(
-                    Severity::Note,
-                    "no_snapshots",
-                    what,
-                    "take one with `lifeboat backup`",
-                );
+                find(Severity::Note, "no_snapshots", what, "take one with `lifeboat backup`");
             }
             let newest = list.snapshots.last().filter(|info| info.warnings > 0);
             if let Some(info) = newest {
@@ -130,12 +111,7 @@ async fn repository(session: &Session) -> Result<Inspection, Failed> {
                     info.store,
                     info.warnings
                 );
-                find(
-                    Severity::Note,
-                    "warnings",
-                    what,
-                    "take a new one, and read its warnings",
-                );
+                find(Severity::Note, "warnings", what, "take a new one, and read its warnings");
             }
         }
         Err(failed) => find(
@@ -145,9 +121,7 @@ async fn repository(session: &Session) -> Result<Inspection, Failed> {
             failed.hint().unwrap_or_default(),
         ),
     }
-    inspection
-        .findings
-        .sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    inspection.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(inspection)
 }
 
@@ -158,11 +132,7 @@ fn report(subject: &str, inspection: &Inspection, session: &Session) -> Exit {
         inspection.findings.iter().filter(same).count()
     };
     let blockers = count(Severity::Blocker);
-    let exit = if blockers == 0 {
-        Exit::Complete
-    } else {
-        Exit::Failed
-    };
+    let exit = if blockers == 0 { Exit::Complete } else { Exit::Failed };
     for finding in &inspection.findings {
         session.output.event("finding", finding);
         tell(finding, session);
@@ -182,28 +152,14 @@ fn report(subject: &str, inspection: &Inspection, session: &Session) -> Exit {
         },
     );
     let mut about = vec![subject.to_owned()];
-    about.extend(
-        Some(&inspection.version)
-            .filter(|text| !text.is_empty())
-            .cloned(),
-    );
-    about.extend(
-        Some(&inspection.identity)
-            .filter(|text| !text.is_empty())
-            .cloned(),
-    );
-    about.extend(
-        inspection
-            .size
-            .map(|bytes| format!("about {}", size(bytes))),
-    );
+    about.extend(Some(&inspection.version).filter(|text| !text.is_empty()).cloned());
+    about.extend(Some(&inspection.identity).filter(|text| !text.is_empty()).cloned());
+    about.extend(inspection.size.map(|bytes| format!("about {}", size(bytes))));
     session.output.say(&about.join(", "));
     match blockers {
         0 => session.output.say("nothing stands in the way of a backup"),
         1 => session.output.warn("1 thing stands in the way of a backup"),
-        _ => session
-            .output
-            .warn(&format!("{blockers} things stand in the way of a backup")),
+        _ => session.output.warn(&format!("{blockers} things stand in the way of a backup")),
     }
     exit
 }
@@ -216,10 +172,7 @@ fn tell(finding: &Finding, session: &Session) {
     };
     let line = format!("{word}: {}", finding.what);
     let remedy = format!("  remedy: {}", finding.remedy);
-    let lines = [
-        Some(line),
-        Some(remedy).filter(|_| !finding.remedy.is_empty()),
-    ];
+    let lines = [Some(line), Some(remedy).filter(|_| !finding.remedy.is_empty())];
     for line in lines.into_iter().flatten() {
         match finding.severity {
             Severity::Blocker | Severity::Warning => session.output.warn(&line),

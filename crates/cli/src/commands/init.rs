@@ -26,10 +26,7 @@ pub(super) async fn run(session: &Session) -> Result<Exit, Failed> {
     let store = session.store(&location, Intent::Create)?;
     let failed = |error: Error| Failed::from(in_repository(error, &location));
     session.context.phase("make the repository");
-    session
-        .unless_cancelled(probe(&*store, &location))
-        .await?
-        .map_err(failed)?;
+    session.unless_cancelled(probe(&*store, &location)).await?.map_err(failed)?;
     let options = InitOptions::default();
     let making = Repository::init(store, &secret, &options);
     let made = session.unless_cancelled(making).await?;
@@ -38,20 +35,11 @@ pub(super) async fn run(session: &Session) -> Result<Exit, Failed> {
     let exit = Exit::Complete;
     let (id, place) = (repository.id().to_string(), location.to_string());
     session.output.finish();
-    session.output.event(
-        "summary",
-        &Summary {
-            repository: id.clone(),
-            location: &place,
-            exit: exit.code(),
-        },
-    );
     session
         .output
-        .say(&format!("made repository {id} at {place}"));
-    session
-        .output
-        .say("keep the passphrase apart from it: without it, nothing can be read");
+        .event("summary", &Summary { repository: id.clone(), location: &place, exit: exit.code() });
+    session.output.say(&format!("made repository {id} at {place}"));
+    session.output.say("keep the passphrase apart from it: without it, nothing can be read");
     Ok(exit)
 }
 
@@ -63,11 +51,7 @@ async fn probe(store: &dyn ObjectStore, location: &Location) -> Result<(), Error
     }
     let raw = |source| {
         let action = "try the store out".to_owned();
-        lifeboat_objstore::Error::Store {
-            action,
-            location: location.clone(),
-            source,
-        }
+        lifeboat_objstore::Error::Store { action, location: location.clone(), source }
     };
     if store.head(&Path::from("lifeboat.json")).await.is_ok() {
         // It is a repository already, and what comes next says so.

@@ -26,14 +26,7 @@ impl<'a> From<&'a EntryInfo> for Shown<'a> {
     fn from(entry: &'a EntryInfo) -> Self {
         let path = entry.path.to_string();
         let exact = path.as_bytes() == entry.path.as_bytes();
-        let hex = || {
-            entry
-                .path
-                .as_bytes()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect()
-        };
+        let hex = || entry.path.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
             path,
             path_hex: (!exact).then(hex),
@@ -57,9 +50,7 @@ pub(super) async fn find(
     opened: &Opened,
     session: &Session,
 ) -> Result<SnapshotInfo, Failed> {
-    let finding = opened
-        .repository
-        .find(&which.snapshot, which.store.as_ref());
+    let finding = opened.repository.find(&which.snapshot, which.store.as_ref());
     let found = session.unless_cancelled(finding).await?;
     found.map_err(|error| opened.failed(error))
 }
@@ -74,10 +65,7 @@ pub(super) async fn run(arguments: &Ls, session: &Session) -> Result<Exit, Faile
     let one = match top {
         None => None,
         Some(path) => {
-            let entry = snapshot
-                .entry(path)
-                .await
-                .map_err(|error| opened.failed(error))?;
+            let entry = snapshot.entry(path).await.map_err(|error| opened.failed(error))?;
             Some(entry.ok_or_else(|| no_such_entry(path, &snapshot))?)
         }
     };
@@ -90,14 +78,7 @@ pub(super) async fn run(arguments: &Ls, session: &Session) -> Result<Exit, Faile
     };
     let exit = Exit::Complete;
     let snapshot = info.id.to_string();
-    session.output.event(
-        "summary",
-        &Summary {
-            snapshot,
-            entries: count,
-            exit: exit.code(),
-        },
-    );
+    session.output.event("summary", &Summary { snapshot, entries: count, exit: exit.code() });
     Ok(exit)
 }
 
@@ -129,9 +110,7 @@ fn no_such_entry(path: &EntryPath, snapshot: &Snapshot) -> Failed {
     let name = snapshot.info().id.short();
     let message = format!("list \"{path}\" in snapshot {name}: there is no such entry");
     let hint = "list the directory above it";
-    Error::new(ErrorKind::NotFound, message)
-        .with_hint(hint)
-        .into()
+    Error::new(ErrorKind::NotFound, message).with_hint(hint).into()
 }
 
 /// How many components a path has below the top of the listing.

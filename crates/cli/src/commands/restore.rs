@@ -33,21 +33,13 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
     let opened = session.repository().await?;
     let info = find(&arguments.which, &opened, session).await?;
     let sink = sink_for(&info, &arguments)?;
-    let opening = session
-        .unless_cancelled(opened.repository.snapshot(&info.id))
-        .await?;
+    let opening = session.unless_cancelled(opened.repository.snapshot(&info.id)).await?;
     let snapshot = opening.map_err(|error| opened.failed(error))?;
     for path in &arguments.paths {
-        let entry = snapshot
-            .entry(path)
-            .await
-            .map_err(|error| opened.failed(error))?;
+        let entry = snapshot.entry(path).await.map_err(|error| opened.failed(error))?;
         if entry.is_none() {
             let message = format!("snapshot {} has no entry \"{path}\"", info.id.short());
-            return Err(Failed::usage(
-                message,
-                "list the entries with `lifeboat ls`",
-            ));
+            return Err(Failed::usage(message, "list the entries with `lifeboat ls`"));
         }
     }
     session.output.say(&format!(
@@ -58,9 +50,8 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
     ));
     session.context.phase("restore");
     let source = snapshot.source(&Selection::paths(arguments.paths.iter().cloned()));
-    let summary = move_to(&source, &*sink, session)
-        .await
-        .map_err(|error| opened.of_store(error))?;
+    let summary =
+        move_to(&source, &*sink, session).await.map_err(|error| opened.of_store(error))?;
     session.output.finish();
 
     let exit = Exit::with_warnings(summary.warnings);
@@ -122,18 +113,15 @@ fn sink_for(info: &SnapshotInfo, arguments: &Restore) -> Result<Box<dyn Sink>, F
         Err(Failed::usage(message, hint))
     };
     match info.store.kind() {
-        "postgres" if !arguments.paths.is_empty() => wrong(
-            "--path is for files",
-            "a cluster is restored as a whole: leave --path out",
-        ),
-        "postgres" if arguments.replace => wrong(
-            "--replace is for files",
-            "move the old data directory away yourself",
-        ),
-        "postgres" if arguments.owners != Owners::Numbers => wrong(
-            "--owners is for files",
-            "leave it out: accounts are found by name",
-        ),
+        "postgres" if !arguments.paths.is_empty() => {
+            wrong("--path is for files", "a cluster is restored as a whole: leave --path out")
+        }
+        "postgres" if arguments.replace => {
+            wrong("--replace is for files", "move the old data directory away yourself")
+        }
+        "postgres" if arguments.owners != Owners::Numbers => {
+            wrong("--owners is for files", "leave it out: accounts are found by name")
+        }
         "postgres" => {
             let mut options = RestoreOptions::new(&arguments.to).with_facts(info.facts.clone());
             for (old, new) in &arguments.tablespaces {
@@ -158,10 +146,7 @@ fn sink_for(info: &SnapshotInfo, arguments: &Restore) -> Result<Box<dyn Sink>, F
         }
         kind => {
             let message = format!("this program cannot restore stores of the kind \"{kind}\"");
-            Err(Failed::usage(
-                message,
-                "use the version that took the snapshot, or a newer one",
-            ))
+            Err(Failed::usage(message, "use the version that took the snapshot, or a newer one"))
         }
     }
 }

@@ -66,10 +66,7 @@ pub(super) async fn run(arguments: &Snapshots, session: &Session) -> Result<Exit
     let opened = session.repository().await?;
     let list = opened.snapshots(session).await?;
     let wanted = |info: &&SnapshotInfo| {
-        arguments
-            .store
-            .as_ref()
-            .is_none_or(|store| info.store == *store)
+        arguments.store.as_ref().is_none_or(|store| info.store == *store)
             && arguments.tags.iter().all(|tag| info.tags.contains(tag))
     };
     let snapshots: Vec<_> = list.snapshots.iter().filter(wanted).collect();
@@ -81,14 +78,7 @@ pub(super) async fn run(arguments: &Snapshots, session: &Session) -> Result<Exit
     }
     let exit = Exit::with_warnings(session.context.warnings());
     let (count, damaged) = (snapshots.len(), list.damaged.len());
-    session.output.event(
-        "summary",
-        &Summary {
-            snapshots: count,
-            damaged,
-            exit: exit.code(),
-        },
-    );
+    session.output.event("summary", &Summary { snapshots: count, damaged, exit: exit.code() });
     match count {
         0 => session.output.say("no snapshots"),
         1 => session.output.say("1 snapshot"),
@@ -100,9 +90,7 @@ pub(super) async fn run(arguments: &Snapshots, session: &Session) -> Result<Exit
 fn table(snapshots: &[&SnapshotInfo]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header([
-        "id", "store", "shows", "entries", "size", "added", "host", "remarks",
-    ]);
+    table.set_header(["id", "store", "shows", "entries", "size", "added", "host", "remarks"]);
     for info in snapshots {
         let mut remarks = info.tags.clone();
         if info.warnings > 0 {

@@ -91,21 +91,10 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
 
 fn tell(damage: &Damage, session: &Session) {
     let note = |line: String| session.output.warn(&line);
-    note(format!(
-        "damaged: {}: {}",
-        one_line(&damage.object),
-        one_line(&damage.what)
-    ));
+    note(format!("damaged: {}: {}", one_line(&damage.object), one_line(&damage.what)));
     if !damage.snapshots.is_empty() {
-        let names: Vec<_> = damage
-            .snapshots
-            .iter()
-            .map(lifeboat_core::SnapshotId::short)
-            .collect();
-        note(format!(
-            "  snapshots that cannot be restored in full: {}",
-            names.join(", ")
-        ));
+        let names: Vec<_> = damage.snapshots.iter().map(lifeboat_core::SnapshotId::short).collect();
+        note(format!("  snapshots that cannot be restored in full: {}", names.join(", ")));
     }
     for entry in damage.entries.iter().take(SHOWN) {
         note(format!("  entry: {}", one_line(entry)));
@@ -125,9 +114,9 @@ fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
     );
     if report.unreferenced > 0 {
         let count = report.unreferenced;
-        session.output.say(&format!(
-            "{count} packs of interrupted backups take room, and do no harm"
-        ));
+        session
+            .output
+            .say(&format!("{count} packs of interrupted backups take room, and do no harm"));
     }
     if !report.is_sound() {
         let count = report.damage.len();
@@ -140,8 +129,6 @@ fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
     }
     session.output.say(&format!("no damage found ({looked})"));
     if !arguments.every_byte {
-        session
-            .output
-            .say("the content itself was not read: `lifeboat verify --every-byte` does");
+        session.output.say("the content itself was not read: `lifeboat verify --every-byte` does");
     }
 }

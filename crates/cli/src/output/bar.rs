@@ -35,9 +35,7 @@ impl Bar {
             && self.0.length() != Some(expected.max(done))
         {
             self.0.set_length(expected.max(done));
-            self.0.set_style(style(
-                "{spinner} {prefix}  [{bar:24}] {percent}%  {msg}  {eta} left",
-            ));
+            self.0.set_style(style("{spinner} {prefix}  [{bar:24}] {percent}%  {msg}  {eta} left"));
         }
         self.0.set_position(done);
         self.0.set_message(counts(progress));

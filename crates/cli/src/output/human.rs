@@ -36,11 +36,7 @@ impl Human {
             (false, false) => Level::Normal,
         };
         let draws = level == Level::Normal && io::stderr().is_terminal();
-        Self {
-            level,
-            draws,
-            bar: Mutex::new(None),
-        }
+        Self { level, draws, bar: Mutex::new(None) }
     }
 
     /// Whether what the libraries log is to be shown.
@@ -60,11 +56,7 @@ impl Human {
                 self.write(&format!("warning: {}", one_line(message)));
             }
             Event::Warning { subject, message } => {
-                self.write(&format!(
-                    "warning: {}: {}",
-                    one_line(subject),
-                    one_line(message)
-                ));
+                self.write(&format!("warning: {}: {}", one_line(subject), one_line(message)));
             }
             _ => {}
         }

@@ -20,12 +20,7 @@ struct Line<'a, T> {
 
 /// One line of the stream.
 pub(super) fn event(name: &str, fields: &impl Serialize) -> String {
-    let line = Line {
-        v: VERSION,
-        time: now(),
-        event: name,
-        fields,
-    };
+    let line = Line { v: VERSION, time: now(), event: name, fields };
     // Fields are structs of ours; what cannot be written is a defect, and still a line.
     serde_json::to_string(&line).unwrap_or_else(|error| {
         let what = error.to_string();
@@ -44,12 +39,9 @@ pub(super) fn observed(event: &Event) -> String {
     }
     match event {
         Event::Progress { progress } => self::event("progress", progress),
-        _ => serde_json::to_string(&Observed {
-            v: VERSION,
-            time: now(),
-            event,
-        })
-        .unwrap_or_default(),
+        _ => {
+            serde_json::to_string(&Observed { v: VERSION, time: now(), event }).unwrap_or_default()
+        }
     }
 }
 
@@ -91,21 +83,13 @@ mod tests {
 
     #[test]
     fn every_line_has_a_version_a_time_and_a_name() {
-        let progress = Event::Progress {
-            progress: Progress::default(),
-        };
-        let warning = Event::Warning {
-            subject: "a\nb".into(),
-            message: "odd".into(),
-        };
+        let progress = Event::Progress { progress: Progress::default() };
+        let warning = Event::Warning { subject: "a\nb".into(), message: "odd".into() };
         for (line, name) in [
             (observed(&progress), "progress"),
             (observed(&warning), "warning"),
             (observed(&Event::Phase { name: "x".into() }), "phase"),
-            (
-                event("error", &Failure::of(&Failed::usage("a", "b"))),
-                "error",
-            ),
+            (event("error", &Failure::of(&Failed::usage("a", "b"))), "error"),
         ] {
             let line = parsed(&line);
             assert_eq!(line["v"], 1);

@@ -29,19 +29,12 @@ const FILTER: &str = "warn,lifeboat_core=off,lifeboat_repository=debug,lifeboat_
 
 /// Starts listening. Somebody else's log is as good: then this does nothing.
 pub(super) fn start(output: &Output, verbose: bool) {
-    let retries = Retries {
-        output: output.clone(),
-        told: Mutex::new(None),
-        verbose,
-    };
+    let retries = Retries { output: output.clone(), told: Mutex::new(None), verbose };
     let registry = tracing_subscriber::registry().with(retries.with_filter(LevelFilter::WARN));
     let started = if verbose {
         let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| FILTER.into());
         let ansi = io::stderr().is_terminal();
-        let layer = log::layer()
-            .with_writer(io::stderr)
-            .with_ansi(ansi)
-            .with_filter(filter);
+        let layer = log::layer().with_writer(io::stderr).with_ansi(ansi).with_filter(filter);
         registry.with(layer).try_init()
     } else {
         registry.try_init()
@@ -100,8 +93,7 @@ impl<S: Subscriber> Layer<S> for Retries {
         let mut told = self.told.lock();
         if !self.verbose && told.is_none_or(|told| told.elapsed() >= EVERY) {
             *told = Some(Instant::now());
-            self.output
-                .note(&format!("{}; trying again", retry.message));
+            self.output.note(&format!("{}; trying again", retry.message));
         }
     }
 }

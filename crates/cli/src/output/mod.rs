@@ -40,9 +40,7 @@ struct Inner {
 
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output")
-            .field("json", &self.0.json)
-            .finish_non_exhaustive()
+        f.debug_struct("Output").field("json", &self.0.json).finish_non_exhaustive()
     }
 }
 
@@ -52,11 +50,7 @@ impl Output {
         let human = Human::new(global);
         let verbose = human.is_verbose();
         let gone = Mutex::new(false);
-        let output = Self(Arc::new(Inner {
-            human,
-            json: global.json,
-            gone,
-        }));
+        let output = Self(Arc::new(Inner { human, json: global.json, gone }));
         log::start(&output, verbose);
         output
     }
@@ -73,13 +67,7 @@ impl Output {
             command: &'a str,
             version: &'a str,
         }
-        self.event(
-            "started",
-            &Started {
-                command,
-                version: env!("CARGO_PKG_VERSION"),
-            },
-        );
+        self.event("started", &Started { command, version: env!("CARGO_PKG_VERSION") });
     }
 
     /// Writes an event, when programs read. `fields` must serialise as a map.
@@ -156,10 +144,7 @@ impl Observer for Output {
 /// There is no [`Output`] yet, and nobody knows whether JSON was asked for; but who wrote `--json`
 /// reads standard output, and should find the error there.
 pub(crate) fn usage(error: &clap::Error) -> Exit {
-    let asked_for = matches!(
-        error.kind(),
-        ClapKind::DisplayHelp | ClapKind::DisplayVersion
-    );
+    let asked_for = matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion);
     if asked_for {
         let _ = error.print();
         return Exit::Complete;

@@ -30,9 +30,7 @@ pub(crate) fn duration(elapsed: Duration) -> String {
 
 /// Text from elsewhere, without anything that a terminal would obey.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Attributes or facts as JSON: bytes as text where they are text, and in hexadecimal otherwise.
@@ -56,7 +54,6 @@ fn value_to_json(value: &Value) -> serde_json::Value {
             });
             pairs.collect()
         }
-        other => json!(format!("{other:?}")),
     }
 }
 
@@ -75,26 +72,15 @@ pub(crate) fn long_entry(entry: &EntryInfo, shown: &EntryPath) -> String {
     let attributes = &entry.attributes;
     let owner = |name: &str, number: &str| {
         let number = || attributes.unsigned(number).map(|number| number.to_string());
-        attributes
-            .text(name)
-            .map(one_line)
-            .or_else(number)
-            .unwrap_or_else(|| "-".to_owned())
+        attributes.text(name).map(one_line).or_else(number).unwrap_or_else(|| "-".to_owned())
     };
-    let (user, group) = (
-        owner(names::USER, names::UID),
-        owner(names::GROUP, names::GID),
-    );
+    let (user, group) = (owner(names::USER, names::UID), owner(names::GROUP, names::GID));
     let modified = attributes.modified().map_or_else(|| "-".to_owned(), time);
     let mode = mode(entry);
     let size = entry.size;
     let mut line = format!("{mode} {user:<8} {group:<8} {size:>12} {modified:>19} {shown}");
     if let Some(target) = attributes.bytes(names::TARGET) {
-        let arrow = if entry.kind == EntryKind::HardLink {
-            " => "
-        } else {
-            " -> "
-        };
+        let arrow = if entry.kind == EntryKind::HardLink { " => " } else { " -> " };
         line += arrow;
         line += &escaped(target);
     }
@@ -120,7 +106,6 @@ fn mode(entry: &EntryInfo) -> String {
         EntryKind::CharDevice => 'c',
         EntryKind::BlockDevice => 'b',
         EntryKind::Socket => 's',
-        _ => '?',
     };
     let Some(bits) = entry.attributes.unsigned(names::MODE) else {
         return format!("{kind}---------");

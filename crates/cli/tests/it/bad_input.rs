@@ -23,11 +23,7 @@ fn not_a_repository() {
     ran.error_says(&[&home.arg("repo"), "there is none", "lifeboat init"]);
     let ran = home.run(&["init"]).expect(1);
     ran.error_says(&[&home.arg("repo"), "not empty", "holiday.jpg"]);
-    assert_eq!(
-        contents(&home.repo()).len(),
-        1,
-        "something was written there"
-    );
+    assert_eq!(contents(&home.repo()).len(), 1, "something was written there");
 }
 
 #[test]
@@ -46,10 +42,7 @@ fn a_newer_format_version() {
     assert_eq!(config["config"]["version"], 1, "{config}");
     config["config"]["version"] = 99.into();
     fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
-    for arguments in [
-        &["snapshots"][..],
-        &["backup", "files", "/etc", "--name", "etc"],
-    ] {
+    for arguments in [&["snapshots"][..], &["backup", "files", "/etc", "--name", "etc"]] {
         let ran = home.run(arguments).expect(1);
         ran.error_says(&["version 99", "newer version of this program"]);
     }
@@ -58,59 +51,34 @@ fn a_newer_format_version() {
 #[test]
 fn a_target_that_is_not_empty() {
     let home = Home::new();
-    home.run(&["backup", "files", &home.tree(), "--name", "tree"])
-        .expect(0);
+    home.run(&["backup", "files", &home.tree(), "--name", "tree"]).expect(0);
     let out = home.arg("out");
     fs::create_dir(&out).unwrap();
     fs::write(home.path("out/mine"), "precious").unwrap();
     let ran = home.run(&["restore", "latest", "--to", &out]).expect(1);
     ran.error_says(&[&out, "not empty", "mine"]);
-    assert_eq!(
-        contents(&home.path("out")),
-        [(home.path("out/mine"), b"precious".to_vec())]
-    );
+    assert_eq!(contents(&home.path("out")), [(home.path("out/mine"), b"precious".to_vec())]);
 }
 
 #[test]
 fn a_tree_that_is_not_there() {
     let home = Home::new();
-    let ran = home
-        .run(&["backup", "files", &home.arg("nothing"), "--name", "x"])
-        .expect(1);
+    let ran = home.run(&["backup", "files", &home.arg("nothing"), "--name", "x"]).expect(1);
     ran.error_says(&[&home.arg("nothing"), "No such file"]);
     let written = contents(&home.repo());
     let snapshots = home.repo().join("snapshots");
-    assert!(
-        written
-            .iter()
-            .all(|(path, _)| !path.starts_with(&snapshots))
-    );
-    home.run(&["doctor", "files", &home.arg("nothing")])
-        .expect(1);
+    assert!(written.iter().all(|(path, _)| !path.starts_with(&snapshots)));
+    home.run(&["doctor", "files", &home.arg("nothing")]).expect(1);
 }
 
 #[test]
 fn a_snapshot_that_is_not_there() {
     let home = Home::new();
-    home.run(&["ls", "latest"])
-        .expect(1)
-        .error_says(&["latest", "lifeboat snapshots"]);
-    home.run(&["backup", "files", &home.tree(), "--name", "tree"])
-        .expect(0);
-    home.run(&["ls", "ffff"])
-        .expect(1)
-        .error_says(&["ffff", "there is none"]);
-    home.run(&["ls", "latest", "nothing"])
-        .expect(1)
-        .error_says(&["nothing", "no such entry"]);
-    let ran = home.run(&[
-        "restore",
-        "latest",
-        "--to",
-        &home.arg("out"),
-        "--path",
-        "nothing",
-    ]);
+    home.run(&["ls", "latest"]).expect(1).error_says(&["latest", "lifeboat snapshots"]);
+    home.run(&["backup", "files", &home.tree(), "--name", "tree"]).expect(0);
+    home.run(&["ls", "ffff"]).expect(1).error_says(&["ffff", "there is none"]);
+    home.run(&["ls", "latest", "nothing"]).expect(1).error_says(&["nothing", "no such entry"]);
+    let ran = home.run(&["restore", "latest", "--to", &home.arg("out"), "--path", "nothing"]);
     ran.expect(2).error_says(&["nothing", "lifeboat ls"]);
     assert!(!home.path("out").exists());
 }
@@ -118,8 +86,7 @@ fn a_snapshot_that_is_not_there() {
 #[test]
 fn words_that_make_no_sense() {
     let home = Home::new();
-    home.run(&["backup", "files", &home.tree(), "--name", "tree"])
-        .expect(0);
+    home.run(&["backup", "files", &home.tree(), "--name", "tree"]).expect(0);
     let out = home.arg("out");
     for arguments in [
         &["frobnicate"][..],
@@ -133,14 +100,7 @@ fn words_that_make_no_sense() {
         &["--repo", "s3://", "snapshots"],
         &["--repo", "ftp://host/x", "snapshots"],
         &["backup", "files", "/etc", "--name", "x", "--exclude", ""],
-        &[
-            "backup",
-            "postgres",
-            "--name",
-            "x",
-            "--conninfo",
-            "host=a password=b",
-        ],
+        &["backup", "postgres", "--name", "x", "--conninfo", "host=a password=b"],
         &["restore", "latest", "--to", &out, "--tablespace", "/a=/b"],
         &["snapshots", "--quiet", "--verbose"],
     ] {
@@ -148,22 +108,13 @@ fn words_that_make_no_sense() {
         assert!(!ran.0.stderr.is_empty(), "{arguments:?}");
         assert_eq!(ran.0.stdout, "", "{arguments:?}");
     }
-    run(&mut bare(&["snapshots"]))
-        .expect(2)
-        .error_says(&["--repo", "LIFEBOAT_REPO"]);
+    run(&mut bare(&["snapshots"])).expect(2).error_says(&["--repo", "LIFEBOAT_REPO"]);
 }
 
 #[test]
 fn help_is_no_mistake() {
-    for arguments in [
-        &["--help"][..],
-        &["--version"],
-        &["backup", "postgres", "--help"],
-    ] {
+    for arguments in [&["--help"][..], &["--version"], &["backup", "postgres", "--help"]] {
         let ran = run(&mut bare(arguments)).expect(0);
-        assert!(
-            ran.0.stdout.contains("lifeboat") && ran.0.stderr.is_empty(),
-            "{ran}"
-        );
+        assert!(ran.0.stdout.contains("lifeboat") && ran.0.stderr.is_empty(), "{ran}");
     }
 }

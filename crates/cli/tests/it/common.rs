@@ -73,10 +73,7 @@ impl Home {
 /// The program, without a repository and without a passphrase.
 pub(crate) fn bare(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
-    command
-        .args(arguments)
-        .stdin(std::process::Stdio::null())
-        .env_clear();
+    command.args(arguments).stdin(std::process::Stdio::null()).env_clear();
     command.env("PATH", std::env::var_os("PATH").unwrap());
     command
 }
@@ -99,12 +96,8 @@ impl Ran {
     /// The one line that says why it failed.
     #[track_caller]
     pub(crate) fn error(&self) -> &str {
-        let lines: Vec<_> = self
-            .0
-            .stderr
-            .lines()
-            .filter(|line| line.starts_with("error: "))
-            .collect();
+        let lines: Vec<_> =
+            self.0.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(lines.len(), 1, "one line says what failed: {self}");
         let last = self.0.stderr.lines().last();
         assert_eq!(last, Some(lines[0]), "it is the last line: {self}");
@@ -128,10 +121,7 @@ impl Ran {
                 panic!("{error}: {line}");
             });
             assert_eq!(event["v"], 1, "{line}");
-            assert!(
-                event["event"].is_string() && event["time"].is_string(),
-                "{line}"
-            );
+            assert!(event["event"].is_string() && event["time"].is_string(), "{line}");
             event
         };
         self.0.stdout.lines().map(parse).collect()
@@ -140,37 +130,21 @@ impl Ran {
     /// The events of one name.
     #[track_caller]
     pub(crate) fn events_of(&self, name: &str) -> Vec<Value> {
-        self.events()
-            .into_iter()
-            .filter(|event| event["event"] == name)
-            .collect()
+        self.events().into_iter().filter(|event| event["event"] == name).collect()
     }
 
     /// The last event, which has the exit code.
     #[track_caller]
     pub(crate) fn end(&self) -> Value {
-        let end = self
-            .events()
-            .pop()
-            .unwrap_or_else(|| panic!("no events: {self}"));
-        assert_eq!(
-            end["exit"].as_i64(),
-            self.0.status.code().map(i64::from),
-            "{end}"
-        );
+        let end = self.events().pop().unwrap_or_else(|| panic!("no events: {self}"));
+        assert_eq!(end["exit"].as_i64(), self.0.status.code().map(i64::from), "{end}");
         end
     }
 }
 
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Finished {
-            command,
-            status,
-            stdout,
-            stderr,
-            ..
-        } = &self.0;
+        let Finished { command, status, stdout, stderr, .. } = &self.0;
         write!(f, "{command}: {status}\n{stdout}\n{stderr}")
     }
 }

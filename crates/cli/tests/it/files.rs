@@ -12,8 +12,7 @@ use crate::common::{Home, LIMIT, contents};
 fn a_tree_comes_back() {
     let home = Home::new();
     let tree = home.tree();
-    home.run(&["backup", "files", &tree, "--name", "tree", "--tag", "first"])
-        .expect(0);
+    home.run(&["backup", "files", &tree, "--name", "tree", "--tag", "first"]).expect(0);
     // A file that changed just before the last backup is read once more: the clock is coarse.
     let again = ["backup", "files", &tree, "--name", "tree", "--json"];
     let began = Instant::now();
@@ -22,16 +21,11 @@ fn a_tree_comes_back() {
         if summary["read"] == 0 {
             break summary;
         }
-        assert!(
-            began.elapsed() < LIMIT,
-            "what does not change is read: {summary}"
-        );
+        assert!(began.elapsed() < LIMIT, "what does not change is read: {summary}");
     };
     assert_eq!(summary["unchanged"], 300_005);
     assert!(summary["parent"].is_string());
-    let full = home.run(&[
-        "backup", "files", &tree, "--name", "tree", "--full", "--json",
-    ]);
+    let full = home.run(&["backup", "files", &tree, "--name", "tree", "--full", "--json"]);
     assert_eq!(full.expect(0).end()["read"], 300_005);
 
     let out = home.arg("out");
@@ -42,29 +36,15 @@ fn a_tree_comes_back() {
             .collect()
     };
     assert_eq!(names("out"), names("tree"));
-    assert_eq!(
-        fs::read_link(home.path("out/link")).unwrap().to_str(),
-        Some("greeting")
-    );
+    assert_eq!(fs::read_link(home.path("out/link")).unwrap().to_str(), Some("greeting"));
 
     let part = home.arg("part");
-    home.run(&["restore", "latest", "--to", &part, "--path", "sub/data"])
-        .expect(0);
+    home.run(&["restore", "latest", "--to", &part, "--path", "sub/data"]).expect(0);
     assert!(home.path("part/sub/data").exists() && !home.path("part/greeting").exists());
-    home.run(&[
-        "restore",
-        "latest",
-        "--to",
-        &out,
-        "--replace",
-        "--path",
-        "greeting",
-    ])
-    .expect(0);
+    home.run(&["restore", "latest", "--to", &out, "--replace", "--path", "greeting"]).expect(0);
     assert!(!home.path("out/sub").exists());
     home.run(&["verify", "--every-byte"]).expect(0);
-    home.run(&["verify", "--every-byte", "--without-key"])
-        .expect(0);
+    home.run(&["verify", "--every-byte", "--without-key"]).expect(0);
 }
 
 #[test]
@@ -73,20 +53,13 @@ fn lists_are_what_was_asked_for() {
     let tree = home.tree();
     let none = home.run(&["snapshots"]).expect(0);
     assert_eq!(none.0.stdout, "");
-    home.run(&[
-        "backup", "files", &tree, "--name", "one", "--tag", "nightly",
-    ])
-    .expect(0);
-    home.run(&["backup", "files", &tree, "--name", "two"])
-        .expect(0);
+    home.run(&["backup", "files", &tree, "--name", "one", "--tag", "nightly"]).expect(0);
+    home.run(&["backup", "files", &tree, "--name", "two"]).expect(0);
 
     let list = |arguments: &[&str]| home.run(arguments).expect(0).0.stdout;
     assert_eq!(list(&["snapshots"]).lines().count(), 3);
     let one = list(&["snapshots", "--store", "files/one"]);
-    assert!(
-        one.contains("nightly") && !one.contains("files/two"),
-        "{one}"
-    );
+    assert!(one.contains("nightly") && !one.contains("files/two"), "{one}");
     assert_eq!(list(&["snapshots", "--tag", "nightly"]).lines().count(), 2);
     assert_eq!(list(&["snapshots", "--tag", "never"]), "");
 
@@ -94,30 +67,17 @@ fn lists_are_what_was_asked_for() {
     assert_eq!(list(&["ls", "latest", "/sub/"]), "sub/data\nsub/deeper\n");
     assert_eq!(list(&["ls", "latest", "greeting"]), "greeting\n");
     assert_eq!(list(&["ls", "latest", "-R"]).lines().count(), 5);
-    assert_eq!(
-        list(&["ls", "latest", "--store", "files/one", "-R", "sub"])
-            .lines()
-            .count(),
-        2
-    );
+    assert_eq!(list(&["ls", "latest", "--store", "files/one", "-R", "sub"]).lines().count(), 2);
     let long = list(&["ls", "latest", "-l"]);
-    assert!(
-        long.lines()
-            .any(|line| line.starts_with("l") && line.ends_with("link -> greeting"))
-    );
-    assert!(
-        long.lines()
-            .any(|line| line.starts_with("-rw") && line.contains(" 5 ")),
-        "{long}"
-    );
+    assert!(long.lines().any(|line| line.starts_with("l") && line.ends_with("link -> greeting")));
+    assert!(long.lines().any(|line| line.starts_with("-rw") && line.contains(" 5 ")), "{long}");
 }
 
 #[test]
 fn a_closed_pipe_ends_a_list_without_a_word() {
     let home = Home::new();
     let tree = home.tree();
-    home.run(&["backup", "files", &tree, "--name", "tree"])
-        .expect(0);
+    home.run(&["backup", "files", &tree, "--name", "tree"]).expect(0);
     let program = env!("CARGO_BIN_EXE_lifeboat");
     let mut command = std::process::Command::new("sh");
     command.args(["-c", &format!("{program} ls latest -R | true")]);
@@ -153,16 +113,14 @@ fn what_changes_while_it_is_read_is_a_warning() {
     // The snapshot is there, and says that something in it needs attention.
     let listed = home.run(&["snapshots", "--json"]).expect(0);
     assert_eq!(listed.events_of("snapshot")[0]["warnings"], 1);
-    home.run(&["restore", "latest", "--to", &home.arg("out")])
-        .expect(0);
+    home.run(&["restore", "latest", "--to", &home.arg("out")]).expect(0);
 }
 
 #[test]
 fn damage_is_named_and_never_restored() {
     let home = Home::new();
     let tree = home.tree();
-    home.run(&["backup", "files", &tree, "--name", "tree"])
-        .expect(0);
+    home.run(&["backup", "files", &tree, "--name", "tree"]).expect(0);
     let packs = contents(&home.repo().join("packs"));
     for (path, mut bytes) in packs {
         let middle = bytes.len() / 2;
@@ -173,23 +131,14 @@ fn damage_is_named_and_never_restored() {
     let damage = ran.events_of("damage");
     assert!(!damage.is_empty());
     for found in &damage {
-        assert!(
-            found["object"].as_str().unwrap().starts_with("packs/"),
-            "{found}"
-        );
+        assert!(found["object"].as_str().unwrap().starts_with("packs/"), "{found}");
     }
     let hurt = |found: &&serde_json::Value| !found["snapshots"].as_array().unwrap().is_empty();
     assert!(damage.iter().any(|found| hurt(&found)), "{damage:?}");
     assert_eq!(ran.end()["sound"], false);
     assert!(ran.0.stderr.contains("damaged: packs/"), "{ran}");
     let out = home.arg("out");
-    home.run(&["restore", "latest", "--to", &out])
-        .expect(1)
-        .error();
-    let left = if home.path("out").exists() {
-        contents(&home.path("out"))
-    } else {
-        Vec::new()
-    };
+    home.run(&["restore", "latest", "--to", &out]).expect(1).error();
+    let left = if home.path("out").exists() { contents(&home.path("out")) } else { Vec::new() };
     assert!(left.is_empty(), "a part of a tree was left: {left:?}");
 }

@@ -38,18 +38,14 @@ fn under_the_repository() {
     let repo = repo.to_str().unwrap();
     home.run(&["--repo", repo, "init"]).expect(0);
     let tree = home.tree();
-    home.run(&["--repo", repo, "backup", "files", &tree, "--name", "small"])
-        .expect(0);
+    home.run(&["--repo", repo, "backup", "files", &tree, "--name", "small"]).expect(0);
     noise(&home.path("tree/noise"), 24);
-    let ran = home
-        .run(&["--repo", repo, "backup", "files", &tree, "--name", "big"])
-        .expect(1);
+    let ran = home.run(&["--repo", repo, "backup", "files", &tree, "--name", "big"]).expect(1);
     ran.error_says(&["No space left", repo, "room"]);
     // What was there is whole, and what was not finished is not there.
     let list = home.run(&["--repo", repo, "snapshots", "--json"]).expect(0);
     assert_eq!(list.events_of("snapshot").len(), 1);
-    home.run(&["--repo", repo, "verify", "--every-byte"])
-        .expect(0);
+    home.run(&["--repo", repo, "verify", "--every-byte"]).expect(0);
 }
 
 #[test]
@@ -58,21 +54,10 @@ fn under_a_restore() {
     let home = Home::new();
     let tree = home.tree();
     noise(&home.path("tree/noise"), 12);
-    home.run(&["backup", "files", &tree, "--name", "tree"])
-        .expect(0);
+    home.run(&["backup", "files", &tree, "--name", "tree"]).expect(0);
     let target = disk.path().join("out");
-    let ran = home
-        .run(&["restore", "latest", "--to", target.to_str().unwrap()])
-        .expect(1);
+    let ran = home.run(&["restore", "latest", "--to", target.to_str().unwrap()]).expect(1);
     ran.error_says(&["No space left"]);
-    let left = if target.exists() {
-        contents(&target)
-    } else {
-        Vec::new()
-    };
-    assert!(
-        left.is_empty(),
-        "a part of a tree was left: {:?}",
-        left.len()
-    );
+    let left = if target.exists() { contents(&target) } else { Vec::new() };
+    assert!(left.is_empty(), "a part of a tree was left: {:?}", left.len());
 }

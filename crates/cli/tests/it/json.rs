@@ -20,21 +20,14 @@ pub(crate) fn described() -> BTreeSet<String> {
 pub(crate) fn check(events: &[Value], described: &BTreeSet<String>) {
     for event in events {
         let name = event["event"].as_str().unwrap();
-        assert!(
-            described.contains(name),
-            "the event {name} is not described"
-        );
+        assert!(described.contains(name), "the event {name} is not described");
         for field in event.as_object().unwrap().keys() {
             assert!(described.contains(field), "{name}.{field} is not described");
         }
     }
     let ends = ["summary", "error"];
     let is_end = |event: &Value| ends.contains(&event["event"].as_str().unwrap());
-    assert_eq!(
-        events.iter().filter(|event| is_end(event)).count(),
-        1,
-        "one event is the end"
-    );
+    assert_eq!(events.iter().filter(|event| is_end(event)).count(), 1, "one event is the end");
     assert!(is_end(events.last().unwrap()), "the end comes last");
 }
 
@@ -48,11 +41,7 @@ fn every_verb_keeps_to_the_page() {
     fs::write(home.path("").join(odd), "odd").unwrap();
     for (arguments, code, command) in [
         (&["init", "--json"][..], 0, "init"),
-        (
-            &["backup", "files", &tree, "--name", "t", "--json"],
-            0,
-            "backup files",
-        ),
+        (&["backup", "files", &tree, "--name", "t", "--json"], 0, "backup files"),
         (&["snapshots", "--json"], 0, "snapshots"),
         (&["ls", "latest", "-R", "--json"], 0, "ls"),
         (&["restore", "latest", "--to", &out, "--json"], 0, "restore"),
@@ -60,32 +49,14 @@ fn every_verb_keeps_to_the_page() {
         (&["verify", "--json"], 0, "verify"),
         (&["doctor", "--json"], 0, "doctor repo"),
         (&["doctor", "files", &tree, "--json"], 0, "doctor files"),
+        (&["doctor", "files", "/nothing", "--json"], 1, "doctor files"),
         (
-            &["doctor", "files", "/nothing", "--json"],
-            1,
-            "doctor files",
-        ),
-        (
-            &[
-                "doctor",
-                "postgres",
-                "--conninfo",
-                "host=127.0.0.1 port=1",
-                "--json",
-            ],
+            &["doctor", "postgres", "--conninfo", "host=127.0.0.1 port=1", "--json"],
             1,
             "doctor postgres",
         ),
         (
-            &[
-                "backup",
-                "postgres",
-                "--name",
-                "x",
-                "--conninfo",
-                "host=127.0.0.1 port=1",
-                "--json",
-            ],
+            &["backup", "postgres", "--name", "x", "--conninfo", "host=127.0.0.1 port=1", "--json"],
             1,
             "backup postgres",
         ),
@@ -97,14 +68,8 @@ fn every_verb_keeps_to_the_page() {
         assert_eq!(events[0]["command"], command);
         ran.end();
     }
-    let entries = home
-        .run(&["ls", "latest", "--json"])
-        .expect(0)
-        .events_of("entry");
-    let odd = entries
-        .iter()
-        .find(|entry| entry["path_hex"].is_string())
-        .unwrap();
+    let entries = home.run(&["ls", "latest", "--json"]).expect(0).events_of("entry");
+    let odd = entries.iter().find(|entry| entry["path_hex"].is_string()).unwrap();
     assert_eq!(odd["path"], "odd\\xff\\n");
     assert_eq!(odd["path_hex"], "6f6464ff0a");
     for (path, _) in contents(&home.repo().join("packs")) {
@@ -132,13 +97,9 @@ fn a_mistake_on_the_command_line_is_an_event_too() {
 #[test]
 fn without_json_no_event_is_written() {
     let home = Home::new();
-    let ran = home
-        .run(&["backup", "files", &home.tree(), "--name", "t"])
-        .expect(0);
+    let ran = home.run(&["backup", "files", &home.tree(), "--name", "t"]).expect(0);
     assert_eq!(ran.0.stdout, "");
     assert!(ran.0.stderr.contains("snapshot "), "{ran}");
-    let ran = home
-        .run(&["backup", "files", &home.tree(), "--name", "t", "--quiet"])
-        .expect(0);
+    let ran = home.run(&["backup", "files", &home.tree(), "--name", "t", "--quiet"]).expect(0);
     assert_eq!((ran.0.stdout.as_str(), ran.0.stderr.as_str()), ("", ""));
 }

@@ -24,29 +24,20 @@ fn it_comes_from_a_file_a_command_or_the_environment() {
     with(&[], &[("LIFEBOAT_PASSPHRASE_COMMAND", &command)]).expect(0);
     with(&[], &[("LIFEBOAT_PASSPHRASE_FILE", &file)]).expect(0);
     // What is said on the command line wins.
-    let files = [
-        ("LIFEBOAT_PASSPHRASE_FILE", "/nothing"),
-        ("LIFEBOAT_PASSPHRASE", "other"),
-    ];
+    let files = [("LIFEBOAT_PASSPHRASE_FILE", "/nothing"), ("LIFEBOAT_PASSPHRASE", "other")];
     with(&["--passphrase-command", &command], &files).expect(0);
     let other = [("LIFEBOAT_PASSPHRASE", "other")];
     with(&["--passphrase-file", &file], &other).expect(0);
     with(&[], &other).expect(1);
 
     let ran = with(&[], &[]).expect(2);
-    ran.error_says(&[
-        "--passphrase-file",
-        "--passphrase-command",
-        "LIFEBOAT_PASSPHRASE",
-    ]);
+    ran.error_says(&["--passphrase-file", "--passphrase-command", "LIFEBOAT_PASSPHRASE"]);
     let ran = with(&["--passphrase-file", &home.arg("nothing")], &[]).expect(1);
     ran.error_says(&[&home.arg("nothing"), "No such file"]);
     with(&["--passphrase-command", "exit 7"], &[])
         .expect(1)
         .error_says(&["passphrase command", "7"]);
-    with(&["--passphrase-command", "true"], &[])
-        .expect(2)
-        .error_says(&["empty"]);
+    with(&["--passphrase-command", "true"], &[]).expect(2).error_says(&["empty"]);
 }
 
 #[test]
@@ -54,47 +45,24 @@ fn it_shows_nowhere() {
     let home = Home::new();
     let tree = home.tree();
     for arguments in [
-        &[
-            "backup",
-            "files",
-            &tree,
-            "--name",
-            "tree",
-            "--json",
-            "--verbose",
-        ][..],
+        &["backup", "files", &tree, "--name", "tree", "--json", "--verbose"][..],
         &["snapshots", "--verbose"],
-        &[
-            "restore",
-            "latest",
-            "--to",
-            &home.arg("out"),
-            "--verbose",
-            "--json",
-        ],
+        &["restore", "latest", "--to", &home.arg("out"), "--verbose", "--json"],
         &["verify", "--every-byte", "--verbose"],
         &["doctor", "--verbose"],
     ] {
         let mut command = bare(arguments);
-        command
-            .env("LIFEBOAT_REPO", home.repo())
-            .env("LIFEBOAT_PASSPHRASE", PASSPHRASE);
+        command.env("LIFEBOAT_REPO", home.repo()).env("LIFEBOAT_PASSPHRASE", PASSPHRASE);
         let ran = run(&mut command).expect(0);
         assert!(!ran.to_string().contains(PASSPHRASE), "{ran}");
     }
     for (path, bytes) in contents(&home.repo()) {
-        let found = bytes
-            .windows(PASSPHRASE.len())
-            .any(|part| part == PASSPHRASE.as_bytes());
+        let found = bytes.windows(PASSPHRASE.len()).any(|part| part == PASSPHRASE.as_bytes());
         assert!(!found, "{}", path.display());
     }
     // Neither does what was backed up, other than sealed.
     for (path, bytes) in contents(&home.repo()) {
-        assert!(
-            !bytes.windows(8).any(|part| part == b"greeting"),
-            "{}",
-            path.display()
-        );
+        assert!(!bytes.windows(8).any(|part| part == b"greeting"), "{}", path.display());
     }
 }
 
@@ -106,17 +74,12 @@ fn it_is_in_no_list_of_processes() {
     let status = Command::new("mkfifo").arg(&gate).status().unwrap();
     assert!(status.success());
     let command = format!("cat {}", home.arg("gate"));
-    let mut child = bare(&[
-        "--repo",
-        &home.arg("repo"),
-        "--passphrase-command",
-        &command,
-        "snapshots",
-    ])
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .unwrap();
+    let mut child =
+        bare(&["--repo", &home.arg("repo"), "--passphrase-command", &command, "snapshots"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
     // Opening a pipe for writing waits until somebody reads.
     let mut writer = fs::OpenOptions::new().write(true).open(&gate).unwrap();
     writer.write_all(PASSPHRASE.as_bytes()).unwrap();
@@ -132,12 +95,7 @@ fn it_is_in_no_list_of_processes() {
     }
     assert!(looked > 0);
     let mut said = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut said)
-        .unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(child.wait().unwrap().success(), "{said}");
 }
 

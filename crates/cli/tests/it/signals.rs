@@ -8,10 +8,7 @@ use std::time::Instant;
 use crate::common::{Home, LIMIT, contents};
 
 fn send(signal: &str, child: &Child) {
-    let status = Command::new("kill")
-        .args([signal, &child.id().to_string()])
-        .status()
-        .unwrap();
+    let status = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }
 
@@ -22,9 +19,7 @@ fn big_tree(home: &Home) -> String {
     for number in 0..64 {
         let mut bytes = Vec::with_capacity(4 << 20);
         while bytes.len() < 4 << 20 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             bytes.extend_from_slice(&state.to_le_bytes());
         }
         fs::write(home.path("tree").join(number.to_string()), bytes).unwrap();
@@ -66,21 +61,12 @@ fn a_backup_that_is_stopped_leaves_a_whole_repository() {
         assert_eq!(status.code(), Some(130), "{signal}: {said}");
         let events = fs::read_to_string(home.path("events")).unwrap();
         let last: serde_json::Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
-        assert_eq!(
-            (&last["kind"], &last["exit"]),
-            (&"cancelled".into(), &130.into()),
-            "{last}"
-        );
+        assert_eq!((&last["kind"], &last["exit"]), (&"cancelled".into(), &130.into()), "{last}");
 
         let list = home.run(&["snapshots", "--json"]).expect(0);
-        assert_eq!(
-            list.events_of("snapshot").len(),
-            0,
-            "half a backup is listed"
-        );
+        assert_eq!(list.events_of("snapshot").len(), 0, "half a backup is listed");
         home.run(&["verify", "--every-byte"]).expect(0);
-        home.run(&["backup", "files", &tree, "--name", "tree"])
-            .expect(0);
+        home.run(&["backup", "files", &tree, "--name", "tree"]).expect(0);
         home.run(&["verify", "--every-byte"]).expect(0);
     }
 }
@@ -89,8 +75,7 @@ fn a_backup_that_is_stopped_leaves_a_whole_repository() {
 fn a_restore_that_is_stopped_leaves_nothing_that_looks_whole() {
     let home = Home::new();
     let tree = big_tree(&home);
-    home.run(&["backup", "files", &tree, "--name", "tree"])
-        .expect(0);
+    home.run(&["backup", "files", &tree, "--name", "tree"]).expect(0);
     let out = home.path("out");
     let mut child = home
         .command(&["restore", "latest", "--to", &home.arg("out")])
@@ -101,11 +86,7 @@ fn a_restore_that_is_stopped_leaves_nothing_that_looks_whole() {
     wait_until(|| out.join("0").exists() || child.try_wait().unwrap().is_some());
     send("-INT", &child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    let left = if out.exists() {
-        contents(&out)
-    } else {
-        Vec::new()
-    };
+    let left = if out.exists() { contents(&out) } else { Vec::new() };
     assert!(left.is_empty(), "{} files were left", left.len());
 }
 
@@ -114,10 +95,7 @@ fn waiting_for_a_store_can_be_stopped() {
     let home = Home::empty();
     // Nobody answers at that address; the program would try for a while.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!(
-        "s3://bucket?endpoint=http://{}",
-        listener.local_addr().unwrap()
-    );
+    let url = format!("s3://bucket?endpoint=http://{}", listener.local_addr().unwrap());
     let child = home
         .command(&["--repo", &url, "snapshots"])
         .env("AWS_ACCESS_KEY_ID", "id")

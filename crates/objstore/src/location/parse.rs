@@ -9,18 +9,15 @@ use url::Url;
 use super::{Cloud, Location, Place, Style, Vendor};
 use crate::error::{Error, Result};
 
-const SCHEMES: [&str; 12] = [
-    "s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "https", "http", "file", "memory",
-];
+const SCHEMES: [&str; 12] =
+    ["s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "https", "http", "file", "memory"];
 
 pub(super) fn location(text: &str) -> Result<Location> {
     if text.is_empty() {
         return Err(bad("", "it is empty"));
     }
     let Some((scheme, _)) = text.split_once("://") else {
-        let mistyped = text
-            .split_once(':')
-            .is_some_and(|(scheme, _)| SCHEMES.contains(&scheme));
+        let mistyped = text.split_once(':').is_some_and(|(scheme, _)| SCHEMES.contains(&scheme));
         if mistyped {
             return Err(bad(text, "a scheme is followed by ://"));
         }
@@ -165,25 +162,18 @@ fn switch(value: &str, text: &str) -> Result<bool> {
 
 fn word(name: &str, value: &str, text: &str) -> Result<String> {
     let fits = (1..=64).contains(&value.len())
-        && value
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if fits {
         Ok(value.to_owned())
     } else {
-        Err(bad(
-            text,
-            &format!("{name} is a name of letters, digits and -"),
-        ))
+        Err(bad(text, &format!("{name} is a name of letters, digits and -")))
     }
 }
 
 /// An unknown parameter may be a credential, whatever its name; so is its name if it is odd.
 fn parameter(key: &str, text: &str) -> Error {
     let lower = key.to_ascii_lowercase();
-    let secretive = [
-        "key", "secret", "token", "pass", "sig", "cred", "sas", "auth",
-    ];
+    let secretive = ["key", "secret", "token", "pass", "sig", "cred", "sas", "auth"];
     if secretive.iter().any(|word| lower.contains(word)) {
         return secret(text, "a parameter of it looks like a credential");
     }
@@ -230,17 +220,11 @@ fn split_first(path: &str) -> (&str, &str) {
 }
 
 fn bad(text: &str, why: &str) -> Error {
-    Error::Url {
-        url: redact(text),
-        why: why.to_owned(),
-    }
+    Error::Url { url: redact(text), why: why.to_owned() }
 }
 
 fn secret(text: &str, what: &'static str) -> Error {
-    Error::SecretInUrl {
-        url: redact(text),
-        what,
-    }
+    Error::SecretInUrl { url: redact(text), what }
 }
 
 /// The text without userinfo, parameters and fragment.
@@ -281,16 +265,10 @@ mod tests {
                 "s3://b/p?region=eu-1&endpoint=http://127.0.0.1:9000&style=path",
                 "s3://b/p?endpoint=http%3A%2F%2F127.0.0.1%3A9000%2F&region=eu-1&style=path",
             ),
-            (
-                "gs://bucket/p?allow_http=true",
-                "gs://bucket/p?allow_http=true",
-            ),
+            ("gs://bucket/p?allow_http=true", "gs://bucket/p?allow_http=true"),
             ("az://container/p?account=me", "az://container/p?account=me"),
             ("abfss://c@me.dfs.core.windows.net/p", "az://c/p?account=me"),
-            (
-                "https://me.blob.core.windows.net/c/p/q",
-                "az://c/p/q?account=me",
-            ),
+            ("https://me.blob.core.windows.net/c/p/q", "az://c/p/q?account=me"),
             ("file:///var/lib/x", "/var/lib/x"),
             ("/var/lib/x y", "/var/lib/x y"),
             ("memory://test/p", "memory://test/p"),
@@ -308,10 +286,7 @@ mod tests {
         assert_eq!(location.as_directory(), Some(expected.as_path()));
         assert_eq!(location.provider(), Provider::Local);
         // A colon does not make a URL.
-        assert_eq!(
-            parse("/a:b?c#d").as_directory().unwrap().to_str(),
-            Some("/a:b?c#d")
-        );
+        assert_eq!(parse("/a:b?c#d").as_directory().unwrap().to_str(), Some("/a:b?c#d"));
     }
 
     #[test]
@@ -364,10 +339,7 @@ mod tests {
             "s3://bucket?region=hunter2hunter2%2F",
         ] {
             let error = location(text).unwrap_err();
-            let shown = format!(
-                "{error} {error:?} {:?}",
-                lifeboat_core::Failure::hint(&error)
-            );
+            let shown = format!("{error} {error:?} {:?}", lifeboat_core::Failure::hint(&error));
             assert!(!shown.contains("hunter2"), "{text}: {shown}");
         }
     }

@@ -38,9 +38,8 @@ pub(super) fn patient(
         left: result.range.clone(),
         stream,
     };
-    let stream = try_unfold(body, async |mut body: Body| {
-        Ok(body.next().await?.map(|bytes| (bytes, body)))
-    });
+    let stream =
+        try_unfold(body, async |mut body: Body| Ok(body.next().await?.map(|bytes| (bytes, body))));
     result.payload = GetResultPayload::Stream(stream.boxed());
     result
 }

@@ -96,39 +96,23 @@ async fn once(
     let paths: Vec<_> = left.iter().map(|(_, path)| Ok(path.clone())).collect();
     // Stores without batches are asked one by one: 64 KiB/s stands for 60 objects per second.
     let limit = policy.limit(left.len() as u64 * 1024);
-    let all = async {
-        Ok(inner
-            .delete_stream(stream::iter(paths).boxed())
-            .collect()
-            .await)
-    };
+    let all = async { Ok(inner.delete_stream(stream::iter(paths).boxed()).collect().await) };
     let results: Vec<Result<Path>> = match policy.within(limit, all).await {
         Ok(results) => results,
         Err(error) => vec![Err(error)],
     };
     if results.len() == left.len() {
-        return results
-            .into_iter()
-            .map(|result| result.map_err(crate::trouble::tidy))
-            .collect();
+        return results.into_iter().map(|result| result.map_err(crate::trouble::tidy)).collect();
     }
     // The request as a whole failed: that is the result of each.
-    let error = results
-        .into_iter()
-        .find_map(Result::err)
-        .map(crate::trouble::tidy);
-    let text = error
-        .as_ref()
-        .map_or_else(|| "no answer".to_owned(), ToString::to_string);
+    let error = results.into_iter().find_map(Result::err).map(crate::trouble::tidy);
+    let text = error.as_ref().map_or_else(|| "no answer".to_owned(), ToString::to_string);
     let trouble = error.as_ref().and_then(crate::trouble::Trouble::of);
     left.iter()
         .map(|_| {
             Err(match &trouble {
                 Some(trouble) => crate::trouble::generic(trouble.clone()),
-                None => Error::Generic {
-                    store: "store",
-                    source: text.clone().into(),
-                },
+                None => Error::Generic { store: "store", source: text.clone().into() },
             })
         })
         .collect()

@@ -39,12 +39,7 @@ pub(super) struct Policy {
 
 impl Policy {
     pub(super) fn new(store: String, patience: Patience, retries: Retries) -> Self {
-        Self {
-            store,
-            patience,
-            retries,
-            contact: AtomicBool::new(false),
-        }
+        Self { store, patience, retries, contact: AtomicBool::new(false) }
     }
 
     pub(super) fn limit(&self, bytes: u64) -> Duration {

@@ -13,13 +13,7 @@ pub(super) fn patient(
     prefix: Option<Path>,
     offset: Option<Path>,
 ) -> BoxStream<'static, Result<ObjectMeta>> {
-    let listing = Listing {
-        store,
-        prefix,
-        last: offset,
-        given: false,
-        stream: None,
-    };
+    let listing = Listing { store, prefix, last: offset, given: false, stream: None };
     try_unfold(listing, async |mut listing: Listing| {
         Ok(listing.next().await?.map(|meta| (meta, listing)))
     })
@@ -43,10 +37,7 @@ impl Listing {
         let mut effort = policy.begin("list", &subject, Repeat::Always);
         loop {
             let stream = self.stream.get_or_insert_with(|| match &self.last {
-                Some(last) => self
-                    .store
-                    .inner
-                    .list_with_offset(self.prefix.as_ref(), last),
+                Some(last) => self.store.inner.list_with_offset(self.prefix.as_ref(), last),
                 None => self.store.inner.list(self.prefix.as_ref()),
             });
             let next = async { stream.next().await.transpose() };

@@ -71,11 +71,7 @@ impl Patient {
         order: Order,
     ) -> Self {
         let policy = Arc::new(Policy::new(inner.to_string(), patience, retries));
-        Self {
-            inner,
-            policy,
-            order,
-        }
+        Self { inner, policy, order }
     }
 }
 
@@ -99,10 +95,7 @@ impl ObjectStore for Patient {
             PutMode::Create => Repeat::Create,
             PutMode::Update(_) => Repeat::IfUndone,
         };
-        let put = || {
-            self.inner
-                .put_opts(location, payload.clone(), options.clone())
-        };
+        let put = || self.inner.put_opts(location, payload.clone(), options.clone());
         self.policy.run("put", location, limit, repeat, put).await
     }
 
@@ -115,33 +108,15 @@ impl ObjectStore for Patient {
         let begin = || self.inner.put_multipart_opts(location, options.clone());
         let limit = self.policy.limit(0);
         // An upload that was begun twice leaves an empty one, which the bucket's rule removes.
-        let upload = self.policy.run(
-            "begin the upload of",
-            location,
-            limit,
-            Repeat::Always,
-            begin,
-        );
-        Ok(upload::patient(
-            upload.await?,
-            location.clone(),
-            self.policy.clone(),
-        ))
+        let upload = self.policy.run("begin the upload of", location, limit, Repeat::Always, begin);
+        Ok(upload::patient(upload.await?, location.clone(), self.policy.clone()))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let get = || self.inner.get_opts(location, options.clone());
         let limit = self.policy.limit(0);
-        let result = self
-            .policy
-            .run("get", location, limit, Repeat::Always, get)
-            .await?;
-        Ok(body::patient(
-            result,
-            &options,
-            self.inner.clone(),
-            self.policy.clone(),
-        ))
+        let result = self.policy.run("get", location, limit, Repeat::Always, get).await?;
+        Ok(body::patient(result, &options, self.inner.clone(), self.policy.clone()))
     }
 
     fn delete_stream(
@@ -169,9 +144,7 @@ impl ObjectStore for Patient {
         let root = Path::default();
         let what = prefix.unwrap_or(&root);
         let list = || self.inner.list_with_delimiter(prefix);
-        self.policy
-            .run("list", what, limit, Repeat::Always, list)
-            .await
+        self.policy.run("list", what, limit, Repeat::Always, list).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
@@ -182,9 +155,7 @@ impl ObjectStore for Patient {
             CopyMode::Create => Repeat::Create,
         };
         let copy = || self.inner.copy_opts(from, to, options.clone());
-        self.policy
-            .run("copy", from, self.policy.limit(size), repeat, copy)
-            .await
+        self.policy.run("copy", from, self.policy.limit(size), repeat, copy).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
@@ -193,10 +164,7 @@ impl ObjectStore for Patient {
             RenameTargetMode::Overwrite => CopyMode::Overwrite,
             RenameTargetMode::Create => CopyMode::Create,
         };
-        let copy = CopyOptions {
-            mode,
-            extensions: options.extensions,
-        };
+        let copy = CopyOptions { mode, extensions: options.extensions };
         self.copy_opts(from, to, copy).await?;
         let once = futures_util::stream::iter([Ok(from.clone())]).boxed();
         self.delete_stream(once).next().await.transpose().map(drop)

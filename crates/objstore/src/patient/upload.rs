@@ -14,12 +14,7 @@ pub(super) fn patient(
     location: Path,
     policy: Arc<Policy>,
 ) -> Box<dyn MultipartUpload> {
-    Box::new(Upload {
-        inner,
-        location,
-        policy,
-        bytes: 0,
-    })
+    Box::new(Upload { inner, location, policy, bytes: 0 })
 }
 
 #[derive(Debug)]
@@ -54,15 +49,9 @@ impl MultipartUpload for Upload {
     }
 
     async fn abort(&mut self) -> Result<()> {
-        let mut effort = self
-            .policy
-            .begin("abort the upload of", &self.location, Repeat::Always);
+        let mut effort = self.policy.begin("abort the upload of", &self.location, Repeat::Always);
         loop {
-            match self
-                .policy
-                .within(self.policy.limit(0), self.inner.abort())
-                .await
-            {
+            match self.policy.within(self.policy.limit(0), self.inner.abort()).await {
                 Ok(()) => return Ok(()),
                 Err(error) => effort.after(error).await?,
             }

@@ -55,12 +55,7 @@ impl Server {
         let Some(child) = starting.0.take() else {
             bail!("the server is gone");
         };
-        Ok(Self {
-            child,
-            address,
-            _log: dir,
-            _watchdog: watchdog,
-        })
+        Ok(Self { child, address, _log: dir, _watchdog: watchdog })
     }
 
     /// Where it listens, for a proxy in front of it.
@@ -80,13 +75,9 @@ impl Server {
             "PUT /{name} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
             self.address
         );
-        stream
-            .write_all(request.as_bytes())
-            .context("ask for a bucket")?;
+        stream.write_all(request.as_bytes()).context("ask for a bucket")?;
         let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .context("read the answer")?;
+        stream.read_to_string(&mut answer).context("read the answer")?;
         ensure!(answer.contains(" 200 "), "make the bucket {name}: {answer}");
         Ok(())
     }
@@ -116,10 +107,7 @@ impl Starting {
         match outcome {
             Some(Ok(address)) => Ok(address),
             Some(Err(status)) => bail!("the S3 server ended at its start ({status}):\n{}", said()),
-            None => bail!(
-                "the S3 server was not ready within {PATIENCE:?}:\n{}",
-                said()
-            ),
+            None => bail!("the S3 server was not ready within {PATIENCE:?}:\n{}", said()),
         }
     }
 }
