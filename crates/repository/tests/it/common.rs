@@ -14,11 +14,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 /// A cheap way to stretch passphrases, so that tests need not wait.
-pub(crate) const CHEAP: KdfCost = KdfCost {
-    memory_kib: 64,
-    passes: 1,
-    lanes: 1,
-};
+pub(crate) const CHEAP: KdfCost = KdfCost { memory_kib: 64, passes: 1, lanes: 1 };
 
 pub(crate) fn secret() -> Secret {
     Secret::passphrase("correct horse battery staple")
@@ -40,9 +36,7 @@ pub(crate) fn small() -> InitOptions {
 
 pub(crate) async fn repository() -> (Arc<dyn ObjectStore>, Repository) {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let repository = Repository::init(Arc::clone(&store), &secret(), &small())
-        .await
-        .unwrap();
+    let repository = Repository::init(Arc::clone(&store), &secret(), &small()).await.unwrap();
     (store, repository)
 }
 
@@ -69,51 +63,22 @@ pub(crate) async fn sample() -> MemoryStore {
     let store = MemoryStore::new("sample");
     let mode = || Attributes::new().with(names::MODE, 0o640_u32);
     store.insert(Entry::directory(path("a"))).await.unwrap();
-    store
-        .insert(Entry::file(path("a/empty"), mode(), ""))
-        .await
-        .unwrap();
-    store
-        .insert(Entry::file(path("a/small"), mode(), "hello"))
-        .await
-        .unwrap();
+    store.insert(Entry::file(path("a/empty"), mode(), "")).await.unwrap();
+    store.insert(Entry::file(path("a/small"), mode(), "hello")).await.unwrap();
     for number in 0..700_u64 {
         let bytes = noise(number, (number as usize * 37) % 5000);
-        store
-            .insert(Entry::file(
-                path(&format!("many/{number:04}")),
-                mode(),
-                bytes,
-            ))
-            .await
-            .unwrap();
+        store.insert(Entry::file(path(&format!("many/{number:04}")), mode(), bytes)).await.unwrap();
     }
-    store
-        .insert(Entry::file(path("large"), mode(), noise(1, 3_000_000)))
-        .await
-        .unwrap();
+    store.insert(Entry::file(path("large"), mode(), noise(1, 3_000_000))).await.unwrap();
     let pages = Entry::file(path("pages"), mode(), noise(2, 2_000_000));
-    store
-        .insert(pages.with_layout(Layout::Pages(8192)))
-        .await
-        .unwrap();
+    store.insert(pages.with_layout(Layout::Pages(8192))).await.unwrap();
     let link = mode().with(names::TARGET, b"\xff/nowhere".to_vec());
-    store
-        .insert(Entry::new(path("z-link"), EntryKind::Symlink, link))
-        .await
-        .unwrap();
+    store.insert(Entry::new(path("z-link"), EntryKind::Symlink, link)).await.unwrap();
     store
 }
 
 pub(crate) async fn run(source: &dyn Source, sink: &dyn Sink) -> Summary {
-    transfer(
-        source,
-        sink,
-        &TransferOptions::default(),
-        &Context::silent(),
-    )
-    .await
-    .unwrap()
+    transfer(source, sink, &TransferOptions::default(), &Context::silent()).await.unwrap()
 }
 
 pub(crate) async fn back_up(source: &dyn Source, repository: &Repository) -> (SnapshotId, Summary) {
@@ -137,10 +102,7 @@ pub(crate) async fn assert_restores(
 ) {
     let restored = restore(repository, id).await.image();
     let expected = expected.image();
-    assert!(
-        restored.keys().eq(expected.keys()),
-        "other entries came back"
-    );
+    assert!(restored.keys().eq(expected.keys()), "other entries came back");
     for (path, entry) in expected.iter() {
         assert!(restored[path] == *entry, "{path} came back different");
     }

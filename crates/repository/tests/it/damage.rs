@@ -34,14 +34,7 @@ const HARMS: [Harm; 8] = [
 
 async fn apply(store: &dyn ObjectStore, name: &str, harm: Harm) {
     let name = Path::from(name);
-    let mut bytes = store
-        .get(&name)
-        .await
-        .unwrap()
-        .bytes()
-        .await
-        .unwrap()
-        .to_vec();
+    let mut bytes = store.get(&name).await.unwrap().bytes().await.unwrap().to_vec();
     match harm {
         Harm::Flip(at) => {
             let at = (bytes.len() as f64 * at) as usize;
@@ -58,23 +51,14 @@ async fn objects(store: &dyn ObjectStore) -> BTreeMap<String, Vec<u8>> {
     let names: Vec<_> = store.list(None).try_collect().await.unwrap();
     let mut all = BTreeMap::new();
     for meta in names {
-        let bytes = store
-            .get(&meta.location)
-            .await
-            .unwrap()
-            .bytes()
-            .await
-            .unwrap();
+        let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
         all.insert(meta.location.to_string(), bytes.to_vec());
     }
     all
 }
 
 async fn put_back(store: &dyn ObjectStore, name: &str, bytes: &[u8]) {
-    store
-        .put(&Path::from(name), PutPayload::from(bytes.to_vec()))
-        .await
-        .unwrap();
+    store.put(&Path::from(name), PutPayload::from(bytes.to_vec())).await.unwrap();
 }
 
 /// Restores; `None` when that failed, and never anything but the right bytes.
@@ -83,13 +67,8 @@ async fn restored(repository: &Repository, id: SnapshotId, right: &MemoryStore) 
     let target = MemoryStore::new("target");
     let source = snapshot.source(&Selection::all());
     let options = TransferOptions::default();
-    transfer(&source, &target, &options, &Context::silent())
-        .await
-        .ok()?;
-    assert!(
-        target.image() == right.image(),
-        "wrong bytes were restored from {id}"
-    );
+    transfer(&source, &target, &options, &Context::silent()).await.ok()?;
+    assert!(target.image() == right.image(), "wrong bytes were restored from {id}");
     Some(())
 }
 
@@ -125,9 +104,7 @@ async fn check(repository: &Repository, options: &CheckOptions) -> CheckReport {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sound_repository_is_sound() {
     let Scene { store, .. } = scene().await;
-    let repository = Repository::open(Arc::clone(&store), &secret())
-        .await
-        .unwrap();
+    let repository = Repository::open(Arc::clone(&store), &secret()).await.unwrap();
     for options in [CheckOptions::default(), CheckOptions::every_byte()] {
         let report = check(&repository, &options).await;
         assert!(report.is_sound(), "{:?}", report.damage);
@@ -135,9 +112,7 @@ async fn a_sound_repository_is_sound() {
     }
     let stored: usize = objects(store.as_ref()).await.values().map(Vec::len).sum();
     let context = Context::silent();
-    let report = check_without_key(store, &CheckOptions::every_byte(), &context)
-        .await
-        .unwrap();
+    let report = check_without_key(store, &CheckOptions::every_byte(), &context).await.unwrap();
     assert!(report.is_sound(), "{:?}", report.damage);
     assert!(report.bytes as usize > stored - 2000);
 }
@@ -160,10 +135,7 @@ async fn every_damage_is_found_and_told_whom_it_hurts() {
             match opened {
                 Err(error) => {
                     // Without configuration or key nothing opens, and nothing is restored.
-                    assert!(
-                        name == "lifeboat.json" || name.starts_with("keys/"),
-                        "{scene}"
-                    );
+                    assert!(name == "lifeboat.json" || name.starts_with("keys/"), "{scene}");
                     let kind = error.kind();
                     assert!(
                         matches!(kind, ErrorKind::Corrupt | ErrorKind::NotFound),
@@ -184,11 +156,7 @@ async fn every_damage_is_found_and_told_whom_it_hurts() {
                     let removed_root =
                         name.starts_with("snapshots/") && matches!(harm, Harm::Remove);
                     // A snapshot that was removed whole is no snapshot any more.
-                    assert!(
-                        told.is_some() || removed_root,
-                        "{scene}: {:?}",
-                        report.damage
-                    );
+                    assert!(told.is_some() || removed_root, "{scene}: {:?}", report.damage);
                     let keyless = keyless.unwrap();
                     let found = keyless.damage.iter().any(|damage| damage.object == *name);
                     assert!(found || matches!(harm, Harm::Remove), "{scene} without key");
@@ -216,16 +184,11 @@ async fn every_damage_is_found_and_told_whom_it_hurts() {
 async fn objects_that_changed_places_are_refused() {
     let Scene { store, .. } = scene().await;
     let all = objects(store.as_ref()).await;
-    let packs: Vec<_> = all
-        .iter()
-        .filter(|(name, _)| name.starts_with("packs/"))
-        .collect();
+    let packs: Vec<_> = all.iter().filter(|(name, _)| name.starts_with("packs/")).collect();
     let ((one, one_bytes), (two, two_bytes)) = (packs[0], packs[1]);
     put_back(store.as_ref(), one, two_bytes).await;
     put_back(store.as_ref(), two, one_bytes).await;
-    let repository = Repository::open(Arc::clone(&store), &secret())
-        .await
-        .unwrap();
+    let repository = Repository::open(Arc::clone(&store), &secret()).await.unwrap();
     let report = check(&repository, &CheckOptions::every_byte()).await;
     let told: Vec<_> = report.damage.iter().map(|damage| &damage.object).collect();
     assert!(told.contains(&one) && told.contains(&two), "{told:?}");
@@ -241,16 +204,9 @@ async fn objects_of_another_repository_are_refused() {
             put_back(store.as_ref(), &name, &bytes).await;
         }
     }
-    let repository = Repository::open(Arc::clone(&store), &secret())
-        .await
-        .unwrap();
+    let repository = Repository::open(Arc::clone(&store), &secret()).await.unwrap();
     let listed = repository.snapshots().await.unwrap();
     assert_eq!((listed.snapshots.len(), listed.damaged.len()), (3, 1));
     let report = check(&repository, &CheckOptions::every_byte()).await;
-    assert!(
-        report
-            .damage
-            .iter()
-            .any(|one| one.object.starts_with("snapshots/"))
-    );
+    assert!(report.damage.iter().any(|one| one.object.starts_with("snapshots/")));
 }

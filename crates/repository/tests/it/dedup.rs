@@ -26,10 +26,7 @@ async fn only_changed_pages_are_stored() {
     let mut content = noise(9, 200 * PAGE + 100);
     let insert = async |content: &[u8]| {
         let entry = Entry::file(path("relation"), Attributes::new(), content.to_vec());
-        store
-            .insert(entry.with_layout(Layout::Pages(PAGE as u32)))
-            .await
-            .unwrap();
+        store.insert(entry.with_layout(Layout::Pages(PAGE as u32))).await.unwrap();
     };
     insert(&content).await;
     let (first, _) = back_up(&store, &repository).await;
@@ -48,18 +45,12 @@ async fn only_changed_pages_are_stored() {
         let (id, summary) = back_up(&store, &repository).await;
         let new = summary.progress.new;
         let bound = 3 * changed + 300_000;
-        assert!(
-            new < bound,
-            "round {round}: {changed} changed, {new} stored"
-        );
+        assert!(new < bound, "round {round}: {changed} changed, {new} stored");
         assert_restores(&repository, id, &store).await;
     }
     assert!(changed > 0);
     let old = crate::common::restore(&repository, first).await;
-    assert!(
-        old.content(&path("relation")).unwrap() == before,
-        "the first snapshot changed"
-    );
+    assert!(old.content(&path("relation")).unwrap() == before, "the first snapshot changed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,16 +58,10 @@ async fn bytes_that_shifted_are_found_again() {
     let (_, repository) = repository().await;
     let store = lifeboat_core::memory::MemoryStore::new("shift");
     let mut content = noise(4, 4_000_000);
-    store
-        .insert(Entry::file(path("log"), Attributes::new(), content.clone()))
-        .await
-        .unwrap();
+    store.insert(Entry::file(path("log"), Attributes::new(), content.clone())).await.unwrap();
     back_up(&store, &repository).await;
     content.splice(1_000_000..1_000_000, *b"a few bytes more");
-    store
-        .insert(Entry::file(path("log"), Attributes::new(), content))
-        .await
-        .unwrap();
+    store.insert(Entry::file(path("log"), Attributes::new(), content)).await.unwrap();
     let (id, summary) = back_up(&store, &repository).await;
     assert!(summary.progress.new < 400_000, "{:?}", summary.progress);
     assert_restores(&repository, id, &store).await;
@@ -89,25 +74,12 @@ async fn one_changed_entry_of_many_costs_little_of_the_tree() {
     for number in 0..20_000_u64 {
         let bytes = number.to_le_bytes().to_vec();
         let name = path(&format!("folder-{:03}/file-{number}", number % 100));
-        store
-            .insert(Entry::file(name, Attributes::new(), bytes))
-            .await
-            .unwrap();
+        store.insert(Entry::file(name, Attributes::new(), bytes)).await.unwrap();
     }
     let (_, first) = back_up(&store, &repository).await;
-    store
-        .insert(Entry::file(
-            path("folder-050/new"),
-            Attributes::new(),
-            "new",
-        ))
-        .await
-        .unwrap();
+    store.insert(Entry::file(path("folder-050/new"), Attributes::new(), "new")).await.unwrap();
     let (id, second) = back_up(&store, &repository).await;
     let (all, little) = (first.progress.stored, second.progress.stored);
-    assert!(
-        little * 20 < all,
-        "the first cost {all}, the second {little}"
-    );
+    assert!(little * 20 < all, "the first cost {all}, the second {little}");
     assert_restores(&repository, id, &store).await;
 }

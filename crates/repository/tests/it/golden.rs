@@ -41,10 +41,7 @@ async fn the_golden_repository_of_format_1_is_read() {
     let before = files(&golden);
     assert!(before.len() > 8, "the fixture is not whole");
     let met = verify(&golden).await;
-    assert_meets(
-        &met,
-        &[("chunks of kind 2", 5), ("highest level of a tree", 1)],
-    );
+    assert_meets(&met, &[("chunks of kind 2", 5), ("highest level of a tree", 1)]);
     assert_meets(&met, &[("pages that ended by name", 2)]);
     assert!(before == files(&golden), "reading changed the repository");
 }
@@ -63,12 +60,8 @@ fn the_second_reader_cuts_where_the_first_does() {
     let said = second_reader(&["cuts"]);
     let own = include_str!("../../src/chunk/golden_cuts.txt");
     let own: Vec<u64> = own.lines().map(|line| line.parse().unwrap()).collect();
-    let cuts: Vec<u64> = said["cuts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|cut| cut.as_u64().unwrap())
-        .collect();
+    let cuts: Vec<u64> =
+        said["cuts"].as_array().unwrap().iter().map(|cut| cut.as_u64().unwrap()).collect();
     assert!(cuts.last().unwrap() > &(8 << 20), "too few: {cuts:?}");
     assert_eq!(cuts, own[..cuts.len()]);
 }
@@ -102,17 +95,13 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 /// Writes a repository of three snapshots, and the manifest of what went into it.
 async fn write(dir: &Path) {
     std::fs::create_dir_all(dir.join("repository")).unwrap();
-    let repository = Repository::init(open(dir), &secret(), &small())
-        .await
-        .unwrap();
+    let repository = Repository::init(open(dir), &secret(), &small()).await.unwrap();
     let mut manifest = Vec::new();
     for scene in scenes() {
         let mut options = TransferOptions::default();
         options.tags.clone_from(&scene.tags);
         let sink = repository.sink(&WriteOptions::default());
-        transfer(&scene, &sink, &options, &Context::silent())
-            .await
-            .unwrap();
+        transfer(&scene, &sink, &options, &Context::silent()).await.unwrap();
         manifest.push(describe_scene(&scene));
     }
     // A line for each entry: to be read by people, too.
@@ -130,15 +119,10 @@ async fn verify(dir: &Path) -> Json {
     let repository = Repository::open(open(dir), &secret()).await.unwrap();
 
     let every_byte = CheckOptions::every_byte();
-    let report = repository
-        .check(&every_byte, &Context::silent())
-        .await
-        .unwrap();
+    let report = repository.check(&every_byte, &Context::silent()).await.unwrap();
     assert!(report.is_sound(), "{:?}", report.damage);
     assert_eq!((report.snapshots, report.unreferenced), (3, 0));
-    let keyless = check_without_key(open(dir), &every_byte, &Context::silent())
-        .await
-        .unwrap();
+    let keyless = check_without_key(open(dir), &every_byte, &Context::silent()).await.unwrap();
     assert!(keyless.is_sound(), "{:?}", keyless.damage);
 
     // In the order in which they were taken.
@@ -156,10 +140,7 @@ async fn verify(dir: &Path) -> Json {
 
     let second = second_reader(&["read", dir.join("repository").to_str().unwrap()]);
     let snapshots = second["snapshots"].as_array().unwrap();
-    let described: Vec<_> = snapshots
-        .iter()
-        .map(|one| one["described"].clone())
-        .collect();
+    let described: Vec<_> = snapshots.iter().map(|one| one["described"].clone()).collect();
     compare(expected, &described, "the second reader");
     for (one, info) in snapshots.iter().zip(&listed.snapshots) {
         assert_eq!(one["id"], json!(info.id.to_string()));
@@ -212,9 +193,7 @@ fn compare(expected: &[Json], found: &[Json], who: &str) {
 
 fn describe_scene(scene: &Scene) -> Json {
     let entries = scene.items.iter();
-    let entries: Vec<_> = entries
-        .map(|item| describe_entry(&item.info, &item.bytes()))
-        .collect();
+    let entries: Vec<_> = entries.map(|item| describe_entry(&item.info, &item.bytes())).collect();
     header(
         (scene.store.kind(), scene.store.name()),
         &scene.tags,
@@ -227,16 +206,11 @@ fn describe_scene(scene: &Scene) -> Json {
 
 async fn describe_snapshot(repository: &Repository, info: &SnapshotInfo) -> Json {
     let restored = restore(repository, info.id).await.image();
-    let entries: Vec<_> = restored
-        .values()
-        .map(|(info, bytes)| describe_entry(info, bytes))
-        .collect();
+    let entries: Vec<_> =
+        restored.values().map(|(info, bytes)| describe_entry(info, bytes)).collect();
     // A listing says the same as a restore, and holes come back as holes.
     let snapshot = repository.snapshot(&info.id).await.unwrap();
-    assert_eq!(
-        (entries.len() as u64, info.committed >= info.started),
-        (info.entries, true)
-    );
+    assert_eq!((entries.len() as u64, info.committed >= info.started), (info.entries, true));
     let mut listing = snapshot.list(None);
     let mut holes = 0;
     for (known, _) in restored.values() {
@@ -308,7 +282,6 @@ fn describe_values(values: &Attributes) -> Json {
                 let pairs = pairs.map(|(name, value)| [hex::encode(name), hex::encode(value)]);
                 json!({ "pairs": pairs.collect::<Vec<_>>() })
             }
-            other => panic!("a value that the manifest cannot hold: {other:?}"),
         };
         (name.to_owned(), value)
     };
@@ -333,14 +306,10 @@ fn escape(path: &[u8]) -> String {
 fn second_reader(arguments: &[&str]) -> Json {
     let requirements = include_str!("../fixtures/second_reader.txt");
     // As in the setup of xtask: what is installed is named by its versions.
-    let versions: Vec<_> = requirements
-        .lines()
-        .filter_map(|line| line.split("==").nth(1))
-        .collect();
+    let versions: Vec<_> =
+        requirements.lines().filter_map(|line| line.split("==").nth(1)).collect();
     let name = format!("second-reader-{}", versions.join("-"));
-    let installed = lifeboat_testbed::home::search_dirs()
-        .into_iter()
-        .map(|dir| dir.join(&name));
+    let installed = lifeboat_testbed::home::search_dirs().into_iter().map(|dir| dir.join(&name));
     let installed = installed.into_iter().find(|dir| dir.join("cbor2").is_dir());
     let installed = installed.unwrap_or_else(|| {
         panic!("the Python packages of the second reader are missing: run `cargo xtask setup`")
@@ -355,9 +324,6 @@ fn second_reader(arguments: &[&str]) -> Json {
         .output()
         .unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "the second reader refuses it:\n{complaint}"
-    );
+    assert!(output.status.success(), "the second reader refuses it:\n{complaint}");
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -36,10 +36,7 @@ pub(super) fn scenes() -> [Scene; 3] {
             .with("golden.signed", i64::MIN)
             .with("golden.text", "naïve ☂")
             .with("golden.bytes", vec![0, 0xff, b'%'])
-            .with(
-                "golden.pairs",
-                vec![(vec![0xfe], vec![]), (b"a".to_vec(), vec![1; 30])],
-            )
+            .with("golden.pairs", vec![(vec![0xfe], vec![]), (b"a".to_vec(), vec![1; 30])])
     };
     let at = |second: i64| Timestamp::from_second(second).unwrap();
     let mut first = Completion::at(at(1_700_000_000));
@@ -56,12 +53,7 @@ pub(super) fn scenes() -> [Scene; 3] {
         items: items.clone(),
     };
     change(&mut items);
-    let two = Scene {
-        store: alpha,
-        tags: Vec::new(),
-        completion: second,
-        items,
-    };
+    let two = Scene { store: alpha, tags: Vec::new(), completion: second, items };
     let three = Scene {
         store: StoreRef::new("golden", "beta"),
         tags: Vec::new(),
@@ -83,10 +75,7 @@ fn alpha_items(everything: &dyn Fn(Attributes) -> Attributes) -> Vec<Item> {
         .with(names::GID, 0_u32)
         .with(names::USER, "operator")
         .with(names::MODIFIED, -1_234_567_891_i64)
-        .with(
-            names::XATTRS,
-            vec![(b"user.origin".to_vec(), b"https://example.org/\0".to_vec())],
-        );
+        .with(names::XATTRS, vec![(b"user.origin".to_vec(), b"https://example.org/\0".to_vec())]);
     vec![
         file(b"b\xff\xfe-not-utf8", owned, b"hello"),
         file(b"every value", everything(mode(0o640)), b"x"),
@@ -96,11 +85,7 @@ fn alpha_items(everything: &dyn Fn(Attributes) -> Attributes) -> Vec<Item> {
         plain(b"devices/fifo", EntryKind::Fifo, mode(0o622)),
         plain(b"devices/socket", EntryKind::Socket, mode(0o755)),
         file(b"empty", mode(0o644), b""),
-        file(
-            b"line\nbreak%",
-            Attributes::new(),
-            b"names may hold anything",
-        ),
+        file(b"line\nbreak%", Attributes::new(), b"names may hold anything"),
         plain(b"link", EntryKind::Symlink, to(b"\xff/nowhere")),
         file(b"noise", mode(0o644), &noise(3, 20_000)),
         paged(b"pages", &pages(200, 100), None),
@@ -165,9 +150,7 @@ fn plain(path: &[u8], kind: EntryKind, attributes: Attributes) -> Item {
 }
 
 fn file(path: &[u8], attributes: Attributes, bytes: &[u8]) -> Item {
-    let extents = bytes
-        .chunks(50_000)
-        .map(|part| Extent::Data(part.to_vec().into()));
+    let extents = bytes.chunks(50_000).map(|part| Extent::Data(part.to_vec().into()));
     item(path, EntryKind::File, attributes, extents.collect())
 }
 
@@ -178,8 +161,7 @@ fn paged(path: &[u8], bytes: &[u8], hole: Option<std::ops::Range<usize>>) -> Ite
     if !hole.is_empty() {
         item.extents.push(Extent::Hole(hole.len() as u64));
     }
-    item.extents
-        .push(Extent::Data(bytes[hole.end..].to_vec().into()));
+    item.extents.push(Extent::Data(bytes[hole.end..].to_vec().into()));
     item.info.layout = Layout::Pages(PAGE as u32);
     item.info.size = bytes.len() as u64;
     item
@@ -205,16 +187,12 @@ fn pages(count: u64, rest: usize) -> Vec<u8> {
 
 /// Text that never repeats and compresses well.
 fn prose(seed: u64, length: usize) -> Vec<u8> {
-    const WORDS: [&str; 8] = [
-        "anchor", "boat", "current", "deck", "ebb", "fathom", "gale", "harbour",
-    ];
+    const WORDS: [&str; 8] =
+        ["anchor", "boat", "current", "deck", "ebb", "fathom", "gale", "harbour"];
     let mut text = String::new();
     for (line, byte) in noise(seed, length / 20).into_iter().enumerate() {
         let (a, b) = (usize::from(byte) % 8, usize::from(byte) / 8 % 8);
-        text += &format!(
-            "{line:06} {} of the {} {} lies still\n",
-            WORDS[a], WORDS[b], byte
-        );
+        text += &format!("{line:06} {} of the {} {} lies still\n", WORDS[a], WORDS[b], byte);
     }
     text.truncate(length);
     text.into_bytes()
