@@ -131,17 +131,7 @@ fn store_error(error: &Error) -> Option<&object_store::Error> {
 
 /// What led to an error, one cause after the other.
 fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(error.source(), |cause| beneath(*cause))
-}
-
-/// What led to one of the causes.
-fn beneath<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match cause.downcast_ref() {
-        // These speak for another error, and do not say so.
-        Some(Repeated::Earlier(earlier)) => earlier.source(),
-        Some(Repeated::Source(error)) => error.source(),
-        _ => cause.source(),
-    }
+    std::iter::successors(error.source(), |cause| cause.source())
 }
 
 #[cfg(test)]

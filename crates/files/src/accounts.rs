@@ -18,12 +18,7 @@ impl Accounts {
     pub(crate) fn load() -> Self {
         let (users, user_numbers) = read(Path::new("/etc/passwd"));
         let (groups, group_numbers) = read(Path::new("/etc/group"));
-        Self {
-            users,
-            groups,
-            user_numbers,
-            group_numbers,
-        }
+        Self { users, groups, user_numbers, group_numbers }
     }
 
     pub(crate) fn user(&self, number: u32) -> Option<&str> {

@@ -31,10 +31,7 @@ pub(crate) fn describe(
     attributes.set(names::INODE, status.inode);
     attributes.set(names::MODE, status.mode);
     attributes.set(names::MODIFIED, status.modified);
-    if matches!(
-        status.kind,
-        Some(EntryKind::CharDevice | EntryKind::BlockDevice)
-    ) {
+    if matches!(status.kind, Some(EntryKind::CharDevice | EntryKind::BlockDevice)) {
         attributes.set(names::NODE, status.node);
     }
     if let Some(target) = target {
@@ -97,8 +94,7 @@ impl Wanted {
                 let group = attributes
                     .text(&named(names::GROUP))
                     .and_then(|group| accounts.group_number(group));
-                user.or_else(|| number(names::UID))
-                    .zip(group.or_else(|| number(names::GID)))
+                user.or_else(|| number(names::UID)).zip(group.or_else(|| number(names::GID)))
             }
         };
         // The highest number means "leave it as it is" to the kernel.
@@ -107,10 +103,7 @@ impl Wanted {
             owner,
             mode: number(names::MODE).map(|mode| mode & 0o7777),
             modified: attributes.signed(&named(names::MODIFIED)),
-            xattrs: attributes
-                .pairs(&named(names::XATTRS))
-                .unwrap_or_default()
-                .to_vec(),
+            xattrs: attributes.pairs(&named(names::XATTRS)).unwrap_or_default().to_vec(),
         }
     }
 }

@@ -42,11 +42,7 @@ enum Token {
 
 impl Exclude {
     pub(crate) fn new(patterns: &[String]) -> Result<Self, Error> {
-        patterns
-            .iter()
-            .map(|pattern| parse(pattern))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        patterns.iter().map(|pattern| parse(pattern)).collect::<Result<_, _>>().map(Self)
     }
 
     pub(crate) fn matches(&self, path: &EntryPath) -> bool {
@@ -61,10 +57,7 @@ impl Exclude {
 }
 
 fn parse(pattern: &str) -> Result<Pattern, Error> {
-    let bad = |why| Error::Pattern {
-        pattern: pattern.to_owned(),
-        why,
-    };
+    let bad = |why| Error::Pattern { pattern: pattern.to_owned(), why };
     if pattern.len() > LONGEST {
         return Err(bad("it is longer than 4096 bytes"));
     }

@@ -66,9 +66,7 @@ impl Gatherer {
             }
             Err(error) => {
                 self.left_out(&found.path, error);
-                Ok(Outcome::Lost(
-                    (found.status.links > 1).then_some(found.path),
-                ))
+                Ok(Outcome::Lost((found.status.links > 1).then_some(found.path)))
             }
         }
     }
@@ -128,8 +126,7 @@ impl Gatherer {
     fn unchanged(&self, found: &mut Found) -> Entry {
         let size = found.status.size;
         self.context.count_unchanged(size);
-        self.plain(found, None)
-            .with_content(size, Content::unchanged(size))
+        self.plain(found, None).with_content(size, Content::unchanged(size))
     }
 
     fn symlink(&self, found: &mut Found) -> Result<Entry, Errno> {
@@ -150,10 +147,8 @@ impl Gatherer {
             let reading = self.small(&found.path, &file, status)?;
             if let Some((status, bytes)) = reading {
                 let size = bytes.len() as u64;
-                return Ok(
-                    Entry::new(found.path.clone(), EntryKind::File, describe(&status))
-                        .with_content(size, Content::bytes(bytes)),
-                );
+                return Ok(Entry::new(found.path.clone(), EntryKind::File, describe(&status))
+                    .with_content(size, Content::bytes(bytes)));
             }
         }
         let attributes = describe(&status);
@@ -208,12 +203,7 @@ impl Gatherer {
     ) -> Entry {
         let file = Arc::new(file);
         let watched = Watched {
-            content: read_file(
-                Arc::clone(&file),
-                self.root.show(path),
-                status.size,
-                &self.context,
-            ),
+            content: read_file(Arc::clone(&file), self.root.show(path), status.size, &self.context),
             file,
             path: path.clone(),
             before: *status,
@@ -241,11 +231,9 @@ impl Watched {
     async fn next(&mut self) -> Result<Option<lifeboat_core::Extent>> {
         let extent = self.content.next().await.map_err(|error| {
             // What was given so far must not pass for the file: there is no snapshot then.
-            error
-                .context(format!("back up {}, of which a part was read", self.path))
-                .with_hint(
-                    "exclude this file, or mend what keeps it from being read, and run it again",
-                )
+            error.context(format!("back up {}, of which a part was read", self.path)).with_hint(
+                "exclude this file, or mend what keeps it from being read, and run it again",
+            )
         })?;
         if let Some(extent) = extent {
             self.length += extent.len();
@@ -273,11 +261,7 @@ fn look(file: &File) -> Result<Status, Errno> {
 /// The entry of another name of `first`.
 pub(crate) fn link(path: EntryPath, first: &EntryPath) -> Entry {
     let target = first.as_bytes().to_vec();
-    Entry::new(
-        path,
-        EntryKind::HardLink,
-        Attributes::new().with(names::TARGET, target),
-    )
+    Entry::new(path, EntryKind::HardLink, Attributes::new().with(names::TARGET, target))
 }
 
 #[cfg(test)]
@@ -330,10 +314,7 @@ mod tests {
             let found = found(&gatherer, name);
             std::fs::remove_file(at(name)).unwrap();
             exchange();
-            assert!(
-                matches!(gatherer.gather(found).unwrap(), Outcome::Lost(_)),
-                "{name}"
-            );
+            assert!(matches!(gatherer.gather(found).unwrap(), Outcome::Lost(_)), "{name}");
             let warnings = observer.warnings();
             assert_eq!(warnings.len(), count + 1);
             assert_eq!(warnings[count].0, name);

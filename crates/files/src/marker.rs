@@ -55,9 +55,7 @@ pub(crate) fn set(root: &Root) -> Result<Marker> {
     let say = |error: Errno| failed("make file", &shown, error);
     let mode = Mode::from_raw_mode(0o600);
     let file = rustix::fs::openat(root.top(), MARKER, flags, mode).map_err(say)?;
-    let busy = || Error::Busy {
-        path: root.path().display().to_string(),
-    };
+    let busy = || Error::Busy { path: root.path().display().to_string() };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Err(busy().into()),
@@ -77,11 +75,7 @@ pub(crate) fn set(root: &Root) -> Result<Marker> {
     };
     write().map_err(|error| failed("write", &shown, error))?;
     root.sync_dir(None)?;
-    Ok(Marker {
-        file,
-        end: TEXT.len() as u64,
-        was_there,
-    })
+    Ok(Marker { file, end: TEXT.len() as u64, was_there })
 }
 
 /// Whether a restore is running, when there is a marker.

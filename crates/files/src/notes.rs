@@ -45,14 +45,8 @@ struct State {
 impl Notes {
     /// Notes behind what the marker says.
     pub(crate) fn new(marker: &Marker) -> std::io::Result<Self> {
-        let state = State {
-            end: marker.end,
-            ..State::default()
-        };
-        Ok(Self {
-            file: marker.file.try_clone()?,
-            state: Mutex::new(state),
-        })
+        let state = State { end: marker.end, ..State::default() };
+        Ok(Self { file: marker.file.try_clone()?, state: Mutex::new(state) })
     }
 
     /// Adds a note of the entry `ordinal`. Blocks now and then.
@@ -167,12 +161,7 @@ fn decode(record: &[u8]) -> Option<Note> {
                 xattrs.push((take_bytes(rest)?.to_vec(), take_bytes(rest)?.to_vec()));
             }
             let owner = uid.zip(gid);
-            let wanted = Wanted {
-                owner,
-                mode,
-                modified,
-                xattrs,
-            };
+            let wanted = Wanted { owner, mode, modified, xattrs };
             Some(Note::Directory { path, wanted })
         }
         _ => None,
@@ -216,16 +205,9 @@ mod tests {
 
     #[test]
     fn notes_come_back_children_before_their_parents() {
-        let marker = Marker {
-            file: tempfile::tempfile().unwrap(),
-            end: 100,
-            was_there: false,
-        };
+        let marker = Marker { file: tempfile::tempfile().unwrap(), end: 100, was_there: false };
         let notes = Notes::new(&marker).unwrap();
-        let link = || Note::Link {
-            path: path("b"),
-            target: path("a"),
-        };
+        let link = || Note::Link { path: path("b"), target: path("a") };
         // Entries are put side by side, so a child may come first.
         notes.add(2, &directory("top/child")).unwrap();
         notes.add(9, &link()).unwrap();
@@ -240,10 +222,7 @@ mod tests {
         assert_eq!(notes.read(last).unwrap(), Some(directory("top")));
         let before = directories[directories.len() - 2];
         assert_eq!(notes.read(before).unwrap(), Some(directory("top/child")));
-        assert_eq!(
-            notes.read(directories[0]).unwrap(),
-            Some(directory("top/z"))
-        );
+        assert_eq!(notes.read(directories[0]).unwrap(), Some(directory("top/z")));
     }
 
     #[test]

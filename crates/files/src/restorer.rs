@@ -96,10 +96,7 @@ impl Restorer {
                 let target = self.target(entry)?;
                 self.made(path, || self.root.symlink(target, path))?;
                 let wanted = self.wanted(&entry.attributes, "");
-                let wanted = Wanted {
-                    mode: None,
-                    ..wanted
-                };
+                let wanted = Wanted { mode: None, ..wanted };
                 self.apply(Subject::Named(path), &wanted);
                 Ok(())
             }
@@ -115,19 +112,15 @@ impl Restorer {
             | EntryKind::Socket
             | EntryKind::CharDevice
             | EntryKind::BlockDevice => self.node(entry),
-            other => Err(Error::Kind {
-                path: path.clone(),
-                kind: other.as_str(),
+            EntryKind::File => {
+                Err(Error::Kind { path: path.clone(), kind: entry.kind.as_str() }.into())
             }
-            .into()),
         }
     }
 
     fn target<'e>(&self, entry: &'e lifeboat_core::Entry) -> Result<&'e [u8], Error> {
         let target = entry.attributes.bytes(names::TARGET);
-        target.ok_or_else(|| Error::NoTarget {
-            path: entry.path.clone(),
-        })
+        target.ok_or_else(|| Error::NoTarget { path: entry.path.clone() })
     }
 
     fn note(&self, ordinal: u64, note: &Note) -> Result<()> {
@@ -201,12 +194,7 @@ impl Restorer {
             self.root.hard_link(target, path)
         };
         link().map_err(|source| {
-            Error::Link {
-                path: path.clone(),
-                target: target.clone(),
-                source,
-            }
-            .into()
+            Error::Link { path: path.clone(), target: target.clone(), source }.into()
         })
     }
 

@@ -76,10 +76,7 @@ impl FilesSink {
     /// A restore into the directory `path`, which is made when it does not exist. Nothing is
     /// touched yet.
     pub fn new(path: impl Into<PathBuf>, options: SinkOptions) -> Self {
-        Self {
-            path: path.into(),
-            options,
-        }
+        Self { path: path.into(), options }
     }
 
     /// The target.

@@ -115,20 +115,14 @@ impl Source for FilesSource {
         let gatherer = {
             let context = context.clone();
             blocking(move || {
-                Ok(Gatherer {
-                    root: source.open()?,
-                    accounts: Accounts::load(),
-                    context,
-                })
+                Ok(Gatherer { root: source.open()?, accounts: Accounts::load(), context })
             })
             .await?
         };
         let gatherer = Arc::new(gatherer);
         let settled = since.as_ref().map_or(i64::MIN, |since| {
             let started = since.snapshot().started.as_nanosecond();
-            i64::try_from(started)
-                .unwrap_or(i64::MIN)
-                .saturating_sub(TICK)
+            i64::try_from(started).unwrap_or(i64::MIN).saturating_sub(TICK)
         });
         let (sender, batches) = mpsc::channel(BATCHES);
         let walk = Walk {
@@ -327,10 +321,7 @@ mod tests {
             ended: false,
         };
         let first = reading.next().await.unwrap().unwrap();
-        assert_eq!(
-            (first.path, first.kind, first.size),
-            (path("b"), EntryKind::File, 7)
-        );
+        assert_eq!((first.path, first.kind, first.size), (path("b"), EntryKind::File, 7));
         let second = reading.next().await.unwrap().unwrap();
         assert_eq!((second.path, second.kind), (path("c"), EntryKind::HardLink));
         assert_eq!(second.attributes.bytes(names::TARGET), Some(&b"b"[..]));

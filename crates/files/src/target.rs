@@ -35,24 +35,14 @@ impl Target {
     /// touched then.
     pub(crate) fn open(path: &Path, existing: Existing) -> Result<Self> {
         let made = matches!(path.try_exists(), Ok(false));
-        let root = if made {
-            Root::create(path)?
-        } else {
-            Root::open(path)?
-        };
+        let root = if made { Root::create(path)? } else { Root::open(path)? };
         let (kept, found) = contents(&root)?;
         match (found.first(), existing) {
             (Some(first), Existing::Refuse) => return Err(refusal(&root, first)?.into()),
             (Some(_), Existing::Replace) | (None, _) => {}
         }
         let marker = marker::set(&root)?;
-        let mut target = Self {
-            root,
-            marker,
-            made,
-            aside: None,
-            kept,
-        };
+        let mut target = Self { root, marker, made, aside: None, kept };
         if let Err(error) = target.move_aside(&found) {
             return Err(match target.give_up() {
                 Ok(()) => error,
@@ -63,16 +53,13 @@ impl Target {
     }
 
     fn move_aside(&mut self, found: &[Listed]) -> Result<()> {
-        let found = found
-            .iter()
-            .filter(|listed| listed.name != MARKER.as_bytes());
+        let found = found.iter().filter(|listed| listed.name != MARKER.as_bytes());
         for listed in found {
             let aside = match &self.aside {
                 Some(aside) => aside.clone(),
                 None => self.new_aside()?,
             };
-            self.root
-                .rename(&EntryPath::new(&listed.name)?, &aside.join(&listed.name)?)?;
+            self.root.rename(&EntryPath::new(&listed.name)?, &aside.join(&listed.name)?)?;
         }
         Ok(())
     }
@@ -96,17 +83,12 @@ impl Target {
     pub(crate) fn is_reserved(&self, path: &EntryPath) -> bool {
         let top = path.components().next();
         top == Some(MARKER.as_bytes())
-            || self
-                .aside
-                .as_ref()
-                .is_some_and(|aside| top == Some(aside.name()))
+            || self.aside.as_ref().is_some_and(|aside| top == Some(aside.name()))
     }
 
     /// Removes what was there, after all that replaces it is durable.
     pub(crate) fn remove_aside(&self) -> Result<()> {
-        self.aside
-            .as_ref()
-            .map_or(Ok(()), |aside| self.root.remove(aside))
+        self.aside.as_ref().map_or(Ok(()), |aside| self.root.remove(aside))
     }
 
     /// Says that the target is whole; `last` is done between that and making it durable.
@@ -134,10 +116,7 @@ impl Target {
             let path = EntryPath::new(&listed.name)?;
             if self.kept.contains(&listed.name) {
                 for within in self.root.list(Some(&path))? {
-                    keep(
-                        path.join(&within.name)
-                            .and_then(|path| self.root.remove(&path)),
-                    );
+                    keep(path.join(&within.name).and_then(|path| self.root.remove(&path)));
                 }
             } else if !self.is_reserved(&path) {
                 keep(self.root.remove(&path));

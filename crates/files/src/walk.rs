@@ -114,17 +114,11 @@ impl Progress {
     fn all(&mut self) -> Result<(), Stop> {
         let device = Status::of(self.walk.root.top())
             .map_err(|error| {
-                Error::io(
-                    format!("look at {}", self.walk.root.path().display()),
-                    error,
-                )
+                Error::io(format!("look at {}", self.walk.root.path().display()), error)
             })?
             .device;
         let mut here = self.walk.root.open_dir(None)?;
-        let mut levels = vec![Level {
-            path: None,
-            rest: self.walk.root.list(None)?.into_iter(),
-        }];
+        let mut levels = vec![Level { path: None, rest: self.walk.root.list(None)?.into_iter() }];
         while let Some(level) = levels.last_mut() {
             let Some(listed) = level.rest.next() else {
                 levels.pop();
@@ -145,10 +139,7 @@ impl Progress {
                 match opened.and_then(|opened| Ok((opened, self.walk.root.list(Some(&path))?))) {
                     Ok((opened, names)) => {
                         here = opened;
-                        levels.push(Level {
-                            path: Some(path),
-                            rest: names.into_iter(),
-                        });
+                        levels.push(Level { path: Some(path), rest: names.into_iter() });
                     }
                     Err(error) => {
                         self.without(&path, "what it holds is not in the snapshot", error)?;
@@ -166,10 +157,7 @@ impl Progress {
             Ok(opened) => opened,
             Err(error) => {
                 if level.rest.len() > 0 {
-                    let subject = level
-                        .path
-                        .as_ref()
-                        .map_or_else(String::new, ToString::to_string);
+                    let subject = level.path.as_ref().map_or_else(String::new, ToString::to_string);
                     let message = format!(
                         "it vanished while it was read, and some of it is not in the snapshot: {}",
                         error.one_line()
@@ -196,9 +184,7 @@ impl Progress {
             Ok(path) => path,
             Err(error) => {
                 let subject = listed.name.escape_ascii();
-                self.walk
-                    .context
-                    .warn(&subject, format!("it is not in the snapshot: {error}"));
+                self.walk.context.warn(&subject, format!("it is not in the snapshot: {error}"));
                 return None;
             }
         };
@@ -274,12 +260,7 @@ impl Progress {
         self.bytes = 0;
         self.compare(&mut batch);
         let gatherer = Arc::clone(&self.walk.gatherer);
-        let work = move || {
-            batch
-                .into_iter()
-                .map(|found| gatherer.gather(found))
-                .collect()
-        };
+        let work = move || batch.into_iter().map(|found| gatherer.gather(found)).collect();
         let task = self.walk.runtime.spawn_blocking(work);
         let sent = self.walk.batches.blocking_send(Ok(task));
         sent.map_err(|_| Stop::Unwanted)
@@ -292,10 +273,7 @@ impl Progress {
         };
         let settled = self.walk.settled;
         let ask = async {
-            for found in batch
-                .iter_mut()
-                .filter(|found| !matches!(found.plan, Plan::Link(_)))
-            {
+            for found in batch.iter_mut().filter(|found| !matches!(found.plan, Plan::Link(_))) {
                 let Some(old) = baseline.entry(&found.path).await? else {
                     continue;
                 };

@@ -79,12 +79,7 @@ impl FilesWriting {
 
     async fn file(&self, mut entry: Entry) -> Result<()> {
         let head = Head::pull(&mut entry.content, SMALL).await?;
-        let Entry {
-            path,
-            attributes,
-            content,
-            ..
-        } = entry;
+        let Entry { path, attributes, content, .. } = entry;
         if head.is_whole() {
             return self
                 .make(move |work| {
@@ -101,9 +96,8 @@ impl FilesWriting {
                 .await;
         }
         let name = self.work.restorer.root.show(&path);
-        let (file, path) = self
-            .make(move |work| Ok((Arc::new(work.restorer.create(&path)?), path)))
-            .await?;
+        let (file, path) =
+            self.make(move |work| Ok((Arc::new(work.restorer.create(&path)?), path))).await?;
         let written = head.write_with_rest(Arc::clone(&file), name, content);
         let length = written.await?;
         self.make(move |work| {
@@ -132,10 +126,7 @@ impl Work {
 
     fn give_up(&self) {
         if let Err(error) = self.target.give_up() {
-            let message = format!(
-                "what was restored could not be removed: {}",
-                error.one_line()
-            );
+            let message = format!("what was restored could not be removed: {}", error.one_line());
             let path = self.target.root.path().display();
             self.restorer.context.warn(&path, message);
         }
@@ -151,8 +142,7 @@ impl Writing for FilesWriting {
         if entry.kind == EntryKind::File {
             return self.file(entry).await;
         }
-        self.make(move |work| work.restorer.make(ordinal, &entry))
-            .await
+        self.make(move |work| work.restorer.make(ordinal, &entry)).await
     }
 
     async fn commit(self: Arc<Self>, completion: Completion) -> Result<Receipt> {
@@ -172,10 +162,7 @@ impl Writing for FilesWriting {
             }
             work.complete(&completion.facts)?;
             let path = work.target.root.path().display().to_string();
-            Ok(Receipt {
-                snapshot: None,
-                facts: Attributes::new().with("directory", path),
-            })
+            Ok(Receipt { snapshot: None, facts: Attributes::new().with("directory", path) })
         })
         .await
     }

@@ -60,13 +60,7 @@ async fn unreadable_files_are_left_out_and_said(folder: &Path) {
     let tree = folder.join("tree");
     std::fs::create_dir_all(tree.join("closed")).unwrap();
     std::fs::create_dir_all(tree.join("names-only")).unwrap();
-    for at in [
-        "closed/in",
-        "names-only/in",
-        "open",
-        "secret",
-        "secret-empty",
-    ] {
+    for at in ["closed/in", "names-only/in", "open", "secret", "secret-empty"] {
         std::fs::write(tree.join(at), if at.ends_with("empty") { "" } else { "x" }).unwrap();
     }
     std::fs::hard_link(tree.join("secret"), tree.join("secret-too")).unwrap();
@@ -91,23 +85,14 @@ async fn unreadable_files_are_left_out_and_said(folder: &Path) {
     let names: Vec<String> = store.image().keys().map(ToString::to_string).collect();
     assert_eq!(names, ["closed", "names-only", "open", "secret-empty"]);
     let subjects: Vec<&str> = warnings.iter().map(|(subject, _)| &**subject).collect();
-    let said = [
-        "closed",
-        "names-only",
-        "secret",
-        "secret-large",
-        "secret-too",
-    ];
+    let said = ["closed", "names-only", "secret", "secret-large", "secret-too"];
     assert_eq!(subjects, said, "{warnings:?}");
 }
 
 async fn what_only_root_can_restore_is_said(folder: &Path) {
     let store = MemoryStore::new("snapshot");
     let attributes = |mode: u32| {
-        Attributes::new()
-            .with(names::MODE, mode)
-            .with(names::UID, 0_u32)
-            .with(names::GID, 0_u32)
+        Attributes::new().with(names::MODE, mode).with(names::UID, 0_u32).with(names::GID, 0_u32)
     };
     let mut entries = vec![
         Entry::file(path("program"), attributes(0o6755), "x"),
@@ -139,9 +124,7 @@ async fn what_only_root_can_restore_is_said(folder: &Path) {
     assert_eq!(mode & 0o7777, 0o755);
     assert!(!target.join("disk").exists() && !target.join("disk-too").exists());
     let with = |words: &str| {
-        let found = warnings
-            .iter()
-            .filter(|(_, message)| message.contains(words));
+        let found = warnings.iter().filter(|(_, message)| message.contains(words));
         found.count()
     };
     assert_eq!(with("only root can give files away"), 1, "{warnings:?}");

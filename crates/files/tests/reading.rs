@@ -84,10 +84,7 @@ async fn unchanged_files_are_not_read_again() {
 
     // The same size, and the old time set again: the change time tells.
     let at = folder.path().join("1/51");
-    let (old, modified) = (
-        std::fs::read(&at).unwrap(),
-        at.metadata().unwrap().modified().unwrap(),
-    );
+    let (old, modified) = (std::fs::read(&at).unwrap(), at.metadata().unwrap().modified().unwrap());
     std::fs::write(&at, vec![b'x'; old.len()]).unwrap();
     File::open(&at).unwrap().set_modified(modified).unwrap();
     std::fs::remove_file(folder.path().join("2/52")).unwrap();
@@ -144,10 +141,7 @@ async fn a_file_that_changes_while_it_is_read_is_reported() {
         std::fs::write(folder.path().join("large"), vec![b'x'; 6 << 20]).unwrap();
         let (_reading, mut entry, observer) = reading_at(folder.path(), "large").await;
         let first = entry.content.next().await.unwrap().unwrap();
-        let file = File::options()
-            .write(true)
-            .open(folder.path().join("large"))
-            .unwrap();
+        let file = File::options().write(true).open(folder.path().join("large")).unwrap();
         change(&file);
         let read = first.len() + length(&mut entry.content).await;
         assert_eq!(read, expected);
@@ -180,9 +174,7 @@ async fn patterns_leave_out_what_they_match_and_all_beneath() {
         std::fs::write(folder.path().join(at).join("a.tmp"), "").unwrap();
     }
     let mut options = SourceOptions::default();
-    options.exclude = ["*.tmp", "/cache", "node_modules/", "var/**"]
-        .map(str::to_owned)
-        .to_vec();
+    options.exclude = ["*.tmp", "/cache", "node_modules/", "var/**"].map(str::to_owned).to_vec();
     let source = FilesSource::new("tree", folder.path(), &options).unwrap();
     let store = MemoryStore::new("snapshot");
     clean_copy(&source, &store).await;
@@ -237,8 +229,7 @@ async fn a_deep_tree_needs_few_descriptors() {
     let root = lifeboat_core::local::Root::open(folder.path()).unwrap();
     let deep = path(&vec!["d"; 1500].join("/"));
     root.create_dir_all(&deep, 0o700).unwrap();
-    root.create_file(&deep.join("file").unwrap(), 0o600)
-        .unwrap();
+    root.create_file(&deep.join("file").unwrap(), 0o600).unwrap();
     root.create_file(&path("e"), 0o600).unwrap();
     let store = MemoryStore::new("snapshot");
     let summary = clean_copy(&source(folder.path()), &store).await;

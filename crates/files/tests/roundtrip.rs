@@ -82,10 +82,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 fn node() -> impl Strategy<Value = Node> {
     let xattrs = prop::collection::vec(
-        (
-            "user\\.[a-z]{1,8}",
-            prop::collection::vec(any::<u8>(), 0..300),
-        ),
+        ("user\\.[a-z]{1,8}", prop::collection::vec(any::<u8>(), 0..300)),
         0..3,
     );
     (
@@ -150,11 +147,7 @@ fn plant(folder: &Path, nodes: &[Node]) {
             }
         }
         if !matches!(node.kind, Kind::Symlink(_)) {
-            let all = if matches!(node.kind, Kind::Directory) {
-                0o700
-            } else {
-                0o400
-            };
+            let all = if matches!(node.kind, Kind::Directory) { 0o700 } else { 0o400 };
             root.set_mode(entry, node.mode | all).unwrap();
         }
         root.set_modified(entry, node.modified).unwrap();
@@ -202,11 +195,8 @@ proptest! {
 /// Makes the tops alike, where the snapshot does not say what the top was like.
 fn clean_top(tree: &Path, target: &Path) {
     let metadata = tree.metadata().unwrap();
-    std::fs::set_permissions(
-        target,
-        std::fs::Permissions::from_mode(metadata.mode() & 0o7777),
-    )
-    .unwrap();
+    std::fs::set_permissions(target, std::fs::Permissions::from_mode(metadata.mode() & 0o7777))
+        .unwrap();
     let modified = metadata.modified().unwrap();
     File::open(target).unwrap().set_modified(modified).unwrap();
 }
@@ -229,11 +219,7 @@ async fn a_sparse_file_stays_sparse() {
     let folder = tempfile::tempdir().unwrap();
     let (tree, target) = (folder.path().join("tree"), folder.path().join("target"));
     std::fs::create_dir(&tree).unwrap();
-    let pieces = [
-        Piece::Hole(1 << 30),
-        Piece::Bytes(7, 100_000),
-        Piece::Hole(1 << 30),
-    ];
+    let pieces = [Piece::Hole(1 << 30), Piece::Bytes(7, 100_000), Piece::Hole(1 << 30)];
     write(&tree.join("image"), &pieces);
     let summary = clean_copy(&common::source(&tree), &sink(&target)).await;
     assert!(summary.progress.read < 1 << 20);
@@ -253,10 +239,7 @@ async fn device_nodes_come_back_for_root() {
     let root = Root::open(&tree).unwrap();
     let null = rustix::fs::makedev(1, 3);
     let name = common::path("null");
-    if root
-        .make_node(&name, EntryKind::CharDevice, 0o666, null)
-        .is_err()
-    {
+    if root.make_node(&name, EntryKind::CharDevice, 0o666, null).is_err() {
         // A container without the right to make them.
         return;
     }

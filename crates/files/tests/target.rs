@@ -45,15 +45,8 @@ async fn hostile(make: impl Fn(&Path) -> Vec<Entry>) -> Error {
     let before = look(&outside);
     let target = sink(&folder.path().join("target"));
     let (result, _) = copy(&store, &target).await;
-    assert!(
-        before == look(&outside),
-        "something outside the target was touched"
-    );
-    assert_eq!(
-        target.state().await.unwrap(),
-        State::Missing,
-        "something is left"
-    );
+    assert!(before == look(&outside), "something outside the target was touched");
+    assert_eq!(target.state().await.unwrap(), State::Missing, "something is left");
     result.unwrap_err()
 }
 
@@ -74,33 +67,18 @@ async fn nothing_is_written_through_a_link() {
         let refused = [ErrorKind::Refused, ErrorKind::AlreadyExists];
         assert!(refused.contains(&error.kind()), "{error:?}");
     }
-    let error = hostile(|_| {
-        vec![
-            linked("up", EntryKind::Symlink, b".."),
-            file("up/outside/new"),
-        ]
-    });
+    let error = hostile(|_| vec![linked("up", EntryKind::Symlink, b".."), file("up/outside/new")]);
     assert_eq!(error.await.kind(), ErrorKind::Refused);
     let error = hostile(|_| {
-        vec![
-            linked("up", EntryKind::Symlink, b"../outside"),
-            Entry::directory(path("up/folder")),
-        ]
+        vec![linked("up", EntryKind::Symlink, b"../outside"), Entry::directory(path("up/folder"))]
     });
     assert_eq!(error.await.kind(), ErrorKind::Refused);
 }
 
 #[tokio::test]
 async fn hard_links_cannot_reach_out() {
-    let targets: [&[u8]; 7] = [
-        b"../outside/secret",
-        b"/etc/passwd",
-        b"",
-        b"a//b",
-        b"a\0b",
-        b".",
-        &[b'x'; 40_000],
-    ];
+    let targets: [&[u8]; 7] =
+        [b"../outside/secret", b"/etc/passwd", b"", b"a//b", b"a\0b", b".", &[b'x'; 40_000]];
     for target in targets {
         let error = hostile(|_| vec![linked("link", EntryKind::HardLink, target)]).await;
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
@@ -108,10 +86,7 @@ async fn hard_links_cannot_reach_out() {
     }
     let missing = hostile(|_| vec![linked("link", EntryKind::HardLink, b"missing")]).await;
     assert_eq!(missing.kind(), ErrorKind::Corrupt);
-    assert!(
-        missing.one_line().contains("a hard link to missing"),
-        "{missing:?}"
-    );
+    assert!(missing.one_line().contains("a hard link to missing"), "{missing:?}");
     let through = hostile(|outside| {
         let outside = outside.as_os_str().as_encoded_bytes();
         vec![
@@ -120,12 +95,8 @@ async fn hard_links_cannot_reach_out() {
         ]
     });
     assert_eq!(through.await.kind(), ErrorKind::Refused);
-    let directory = hostile(|_| {
-        vec![
-            Entry::directory(path("a")),
-            linked("b", EntryKind::HardLink, b"a"),
-        ]
-    });
+    let directory =
+        hostile(|_| vec![Entry::directory(path("a")), linked("b", EntryKind::HardLink, b"a")]);
     assert_eq!(directory.await.kind(), ErrorKind::Refused);
 }
 
@@ -133,10 +104,7 @@ async fn hard_links_cannot_reach_out() {
 async fn senseless_entries_are_refused() {
     let parent_is_a_file = hostile(|_| vec![file("a"), file("a/b")]).await;
     let refused = [ErrorKind::Refused, ErrorKind::AlreadyExists];
-    assert!(
-        refused.contains(&parent_is_a_file.kind()),
-        "{parent_is_a_file:?}"
-    );
+    assert!(refused.contains(&parent_is_a_file.kind()), "{parent_is_a_file:?}");
     let marker = hostile(|_| vec![file(".lifeboat-incomplete")]).await;
     assert_eq!(marker.kind(), ErrorKind::InvalidInput);
     let no_target = hostile(|_| vec![Entry::new(path("a"), EntryKind::Symlink, Attributes::new())]);
@@ -157,18 +125,12 @@ async fn absolute_links_are_kept_and_not_followed() {
         .with(names::MODIFIED, 1_i64);
     let link = Entry::new(path("a"), EntryKind::Symlink, attributes);
     store.insert(link).await.unwrap();
-    let before = std::fs::metadata("/etc/passwd")
-        .unwrap()
-        .modified()
-        .unwrap();
+    let before = std::fs::metadata("/etc/passwd").unwrap().modified().unwrap();
     let target = folder.path().join("target");
     clean_copy(&store, &sink(&target)).await;
     let points_to = std::fs::read_link(target.join("a")).unwrap();
     assert_eq!(points_to, Path::new("/etc/passwd"));
-    let after = std::fs::metadata("/etc/passwd")
-        .unwrap()
-        .modified()
-        .unwrap();
+    let after = std::fs::metadata("/etc/passwd").unwrap().modified().unwrap();
     assert_eq!(before, after);
 }
 
@@ -206,12 +168,7 @@ async fn a_target_that_is_not_empty_is_refused_and_left_alone() {
     let (result, _) = copy(&source(&tree), &sink(&target)).await;
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(
-        error
-            .one_line()
-            .contains("\"mine\" is in it; restore into an empty"),
-        "{error:?}"
-    );
+    assert!(error.one_line().contains("\"mine\" is in it; restore into an empty"), "{error:?}");
     assert!(before == look(&target));
 
     clean_copy(&source(&tree), &replacing(&target)).await;
@@ -283,31 +240,16 @@ async fn a_restore_that_was_killed_shows_and_can_be_repeated() {
     writing.put(0, file("file")).await.unwrap();
 
     let busy = sink(&target).write(&header, &context).await.err().unwrap();
-    assert!(
-        busy.one_line()
-            .contains("another restore into it is running"),
-        "{busy:?}"
-    );
-    let busy = replacing(&target)
-        .write(&header, &context)
-        .await
-        .err()
-        .unwrap();
-    assert!(
-        busy.one_line()
-            .contains("another restore into it is running"),
-        "{busy:?}"
-    );
+    assert!(busy.one_line().contains("another restore into it is running"), "{busy:?}");
+    let busy = replacing(&target).write(&header, &context).await.err().unwrap();
+    assert!(busy.one_line().contains("another restore into it is running"), "{busy:?}");
     // Nothing else happens when a process is killed.
     drop(writing);
 
     assert_eq!(sink(&target).state().await.unwrap(), State::Unfinished);
     let error = source(&target).read(None, &context).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(
-        error.one_line().contains("holds an unfinished restore"),
-        "{error:?}"
-    );
+    assert!(error.one_line().contains("holds an unfinished restore"), "{error:?}");
     let inspection = source(&target).inspect().await.unwrap();
     assert_eq!(inspection.blockers().count(), 1);
 
@@ -360,10 +302,7 @@ async fn a_cancelled_restore_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = MemoryStore::new("many");
     for name in 0..400 {
-        store
-            .insert(file(&format!("{}/{name}", name % 7)))
-            .await
-            .unwrap();
+        store.insert(file(&format!("{}/{name}", name % 7))).await.unwrap();
     }
     let target = sink(&folder.path().join("target"));
     let (result, warnings) = copy(&Cancelling(store), &target).await;

@@ -143,10 +143,10 @@ pub enum Error {
         doing: &'static str,
     },
     /// An earlier error in the same write, told again.
-    #[error("{0}")]
+    #[error(transparent)]
     Earlier(std::sync::Arc<Error>),
     /// What was met while content was read.
-    #[error("{0}")]
+    #[error(transparent)]
     Source(lifeboat_core::Error),
 }
 

@@ -27,9 +27,7 @@ impl Size {
     /// About this many megabytes.
     pub const fn megabytes(megabytes: u32) -> Self {
         let orders = megabytes.saturating_mul(710);
-        Self {
-            orders: if orders < 500 { 500 } else { orders },
-        }
+        Self { orders: if orders < 500 { 500 } else { orders } }
     }
 }
 
@@ -38,20 +36,14 @@ impl Size {
 /// unlogged table of sessions. The same size makes the same data.
 pub async fn seed(client: &Client, size: Size) -> Result<()> {
     let script = SEED.replace("{orders}", &size.orders.to_string());
-    client
-        .batch_execute(&script)
-        .await
-        .context("fill the database")
+    client.batch_execute(&script).await.context("fill the database")
 }
 
 /// Goes on with the shop's business: new orders, updates scattered over the older ones, some
 /// deletions. The same round makes the same changes to the same data.
 pub async fn mutate(client: &Client, round: u32) -> Result<()> {
     let script = MUTATE.replace("{round}", &round.to_string());
-    client
-        .batch_execute(&script)
-        .await
-        .context("change the data")
+    client.batch_execute(&script).await.context("change the data")
 }
 
 /// What a table holds.
@@ -72,10 +64,7 @@ pub struct TableDigest {
 pub async fn digests(client: &Client) -> Result<BTreeMap<String, TableDigest>> {
     client.batch_execute(BEGIN).await.context("begin to read")?;
     let outcome = digests_in_transaction(client).await;
-    client
-        .batch_execute("commit")
-        .await
-        .context("end the reading")?;
+    client.batch_execute("commit").await.context("end the reading")?;
     outcome
 }
 
@@ -104,19 +93,10 @@ async fn digests_in_transaction(client: &Client) -> Result<BTreeMap<String, Tabl
                     coalesce(sum(('x' || right(hash, 16))::bit(64)::bigint::numeric), 0)::text
              from (select md5((\"a row\".*)::text) as hash from only {quoted} as \"a row\") as hashes"
         );
-        let row = client
-            .query_one(&query, &[])
-            .await
-            .with_context(|| format!("read {name}"))?;
+        let row = client.query_one(&query, &[]).await.with_context(|| format!("read {name}"))?;
         let (rows, first, second): (i64, String, String) = (row.get(0), row.get(1), row.get(2));
         let rows = u64::try_from(rows).context("a count")?;
-        digests.insert(
-            name,
-            TableDigest {
-                rows,
-                digest: format!("{first}/{second}"),
-            },
-        );
+        digests.insert(name, TableDigest { rows, digest: format!("{first}/{second}") });
     }
     Ok(digests)
 }

@@ -37,10 +37,7 @@ impl SmallDisk {
             .map_err(|error| Unavailable(format!("mount: {error}")))?;
         let clean_up = "umount -l -- \"$1\"; rmdir -- \"$1\"";
         match Watchdog::new(clean_up, &[scratch.path().as_os_str()]) {
-            Ok(watchdog) => Ok(Self {
-                scratch,
-                _watchdog: watchdog,
-            }),
+            Ok(watchdog) => Ok(Self { scratch, _watchdog: watchdog }),
             Err(error) => {
                 let _ = unmount(scratch.path(), UnmountFlags::DETACH);
                 Err(reason(&error))

@@ -49,11 +49,7 @@ fn find_account(database: &str, name: &str) -> Option<Account> {
         }
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
-        Some(Account {
-            name: name.to_owned(),
-            uid,
-            gid,
-        })
+        Some(Account { name: name.to_owned(), uid, gid })
     })
 }
 
@@ -65,11 +61,8 @@ pub fn install_dir() -> PathBuf {
     if is_root() {
         return PathBuf::from(SHARED);
     }
-    let absolute = |name: &str| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|dir| dir.is_absolute())
-    };
+    let absolute =
+        |name: &str| env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .unwrap_or_else(env::temp_dir)

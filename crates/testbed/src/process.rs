@@ -39,13 +39,7 @@ impl Finished {
     /// Itself when the program ended in success, else an error with what it said.
     pub fn success(self) -> Result<Self> {
         if !self.status.success() {
-            bail!(
-                "`{}` failed ({}):\n{}{}",
-                self.command,
-                self.status,
-                self.stdout,
-                self.stderr
-            );
+            bail!("`{}` failed ({}):\n{}{}", self.command, self.status, self.stdout, self.stderr);
         }
         Ok(self)
     }
@@ -69,15 +63,7 @@ pub fn start(command: &mut Command) -> Result<Running> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("run `{name}`"))?;
-    Ok(Running {
-        child,
-        name,
-        stdout,
-        stderr,
-        started: Instant::now(),
-        peak_rss: 0,
-        reaped: false,
-    })
+    Ok(Running { child, name, stdout, stderr, started: Instant::now(), peak_rss: 0, reaped: false })
 }
 
 fn describe(command: &Command) -> String {
@@ -124,10 +110,7 @@ impl Running {
             self.kill()?;
         }
         let cpu = processor_time(id).unwrap_or_default();
-        let status = self
-            .child
-            .wait()
-            .with_context(|| format!("wait for `{}`", self.name))?;
+        let status = self.child.wait().with_context(|| format!("wait for `{}`", self.name))?;
         self.reaped = true;
         let finished = Finished {
             command: self.name.clone(),
@@ -140,19 +123,13 @@ impl Running {
         };
         if ended.is_none() {
             let Finished { stdout, stderr, .. } = finished;
-            bail!(
-                "`{}` was killed after {limit:?}; it said:\n{stdout}{stderr}",
-                self.name
-            );
+            bail!("`{}` was killed after {limit:?}; it said:\n{stdout}{stderr}", self.name);
         }
         Ok(finished)
     }
 
     fn id(&self) -> Result<Pid> {
-        i32::try_from(self.child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("process id")
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("process id")
     }
 }
 
@@ -167,17 +144,13 @@ impl Drop for Running {
 
 fn text(file: &mut File) -> Result<String> {
     let mut bytes = Vec::new();
-    file.rewind()
-        .and_then(|()| file.read_to_end(&mut bytes))
-        .context("read the output")?;
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).context("read the output")?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn high_water_mark(id: Pid) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", id.as_raw_nonzero())).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -186,14 +159,8 @@ fn processor_time(id: Pid) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero())).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     // User and system time, then the same of the children waited for.
-    let ticks: u64 = fields
-        .get(11..15)?
-        .iter()
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    Some(Duration::from_millis(
-        ticks * 1000 / rustix::param::clock_ticks_per_second(),
-    ))
+    let ticks: u64 = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
 #[cfg(test)]
@@ -211,10 +178,7 @@ mod tests {
     #[test]
     fn output_and_status_are_kept() {
         let finished = run(&mut sh("echo out; echo err >&2; exit 3"), LIMIT).unwrap();
-        assert_eq!(
-            (finished.stdout.as_str(), finished.stderr.as_str()),
-            ("out\n", "err\n")
-        );
+        assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("out\n", "err\n"));
         assert_eq!(finished.status.code(), Some(3));
         let error = finished.success().unwrap_err().to_string();
         assert!(error.contains("err"), "{error}");
@@ -227,24 +191,15 @@ mod tests {
                       n=0; while [ $n -lt 200000 ]; do n=$((n+1)); done";
         let finished = run(&mut sh(script), LIMIT).unwrap().success().unwrap();
         assert!(finished.peak_rss >= 64 << 20, "{finished:?}");
-        assert!(
-            finished.cpu > Duration::ZERO && finished.cpu <= finished.wall * 2,
-            "{finished:?}"
-        );
+        assert!(finished.cpu > Duration::ZERO && finished.cpu <= finished.wall * 2, "{finished:?}");
     }
 
     #[test]
     fn beyond_the_limit_the_whole_group_is_killed() {
         let start = Instant::now();
-        let error = run(
-            &mut sh("echo begun; sleep 600 & sleep 600"),
-            Duration::from_millis(300),
-        );
+        let error = run(&mut sh("echo begun; sleep 600 & sleep 600"), Duration::from_millis(300));
         let error = error.unwrap_err().to_string();
-        assert!(
-            error.contains("killed after 300ms") && error.contains("begun"),
-            "{error}"
-        );
+        assert!(error.contains("killed after 300ms") && error.contains("begun"), "{error}");
         assert!(start.elapsed() < LIMIT);
     }
 

@@ -73,20 +73,9 @@ impl Proxy {
         let listener = socket.listen(128).context("listen")?;
         let (weather, forecast) = watch::channel(Weather::default());
         let connections = Arc::new(AtomicU64::new(0));
-        let door = Door {
-            address,
-            upstream,
-            seed,
-            forecast,
-            connections: connections.clone(),
-        };
+        let door = Door { address, upstream, seed, forecast, connections: connections.clone() };
         let task = tokio::spawn(door.keep(listener));
-        Ok(Self {
-            address,
-            weather,
-            connections,
-            task,
-        })
+        Ok(Self { address, weather, connections, task })
     }
 
     /// Where clients connect to.
@@ -127,9 +116,7 @@ impl Drop for Proxy {
 fn bind(address: SocketAddr) -> Result<TcpSocket> {
     let socket = TcpSocket::new_v4().context("make a socket")?;
     socket.set_reuseaddr(true).context("make a socket")?;
-    socket
-        .bind(address)
-        .with_context(|| format!("bind {address}"))?;
+    socket.bind(address).with_context(|| format!("bind {address}"))?;
     Ok(socket)
 }
 

@@ -74,15 +74,9 @@ pub fn hand_over(dir: &Path) -> Result<()> {
     let Some(account) = home::server_account() else {
         return Ok(());
     };
-    let dir = dir
-        .canonicalize()
-        .with_context(|| format!("find {}", dir.display()))?;
+    let dir = dir.canonicalize().with_context(|| format!("find {}", dir.display()))?;
     give(&dir, &account).with_context(|| format!("give {} to {}", dir.display(), account.name))?;
-    for tablespace in fs::read_dir(dir.join("pg_tblspc"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for tablespace in fs::read_dir(dir.join("pg_tblspc")).into_iter().flatten().flatten() {
         if let Ok(target) = tablespace.path().canonicalize() {
             give(&target, &account)?;
             open_way(&target)?;
@@ -123,11 +117,7 @@ fn base(account: Option<&Account>) -> PathBuf {
     let usual = env::temp_dir();
     let closed = |dir: &Path| fs::metadata(dir).is_ok_and(|m| m.mode() & 0o001 == 0);
     let unreachable = account.is_some() && usual.ancestors().any(closed);
-    if unreachable || usual.as_os_str().len() > LONGEST {
-        PathBuf::from("/tmp")
-    } else {
-        usual
-    }
+    if unreachable || usual.as_os_str().len() > LONGEST { PathBuf::from("/tmp") } else { usual }
 }
 
 #[cfg(test)]

@@ -29,21 +29,15 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')')
-        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
 async fn on_every_major<F: Future<Output = Result<()>> + Send + 'static>(
     test: impl Fn(&'static Installation) -> F,
 ) -> Result<()> {
-    let majors = all()?
-        .iter()
-        .map(|i| (i.major, tokio::spawn(test(i))))
-        .collect::<Vec<_>>();
+    let majors = all()?.iter().map(|i| (i.major, tokio::spawn(test(i)))).collect::<Vec<_>>();
     for (major, outcome) in majors {
-        outcome
-            .await?
-            .with_context(|| format!("on PostgreSQL {major}"))?;
+        outcome.await?.with_context(|| format!("on PostgreSQL {major}"))?;
     }
     Ok(())
 }
@@ -53,28 +47,16 @@ async fn a_cluster_of_every_major_survives_a_crash() -> Result<()> {
     on_every_major(|installation| async move {
         let mut cluster = Cluster::start(installation)?;
         let client = cluster.connect("postgres").await?;
-        let number: String = client
-            .query_one("show server_version_num", &[])
-            .await?
-            .get(0);
-        ensure!(
-            number.starts_with(&installation.major.to_string()),
-            "{number}"
-        );
+        let number: String = client.query_one("show server_version_num", &[]).await?.get(0);
+        ensure!(number.starts_with(&installation.major.to_string()), "{number}");
         let checksums: String = client.query_one("show data_checksums", &[]).await?.get(0);
         ensure!(checksums == "on");
-        client
-            .batch_execute("create table t as select generate_series(1, 1000) as n")
-            .await?;
+        client.batch_execute("create table t as select generate_series(1, 1000) as n").await?;
         let before = data::digests(&client).await?;
 
         cluster.kill()?;
         cluster.start_again()?;
-        ensure!(
-            cluster.log().contains("not properly shut down"),
-            "{}",
-            cluster.log()
-        );
+        ensure!(cluster.log().contains("not properly shut down"), "{}", cluster.log());
         let client = cluster.connect("postgres").await?;
         ensure!(data::digests(&client).await? == before);
 
@@ -102,14 +84,7 @@ async fn the_workload_is_the_same_on_every_major_and_every_change_shows() -> Res
 
         data::mutate(&client, 1).await?;
         let mutated = data::digests(&client).await?;
-        for table in [
-            "customers",
-            "orders",
-            "order_items",
-            "payments",
-            "documents",
-            "revenue",
-        ] {
+        for table in ["customers", "orders", "order_items", "payments", "documents", "revenue"] {
             let name = format!("public.{table}");
             ensure!(mutated[&name] != seeded[&name], "{table} is as before");
         }
@@ -117,14 +92,9 @@ async fn the_workload_is_the_same_on_every_major_and_every_change_shows() -> Res
         let twice = data::digests(&client).await?;
         ensure!(twice != mutated);
 
-        client
-            .batch_execute("update documents set body = body || ' ' where id = 7")
-            .await?;
+        client.batch_execute("update documents set body = body || ' ' where id = 7").await?;
         let changed = data::digests(&client).await?;
-        let differing: Vec<_> = changed
-            .keys()
-            .filter(|t| changed[*t] != twice[*t])
-            .collect();
+        let differing: Vec<_> = changed.keys().filter(|t| changed[*t] != twice[*t]).collect();
         ensure!(differing == ["public.documents"], "{differing:?}");
         Ok(())
     })
@@ -158,14 +128,9 @@ async fn options_reach_the_server() -> Result<()> {
     assert!(!cluster.conninfo().contains("simple"));
 
     let tablespace = cluster.create_tablespace_dir()?;
-    let sql = format!(
-        "create tablespace extra location '{}'",
-        tablespace.display()
-    );
+    let sql = format!("create tablespace extra location '{}'", tablespace.display());
     client.batch_execute(&sql).await?;
-    client
-        .batch_execute("create table elsewhere (n int) tablespace extra")
-        .await?;
+    client.batch_execute("create table elsewhere (n int) tablespace extra").await?;
     Ok(())
 }
 
@@ -173,9 +138,7 @@ async fn options_reach_the_server() -> Result<()> {
 async fn a_copied_directory_is_adopted_and_stays() -> Result<()> {
     let mut cluster = Cluster::start(newest()?)?;
     let client = cluster.connect("postgres").await?;
-    client
-        .batch_execute("create table t as select 42 as n")
-        .await?;
+    client.batch_execute("create table t as select 42 as n").await?;
     cluster.stop(Mode::Fast)?;
 
     // As root, closed to the account of the server: adopting must open the way.
@@ -199,18 +162,12 @@ async fn a_copied_directory_is_adopted_and_stays() -> Result<()> {
 
 #[test]
 fn a_server_that_cannot_start_says_why() {
-    let error = Cluster::builder()
-        .setting("shared_buffers", "much")
-        .start()
-        .unwrap_err();
+    let error = Cluster::builder().setting("shared_buffers", "much").start().unwrap_err();
     let text = format!("{error:#}");
     assert!(text.contains("shared_buffers"), "{text}");
     let scratch = Scratch::new().unwrap();
     let empty = scratch.subdir("empty").unwrap();
-    let text = format!(
-        "{:#}",
-        Cluster::adopt(&empty, newest().unwrap()).unwrap_err()
-    );
+    let text = format!("{:#}", Cluster::adopt(&empty, newest().unwrap()).unwrap_err());
     assert!(text.contains("postgresql.conf"), "{text}");
 }
 
@@ -219,8 +176,7 @@ fn a_panic_stops_the_server_and_removes_its_directory() {
     let (send, receive) = std::sync::mpsc::channel();
     let test = thread::spawn(move || {
         let cluster = Cluster::start(newest().unwrap()).unwrap();
-        send.send((cluster.pid().unwrap(), cluster.socket_dir().to_owned()))
-            .unwrap();
+        send.send((cluster.pid().unwrap(), cluster.socket_dir().to_owned())).unwrap();
         panic!("as a failing test does");
     });
     let (pid, dir) = receive.recv().unwrap();
@@ -237,11 +193,7 @@ fn victim() {
         return;
     }
     let cluster = Cluster::start(newest().unwrap()).unwrap();
-    println!(
-        "\nstarted {} {}",
-        cluster.pid().unwrap(),
-        cluster.socket_dir().display()
-    );
+    println!("\nstarted {} {}", cluster.pid().unwrap(), cluster.socket_dir().display());
     loop {
         thread::park();
     }

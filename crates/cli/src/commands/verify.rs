@@ -1,5 +1,6 @@
 //! `lifeboat verify`: looks for damage in the repository.
 
+use lifeboat_core::ErrorKind;
 use lifeboat_objstore::Intent;
 use lifeboat_repository::{CheckOptions, CheckReport, Damage, check_without_key};
 use serde::Serialize;
@@ -51,16 +52,22 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
         false => CheckOptions::default(),
     };
     let report = if arguments.without_key {
-        let location = session.location()?;
-        let store = session.store(&location, Intent::Existing)?;
-        let checking = Box::pin(check_without_key(store, &options, &session.context));
-        let checked = session.unless_cancelled(checking).await?;
-        checked.map_err(|error| in_repository(error, &location))?
+        keyless(&options, session).await?
     } else {
-        let opened = session.repository().await?;
-        let checking = Box::pin(opened.repository.check(&options, &session.context));
-        let checked = session.unless_cancelled(checking).await?;
-        checked.map_err(|error| opened.failed(error))?
+        match session.repository().await {
+            Ok(opened) => {
+                let checking = Box::pin(opened.repository.check(&options, &session.context));
+                let checked = session.unless_cancelled(checking).await?;
+                checked.map_err(|error| opened.failed(error))?
+            }
+            // What keeps it from being opened is damage too, and has to be told like the rest.
+            Err(Failed::Error(error)) if error.kind() == ErrorKind::Corrupt => {
+                session.output.warn(&error.one_line());
+                session.output.warn("it cannot be opened, so it is looked through without the key");
+                keyless(&options, session).await?
+            }
+            Err(failed) => return Err(failed),
+        }
     };
     session.output.finish();
     for damage in &report.damage {
@@ -87,6 +94,14 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
     );
     conclude(&report, arguments, session);
     Ok(exit)
+}
+
+async fn keyless(options: &CheckOptions, session: &Session) -> Result<CheckReport, Failed> {
+    let location = session.location()?;
+    let store = session.store(&location, Intent::Existing)?;
+    let checking = Box::pin(check_without_key(store, options, &session.context));
+    let checked = session.unless_cancelled(checking).await?;
+    Ok(checked.map_err(|error| in_repository(error, &location))?)
 }
 
 fn tell(damage: &Damage, session: &Session) {
@@ -121,9 +136,10 @@ fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
     if !report.is_sound() {
         let count = report.damage.len();
         session.output.warn(&format!(
-            "{count} damaged objects ({looked}); bring them back from a copy of the repository if \
-             there is one; else take new backups now, with --full: they store again what the \
-             damaged objects held, and the entries that are not named above can still be restored"
+            "{count} damaged objects ({looked}); bring them back from a copy of the repository, if \
+             there is one; what is not named above can still be restored; until then take new \
+             backups into a new repository, since a backup into this one relies on what it \
+             believes to have"
         ));
         return;
     }

@@ -76,10 +76,8 @@ pub(crate) fn look(folder: &Path) -> BTreeMap<PathBuf, Seen> {
         let kind = metadata.file_type();
         let name = at.strip_prefix(folder).unwrap().to_owned();
         if kind.is_dir() {
-            let mut names: Vec<_> = std::fs::read_dir(&at)
-                .unwrap()
-                .map(|entry| entry.unwrap().path())
-                .collect();
+            let mut names: Vec<_> =
+                std::fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()).collect();
             names.sort_by(|a, b| b.as_os_str().as_bytes().cmp(a.as_os_str().as_bytes()));
             todo.extend(names);
         }

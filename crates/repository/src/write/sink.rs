@@ -19,18 +19,20 @@ use crate::content::ContentRecord;
 use crate::error::{Error, Result};
 use crate::read::{ChunkReader, FingerprintCursor, PieceCursor};
 use crate::repository::{Repository, WriteOptions};
-use crate::snapshot::{BaselineSnapshot, SnapshotRecord};
+use crate::snapshot::{BaselineSnapshot, Snapshot, SnapshotRecord};
 use crate::tree::{EntryRecord, TreeReader, TreeWriter};
 
 /// Takes snapshots into a repository.
 pub(crate) struct RepositorySink {
     repository: Repository,
     options: WriteOptions,
+    /// The snapshot that was given as baseline: the write that follows needs the same pages of it.
+    baseline: SyncMutex<Option<Snapshot>>,
 }
 
 impl RepositorySink {
     pub(crate) fn new(repository: Repository, options: WriteOptions) -> Self {
-        Self { repository, options }
+        Self { repository, options, baseline: SyncMutex::default() }
     }
 }
 
@@ -47,6 +49,7 @@ impl Sink for RepositorySink {
             return Ok(None);
         };
         let snapshot = self.repository.snapshot(&newest.id).await?;
+        *self.baseline.lock() = Some(snapshot.clone());
         Ok(Some(Arc::new(BaselineSnapshot::new(snapshot))))
     }
 
@@ -57,14 +60,19 @@ impl Sink for RepositorySink {
     ) -> lifeboat_core::Result<Box<dyn Writing>> {
         let shared = Arc::clone(self.repository.shared());
         shared.config.may_write()?;
-        shared.index.refresh(&shared.objects, &shared.keys).await?;
+        let known = self.baseline.lock().take();
+        let baseline = match (header.baseline, known) {
+            (Some(id), Some(known)) if known.info().id == id => Some(known),
+            (Some(id), _) => Some(self.repository.snapshot(&id).await?),
+            (None, _) => {
+                shared.index.refresh(&shared.objects, &shared.keys).await?;
+                None
+            }
+        };
+        let baseline = baseline.map(|snapshot| snapshot.tree().clone());
         for (name, what) in shared.index.damaged() {
             context.warn(&name, format!("this index object is damaged and is not used: {what}"));
         }
-        let baseline = match header.baseline {
-            Some(id) => Some(self.repository.snapshot(&id).await?.tree().clone()),
-            None => None,
-        };
         let level = self.options.compression.level();
         let chunks = ChunkWriter::new(Arc::clone(&shared), context.clone(), level);
         let tree = TreeWriter::new(Arc::clone(&chunks), Arc::clone(&shared.keys));

@@ -146,9 +146,7 @@ impl Builder {
     }
 
     fn chosen(&self) -> Result<Installation> {
-        self.installation
-            .clone()
-            .map_or_else(|| newest().cloned(), Ok)
+        self.installation.clone().map_or_else(|| newest().cloned(), Ok)
     }
 
     fn speed(&self) -> Vec<(String, String)> {
@@ -174,9 +172,7 @@ impl Builder {
         let password_file;
         if let Some(password) = &self.password {
             password_file = self.password_file(scratch, password)?;
-            command
-                .args(["-A", "scram-sha-256", "--pwfile"])
-                .arg(password_file);
+            command.args(["-A", "scram-sha-256", "--pwfile"]).arg(password_file);
         } else {
             command.args(["-A", "trust"]);
         }
@@ -219,8 +215,5 @@ impl Builder {
 }
 
 fn watch(data_dir: &Path, scratch: &Scratch) -> Result<Watchdog> {
-    Watchdog::new(
-        CLEAN_UP,
-        &[data_dir.as_os_str(), scratch.path().as_os_str()],
-    )
+    Watchdog::new(CLEAN_UP, &[data_dir.as_os_str(), scratch.path().as_os_str()])
 }

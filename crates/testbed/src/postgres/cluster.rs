@@ -101,11 +101,7 @@ impl Cluster {
 
     /// Starts the stopped or killed server, on a new port, and waits until it accepts connections.
     pub fn start_again(&mut self) -> Result<()> {
-        ensure!(
-            self.server.is_none(),
-            "the server in {} runs already",
-            self.data_dir.display()
-        );
+        ensure!(self.server.is_none(), "the server in {} runs already", self.data_dir.display());
         for _ in 0..PORT_ATTEMPTS {
             self.port = free_port()?;
             match self.launch(self.port) {
@@ -145,10 +141,7 @@ impl Cluster {
 
     /// Kills the server with SIGKILL, as a crash would; the cluster stays, and can be started again.
     pub fn kill(&mut self) -> Result<()> {
-        self.server
-            .take()
-            .context("the server does not run")?
-            .kill(STOP_LIMIT)
+        self.server.take().context("the server does not run")?.kill(STOP_LIMIT)
     }
 
     /// Connects as the superuser. The connection lives on the current tokio runtime.
@@ -159,11 +152,7 @@ impl Cluster {
     /// Connects as anyone, starting from [`config`](Self::config).
     pub async fn connect_with(&self, config: &Config) -> Result<Client> {
         let (client, connection) = config.connect(NoTls).await.with_context(|| {
-            format!(
-                "connect to port {}; the server says:\n{}",
-                self.port,
-                self.log()
-            )
+            format!("connect to port {}; the server says:\n{}", self.port, self.log())
         })?;
         // An error of the connection is seen by whoever uses the client.
         tokio::spawn(connection);
@@ -173,11 +162,7 @@ impl Cluster {
     /// How to connect to a database as the superuser.
     pub fn config(&self, database: &str) -> Config {
         let mut config = Config::new();
-        config
-            .host("127.0.0.1")
-            .port(self.port)
-            .user(Self::SUPERUSER)
-            .dbname(database);
+        config.host("127.0.0.1").port(self.port).user(Self::SUPERUSER).dbname(database);
         if let Some(password) = &self.password {
             config.password(password);
         }
@@ -188,10 +173,7 @@ impl Cluster {
     /// password.
     pub fn conninfo(&self) -> String {
         let user = Self::SUPERUSER;
-        format!(
-            "host=127.0.0.1 port={} user={user} dbname=postgres",
-            self.port
-        )
+        format!("host=127.0.0.1 port={} user={user} dbname=postgres", self.port)
     }
 
     /// Waits until the server has ended its recovery and takes writes.
@@ -199,10 +181,8 @@ impl Cluster {
         let client = self.connect("postgres").await?;
         let start = Instant::now();
         loop {
-            let recovering: bool = client
-                .query_one("select pg_is_in_recovery()", &[])
-                .await?
-                .get(0);
+            let recovering: bool =
+                client.query_one("select pg_is_in_recovery()", &[]).await?.get(0);
             if !recovering {
                 return Ok(());
             }

@@ -48,22 +48,12 @@ impl Installation {
         if !bin_dir.join("initdb").exists() {
             return None;
         }
-        let mut found = Self {
-            major: 0,
-            version: String::new(),
-            bin_dir,
-            lib_dirs,
-            origin,
-        };
+        let mut found = Self { major: 0, version: String::new(), bin_dir, lib_dirs, origin };
         let output = found.unchecked("postgres").arg("--version").output().ok()?;
-        let text = String::from_utf8(output.stdout)
-            .ok()
-            .filter(|_| output.status.success())?;
+        let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
         found.version = parse_version(&text)?.to_owned();
         let digits = found.version.find(|c: char| !c.is_ascii_digit());
-        found.major = found.version[..digits.unwrap_or(found.version.len())]
-            .parse()
-            .ok()?;
+        found.major = found.version[..digits.unwrap_or(found.version.len())].parse().ok()?;
         (found.major >= OLDEST_SUPPORTED).then_some(found)
     }
 
@@ -72,12 +62,7 @@ impl Installation {
     /// Fails when this installation lacks the program, or has one that does not run.
     pub fn command(&self, program: &str) -> Result<Command> {
         let path = self.bin_dir.join(program);
-        ensure!(
-            path.exists(),
-            "PostgreSQL {} at {} has no {program}",
-            self.major,
-            self.at()
-        );
+        ensure!(path.exists(), "PostgreSQL {} at {} has no {program}", self.major, self.at());
         let trial = self
             .unchecked(program)
             .arg("--version")
@@ -112,10 +97,7 @@ impl Installation {
 }
 
 fn parse_version(text: &str) -> Option<&str> {
-    text.trim()
-        .strip_prefix("postgres (PostgreSQL) ")?
-        .split(' ')
-        .next()
+    text.trim().strip_prefix("postgres (PostgreSQL) ")?.split(' ').next()
 }
 
 /// Looks for PostgreSQL on this machine, now: one installation for each major, oldest first. The
@@ -165,10 +147,7 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Every PostgreSQL installed, oldest first, as found once in this process. Fails when there is
@@ -195,16 +174,13 @@ pub fn newest() -> Result<&'static Installation> {
 /// The PostgreSQL of this major.
 pub fn of_major(major: u32) -> Result<&'static Installation> {
     let found = all()?;
-    found
-        .iter()
-        .find(|installation| installation.major == major)
-        .with_context(|| {
-            let majors: Vec<String> = found.iter().map(|i| i.major.to_string()).collect();
-            format!(
-                "PostgreSQL {major} is not installed (there is {}): run `cargo xtask setup`",
-                majors.join(", ")
-            )
-        })
+    found.iter().find(|installation| installation.major == major).with_context(|| {
+        let majors: Vec<String> = found.iter().map(|i| i.major.to_string()).collect();
+        format!(
+            "PostgreSQL {major} is not installed (there is {}): run `cargo xtask setup`",
+            majors.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -215,10 +191,7 @@ mod tests {
     fn versions_are_read_as_every_builder_prints_them() {
         let debian = "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n";
         assert_eq!(parse_version(debian), Some("15.18"));
-        assert_eq!(
-            parse_version("postgres (PostgreSQL) 19beta1\n"),
-            Some("19beta1")
-        );
+        assert_eq!(parse_version("postgres (PostgreSQL) 19beta1\n"), Some("19beta1"));
         assert_eq!(parse_version("psql (PostgreSQL) 15.18"), None);
     }
 

@@ -71,9 +71,7 @@ impl Postmaster {
     /// Starts a server and waits until it accepts connections.
     pub(super) fn start(launch: &Launch<'_>) -> Result<Self, Failure> {
         let logged = fs::metadata(launch.log).map_or(0, |log| log.len());
-        let mut started = Self {
-            child: launch.spawn()?,
-        };
+        let mut started = Self { child: launch.spawn()? };
         let status_file = launch.data_dir.join("postmaster.pid");
         let outcome = poll::until(launch.patience, || match started.child.try_wait() {
             Ok(None) => is_ready(&status_file, started.child.id()).then_some(None),
@@ -82,9 +80,7 @@ impl Postmaster {
         });
         let said = || {
             let text = fs::read(launch.log).unwrap_or_default();
-            let new = text
-                .get(usize::try_from(logged).unwrap_or(0)..)
-                .unwrap_or_default();
+            let new = text.get(usize::try_from(logged).unwrap_or(0)..).unwrap_or_default();
             String::from_utf8_lossy(new).into_owned()
         };
         let dir = launch.data_dir.display();
@@ -121,10 +117,7 @@ impl Postmaster {
         self.signal(signal)?;
         match poll::until(limit, || self.child.try_wait().transpose()) {
             Some(ended) => ended.map(drop).context("wait for the server"),
-            None => bail!(
-                "the server (process {}) did not stop within {limit:?}",
-                self.pid()
-            ),
+            None => bail!("the server (process {}) did not stop within {limit:?}", self.pid()),
         }
     }
 
@@ -135,9 +128,7 @@ impl Postmaster {
         let shared = SharedMemory::of(children.iter().copied().chain([self.pid()]));
         self.child.kill().context("kill the server")?;
         self.child.wait().context("wait for the killed server")?;
-        let gone = poll::until(limit, || {
-            children.iter().all(|pid| is_gone(*pid)).then_some(())
-        });
+        let gone = poll::until(limit, || children.iter().all(|pid| is_gone(*pid)).then_some(()));
         // Nobody uses it any more, and the kernel would keep it until the machine restarts.
         shared.remove();
         gone.with_context(|| format!("processes of the killed server live on: {children:?}"))
@@ -154,10 +145,7 @@ impl Postmaster {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.pid())
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("process id")?;
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("process id")?;
         // The child has not been waited for, so its id cannot have passed to another process.
         kill_process(pid, signal).with_context(|| format!("signal process {}", self.pid()))
     }
@@ -184,16 +172,9 @@ impl Launch<'_> {
             pair.push(value);
             pair
         };
-        command
-            .arg("-c")
-            .arg(setting("listen_addresses", OsStr::new("127.0.0.1")));
-        command
-            .arg("-c")
-            .arg(setting("port", OsStr::new(&self.port.to_string())));
-        command.arg("-c").arg(setting(
-            "unix_socket_directories",
-            self.socket_dir.as_os_str(),
-        ));
+        command.arg("-c").arg(setting("listen_addresses", OsStr::new("127.0.0.1")));
+        command.arg("-c").arg(setting("port", OsStr::new(&self.port.to_string())));
+        command.arg("-c").arg(setting("unix_socket_directories", self.socket_dir.as_os_str()));
         for (name, value) in self.settings {
             command.arg("-c").arg(setting(name, OsStr::new(value)));
         }
@@ -210,10 +191,9 @@ impl Launch<'_> {
     fn cannot_run(&self) -> String {
         let bin_dir = self.installation.bin_dir.display();
         match self.account {
-            Some(account) => format!(
-                "run postgres in {bin_dir} as {} (can it get there?)",
-                account.name
-            ),
+            Some(account) => {
+                format!("run postgres in {bin_dir} as {} (can it get there?)", account.name)
+            }
             None => format!("run postgres in {bin_dir}"),
         }
     }
@@ -231,11 +211,7 @@ pub(super) fn as_server(
             command.env_remove(name);
         }
     }
-    command
-        .env("LANG", "C")
-        .env("TZ", "UTC")
-        .env("HOME", home)
-        .current_dir(home);
+    command.env("LANG", "C").env("TZ", "UTC").env("HOME", home).current_dir(home);
     if let Some(account) = account {
         // Root's supplementary groups are dropped with the user id.
         command.uid(account.uid).gid(account.gid);

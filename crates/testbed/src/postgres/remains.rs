@@ -41,13 +41,9 @@ pub(super) struct SharedMemory {
 impl SharedMemory {
     /// What these processes have mapped: statistics, for one, are only with the children.
     pub(super) fn of(pids: impl Iterator<Item = u32>) -> Self {
-        let maps: String = pids
-            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/maps")).ok())
-            .collect();
-        let mut found = Self {
-            files: BTreeSet::new(),
-            segments: BTreeSet::new(),
-        };
+        let maps: String =
+            pids.filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/maps")).ok()).collect();
+        let mut found = Self { files: BTreeSet::new(), segments: BTreeSet::new() };
         for line in maps.lines() {
             let fields: Vec<&str> = line.split_whitespace().collect();
             match fields.get(4..) {
@@ -72,11 +68,7 @@ impl SharedMemory {
         for id in &self.segments {
             let quiet = Stdio::null;
             let mut command = Command::new("ipcrm");
-            let _ = command
-                .args(["-m", id])
-                .stdout(quiet())
-                .stderr(quiet())
-                .status();
+            let _ = command.args(["-m", id]).stdout(quiet()).stderr(quiet()).status();
         }
     }
 }

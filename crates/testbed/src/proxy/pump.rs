@@ -63,12 +63,7 @@ struct Pump {
 
 impl Pump {
     fn new(direction: Direction, forecast: watch::Receiver<Weather>, seed: u64) -> Self {
-        Self {
-            direction,
-            forecast,
-            rng: StdRng::seed_from_u64(seed),
-            passed: 0,
-        }
+        Self { direction, forecast, rng: StdRng::seed_from_u64(seed), passed: 0 }
     }
 
     async fn run(&mut self, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> Result<(), End> {
@@ -98,25 +93,16 @@ impl Pump {
         let direction = self.direction;
         let open = |w: &Weather| w.refuse || !toxics_of(w, direction).blackhole;
         let weather = self.forecast.wait_for(open).await.map_err(|_| End::Reset)?;
-        if weather.refuse {
-            Err(End::Reset)
-        } else {
-            Ok(toxics_of(&weather, direction).clone())
-        }
+        if weather.refuse { Err(End::Reset) } else { Ok(toxics_of(&weather, direction).clone()) }
     }
 
     /// How much may pass before something happens.
     fn allowed(&self, toxics: &Toxics, wanted: usize) -> usize {
         let marks = [toxics.reset_after, toxics.truncate_after];
-        let left = marks
-            .into_iter()
-            .flatten()
-            .map(|mark| mark.saturating_sub(self.passed));
+        let left = marks.into_iter().flatten().map(|mark| mark.saturating_sub(self.passed));
         // A slow line is slow all the time, not fast and then still.
         let rated = toxics.rate.map(|rate| (rate / 20).max(1));
-        left.chain(rated)
-            .filter_map(|n| usize::try_from(n).ok())
-            .fold(wanted, usize::min)
+        left.chain(rated).filter_map(|n| usize::try_from(n).ok()).fold(wanted, usize::min)
     }
 
     async fn pass(
@@ -132,9 +118,7 @@ impl Pump {
         if let Some(rate) = toxics.rate {
             sleep(Duration::from_secs_f64(size as f64 / rate.max(1) as f64)).await;
         }
-        let flip = toxics
-            .flip_byte_at
-            .and_then(|at| at.checked_sub(self.passed));
+        let flip = toxics.flip_byte_at.and_then(|at| at.checked_sub(self.passed));
         if let Some(byte) = flip.and_then(|at| bytes.get_mut(usize::try_from(at).ok()?)) {
             *byte ^= 1 << self.rng.random_range(0..8);
         }
@@ -143,10 +127,7 @@ impl Pump {
         if toxics.reset_after.is_some_and(|mark| self.passed >= mark) {
             return Err(End::Reset);
         }
-        if toxics
-            .truncate_after
-            .is_some_and(|mark| self.passed >= mark)
-        {
+        if toxics.truncate_after.is_some_and(|mark| self.passed >= mark) {
             let _ = to.shutdown().await;
             return Err(End::Closed);
         }

@@ -61,14 +61,8 @@ async fn refused_and_then_healed() {
     stream.write_all(b"x").await.unwrap();
     stream.read_u8().await.unwrap();
     proxy.refuse(true);
-    assert_eq!(
-        stream.read_u8().await.unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
-    assert_eq!(
-        exchange(&proxy, b"x").await.unwrap_err().kind(),
-        ErrorKind::ConnectionRefused
-    );
+    assert_eq!(stream.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(exchange(&proxy, b"x").await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     proxy.heal();
     while let Err(error) = exchange(&proxy, b"x").await {
         // The door opens a moment after the order.
@@ -79,22 +73,10 @@ async fn refused_and_then_healed() {
 #[tokio::test]
 async fn reset_and_truncated_where_told() {
     let proxy = proxy().await;
-    to_client(
-        &proxy,
-        Toxics {
-            reset_after: Some(10),
-            ..Toxics::default()
-        },
-    );
+    to_client(&proxy, Toxics { reset_after: Some(10), ..Toxics::default() });
     let error = exchange(&proxy, &[1; 100]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    to_client(
-        &proxy,
-        Toxics {
-            truncate_after: Some(10),
-            ..Toxics::default()
-        },
-    );
+    to_client(&proxy, Toxics { truncate_after: Some(10), ..Toxics::default() });
     assert_eq!(exchange(&proxy, &[1; 100]).await.unwrap(), [1; 10]);
 }
 
@@ -103,13 +85,7 @@ async fn one_bit_is_flipped_and_the_seed_decides_which() {
     let mut answers = Vec::new();
     for _ in 0..2 {
         let proxy = proxy().await;
-        to_client(
-            &proxy,
-            Toxics {
-                flip_byte_at: Some(42),
-                ..Toxics::default()
-            },
-        );
+        to_client(&proxy, Toxics { flip_byte_at: Some(42), ..Toxics::default() });
         let received = exchange(&proxy, &[0; 100]).await.unwrap();
         let wrong: Vec<usize> = (0..100).filter(|at| received[*at] != 0).collect();
         assert_eq!(wrong, [42]);
@@ -122,42 +98,20 @@ async fn one_bit_is_flipped_and_the_seed_decides_which() {
 #[tokio::test]
 async fn slow_by_latency_and_by_rate() {
     let proxy = proxy().await;
-    to_client(
-        &proxy,
-        Toxics {
-            latency: Some(Duration::from_millis(200)),
-            ..Toxics::default()
-        },
-    );
+    to_client(&proxy, Toxics { latency: Some(Duration::from_millis(200)), ..Toxics::default() });
     let start = Instant::now();
     assert_eq!(exchange(&proxy, b"x").await.unwrap(), b"x");
     assert!(start.elapsed() >= Duration::from_millis(200));
-    to_client(
-        &proxy,
-        Toxics {
-            rate: Some(100_000),
-            ..Toxics::default()
-        },
-    );
+    to_client(&proxy, Toxics { rate: Some(100_000), ..Toxics::default() });
     let start = Instant::now();
     assert_eq!(exchange(&proxy, &[3; 30_000]).await.unwrap().len(), 30_000);
-    assert!(
-        start.elapsed() >= Duration::from_millis(290),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() >= Duration::from_millis(290), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
 async fn a_black_hole_holds_everything_back() {
     let proxy = proxy().await;
-    to_client(
-        &proxy,
-        Toxics {
-            blackhole: true,
-            ..Toxics::default()
-        },
-    );
+    to_client(&proxy, Toxics { blackhole: true, ..Toxics::default() });
     let exchange = exchange(&proxy, b"held");
     tokio::pin!(exchange);
     let early = tokio::time::timeout(Duration::from_millis(200), &mut exchange).await;
