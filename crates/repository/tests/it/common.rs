@@ -60,17 +60,27 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// A store with one of everything.
 pub(crate) async fn sample() -> MemoryStore {
+    sample_of(700, 3_000_000, 2_000_000).await
+}
+
+/// A store with one of everything that is quickly restored. Its stream still has a list of its
+/// own, and its pages have fingerprints.
+pub(crate) async fn small_sample() -> MemoryStore {
+    sample_of(200, 1_200_000, 600_000).await
+}
+
+async fn sample_of(files: u64, stream: usize, pages: usize) -> MemoryStore {
     let store = MemoryStore::new("sample");
     let mode = || Attributes::new().with(names::MODE, 0o640_u32);
     store.insert(Entry::directory(path("a"))).await.unwrap();
     store.insert(Entry::file(path("a/empty"), mode(), "")).await.unwrap();
     store.insert(Entry::file(path("a/small"), mode(), "hello")).await.unwrap();
-    for number in 0..700_u64 {
+    for number in 0..files {
         let bytes = noise(number, (number as usize * 37) % 5000);
         store.insert(Entry::file(path(&format!("many/{number:04}")), mode(), bytes)).await.unwrap();
     }
-    store.insert(Entry::file(path("large"), mode(), noise(1, 3_000_000))).await.unwrap();
-    let pages = Entry::file(path("pages"), mode(), noise(2, 2_000_000));
+    store.insert(Entry::file(path("large"), mode(), noise(1, stream))).await.unwrap();
+    let pages = Entry::file(path("pages"), mode(), noise(2, pages));
     store.insert(pages.with_layout(Layout::Pages(8192))).await.unwrap();
     let link = mode().with(names::TARGET, b"\xff/nowhere".to_vec());
     store.insert(Entry::new(path("z-link"), EntryKind::Symlink, link)).await.unwrap();

@@ -10,7 +10,7 @@ use lifeboat_repository::{CheckOptions, CheckReport, Repository, Selection, chec
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
-use crate::common::{back_up, noise, path, repository, sample, secret};
+use crate::common::{back_up, noise, path, repository, secret, small_sample};
 
 /// What is done to an object.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,7 @@ struct Scene {
 async fn scene() -> Scene {
     let (store, repository) = repository().await;
     let mut snapshots = Vec::new();
-    let one = sample().await;
+    let one = small_sample().await;
     snapshots.push((back_up(&one, &repository).await.0, copy(&one).await));
     let entry = lifeboat_core::Entry::file(path("more"), Default::default(), noise(77, 300_000));
     one.insert(entry).await.unwrap();
@@ -95,6 +95,20 @@ async fn scene() -> Scene {
 
 async fn copy(store: &MemoryStore) -> MemoryStore {
     lifeboat_core::conformance::read_all(store).await.unwrap()
+}
+
+/// The chunks of a pack as its directory lists them: where they are stored, and their kind.
+fn chunks(pack: &[u8]) -> Vec<(std::ops::Range<usize>, u8)> {
+    let trailer = pack.len() - 44;
+    let count = u32::from_le_bytes(pack[trailer + 32..trailer + 36].try_into().unwrap());
+    let mut offset = 64;
+    let entries = pack[trailer - 42 * count as usize..trailer].chunks(42);
+    let chunk = |entry: &[u8]| {
+        let start = offset;
+        offset += u32::from_le_bytes(entry[32..36].try_into().unwrap()) as usize;
+        (start..offset, entry[41])
+    };
+    entries.map(chunk).collect()
 }
 
 async fn check(repository: &Repository, options: &CheckOptions) -> CheckReport {
@@ -123,6 +137,9 @@ async fn every_damage_is_found_and_told_whom_it_hurts() {
     let names: BTreeSet<_> = snapshots.iter().map(|(id, _)| *id).collect();
     let all = objects(store.as_ref()).await;
     let mut kinds = BTreeSet::new();
+    let packs = || all.iter().filter(|(name, _)| name.starts_with("packs/"));
+    let held: BTreeSet<_> = packs().flat_map(|(_, pack)| chunks(pack)).map(|one| one.1).collect();
+    assert!(held.into_iter().eq(1..=4) && packs().count() > 4, "the scene has not all kinds");
     for (name, bytes) in &all {
         for harm in HARMS {
             let scene = format!("{name} {harm:?}");
@@ -181,6 +198,35 @@ async fn every_damage_is_found_and_told_whom_it_hurts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_fingerprints_hurt_nobody() {
+    let Scene { store, snapshots } = scene().await;
+    let mut harmed = BTreeSet::new();
+    for (name, mut bytes) in objects(store.as_ref()).await {
+        if name.starts_with("packs/") {
+            for (place, _) in chunks(&bytes).into_iter().filter(|(_, kind)| *kind == 4) {
+                bytes[place.start] ^= 1;
+                harmed.insert(name.clone());
+            }
+            put_back(store.as_ref(), &name, &bytes).await;
+        }
+    }
+    let repository = Repository::open(Arc::clone(&store), &secret()).await.unwrap();
+    let report = check(&repository, &CheckOptions::every_byte()).await;
+    let told: BTreeSet<_> = report.damage.iter().map(|damage| damage.object.clone()).collect();
+    assert!(!harmed.is_empty() && told == harmed, "{harmed:?}, {:?}", report.damage);
+    assert!(report.damage.iter().all(|damage| damage.snapshots.is_empty()), "{:?}", report.damage);
+    for (id, right) in &snapshots {
+        restored(&repository, *id, right).await.unwrap();
+    }
+    // Nor does the next backup need them.
+    let changed = small_sample().await;
+    let pages = lifeboat_core::Entry::file(path("pages"), Default::default(), noise(3, 700_000));
+    changed.insert(pages.with_layout(lifeboat_core::Layout::Pages(8192))).await.unwrap();
+    let (id, _) = back_up(&changed, &repository).await;
+    restored(&repository, id, &changed).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_that_changed_places_are_refused() {
     let Scene { store, .. } = scene().await;
     let all = objects(store.as_ref()).await;
@@ -198,7 +244,7 @@ async fn objects_that_changed_places_are_refused() {
 async fn objects_of_another_repository_are_refused() {
     let Scene { store, .. } = scene().await;
     let (foreign, other) = repository().await;
-    back_up(&sample().await, &other).await;
+    back_up(&small_sample().await, &other).await;
     for (name, bytes) in objects(foreign.as_ref()).await {
         if !name.starts_with("lifeboat.json") && !name.starts_with("keys/") {
             put_back(store.as_ref(), &name, &bytes).await;

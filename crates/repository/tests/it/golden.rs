@@ -21,16 +21,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{
-    Attributes, Context, EntryInfo, EntryKind, Extent, Layout, SnapshotId, SnapshotInfo,
+    Attributes, Context, Entry, EntryInfo, EntryKind, Extent, Layout, SnapshotId, SnapshotInfo,
     TransferOptions, Value, transfer,
 };
-use lifeboat_repository::{CheckOptions, Repository, Selection, WriteOptions, check_without_key};
+use lifeboat_repository::{
+    CheckOptions, ObjectId, Repository, Selection, WriteOptions, check_without_key,
+};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use serde_json::{Map, Value as Json, json};
 
-use crate::common::{restore, secret, small};
+use crate::common::{assert_restores, back_up, path, restore, secret, small};
 use scene::{Scene, scenes};
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -55,6 +58,56 @@ async fn what_is_written_today_is_read_the_same_way() {
     verify(&dir).await;
 }
 
+/// Names that are no id, areas and keys of later versions: left alone, and in nobody's way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_leave_behind_is_passed_over() {
+    let scratch = tempfile::tempdir().unwrap();
+    let golden = fixtures().join("golden-v1");
+    for (path, bytes) in files(&golden) {
+        put(&scratch.path().join(path.strip_prefix(&golden).unwrap()), &bytes);
+    }
+    let unknown = [
+        r#"{"version":2,"repository":"","label":"","holder":{"kind":"passphrase"}}"#,
+        r#"{"version":1,"repository":"","label":"","holder":{"kind":"recipient","public":""}}"#,
+        "no JSON",
+    ];
+    let keys = unknown.map(|key| format!("keys/{}", ObjectId::of(key.as_bytes())));
+    let id = "ab".repeat(32);
+    let reserved = ["checkpoints", "leases", "checks", "sessions", "trash", "marks", "later"];
+    let reserved = reserved.map(|area| format!("{area}/{id}"));
+    let strays = ["keys/.key.tmp", "snapshots/README", "snapshots/abcd", "index/.x", "packs/ab/x"];
+    let strays = strays.map(String::from);
+    let texts = unknown.into_iter().chain(std::iter::repeat("a stray"));
+    for (name, text) in keys.iter().chain(&reserved).chain(&strays).zip(texts) {
+        put(&scratch.path().join("repository").join(name), text.as_bytes());
+    }
+    assert_meets(&verify(scratch.path()).await, &[("keys of unknown form", 3)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_long_names_end_before_they_are_too_large() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("repository");
+    std::fs::create_dir_all(&dir).unwrap();
+    let repository = Repository::init(open(scratch.path()), &secret(), &small()).await.unwrap();
+    // 32 names of 32 KiB fill a page, and so do 31 pages below.
+    let store = MemoryStore::new("long");
+    let rest = "n".repeat(32_000);
+    for number in 0..1200 {
+        store.insert(Entry::directory(path(&format!("{number:04}/{rest}")))).await.unwrap();
+    }
+    let (id, _) = back_up(&store, &repository).await;
+    assert_restores(&repository, id, &store).await;
+    let said = second_reader(&["read", dir.to_str().unwrap()]);
+    assert_eq!(said["snapshots"][0]["entries"], 1200);
+    let least = [
+        ("leaves that ended by size", 20),
+        ("inner pages that ended by size", 1),
+        ("highest level of a tree", 2),
+    ];
+    assert_meets(&said["met"], &least);
+}
+
 #[test]
 fn the_second_reader_cuts_where_the_first_does() {
     let said = second_reader(&["cuts"]);
@@ -76,6 +129,11 @@ fn workspace() -> PathBuf {
 
 fn open(dir: &Path) -> Arc<dyn ObjectStore> {
     Arc::new(LocalFileSystem::new_with_prefix(dir.join("repository")).unwrap())
+}
+
+fn put(path: &Path, bytes: &[u8]) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
 }
 
 /// Every file beneath a directory, with its bytes.
