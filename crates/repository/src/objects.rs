@@ -30,7 +30,9 @@ pub(crate) fn name_in(area: &str, id: ObjectId) -> String {
 
 /// An object's id, from the last part of its name.
 pub(crate) fn id_of(name: &str) -> Option<ObjectId> {
-    ObjectId::from_hex(name.rsplit('/').next()?)
+    let last = name.rsplit('/').next()?;
+    let lower = !last.bytes().any(|byte| byte.is_ascii_uppercase());
+    ObjectId::from_hex(last).filter(|_| lower)
 }
 
 /// An object in a listing.

@@ -196,8 +196,9 @@ impl Repository {
                     list.snapshots.push(record.info(SnapshotId::from_bytes(*id.as_bytes())));
                 }
                 Err(Error::Damaged { what, .. }) => list.damaged.push((name, what)),
-                Err(error @ Error::UnknownFeature { .. }) => {
-                    list.damaged.push((name, error.to_string()));
+                Err(Error::UnknownFeature { .. }) => {
+                    list.damaged
+                        .push((name, "a later version made it, of a kind of its own".into()));
                 }
                 Err(error) => return Err(error),
             }
@@ -252,9 +253,13 @@ async fn unlock(
     repository: RepositoryId,
     secret: &Secret,
 ) -> Result<RootKey> {
-    let names: Vec<_> = objects.list(KEYS).map_ok(|listed| listed.name).try_collect().await?;
+    let names: Vec<_> = objects
+        .list(KEYS)
+        .try_filter_map(async |listed| Ok(id_of(&listed.name).map(|_| listed.name)))
+        .try_collect()
+        .await?;
     let mut failure = None;
-    for name in names.iter().filter(|name| id_of(name).is_some()) {
+    for name in &names {
         // A damaged key must not keep the others from being tried.
         let bytes = match objects.read_named(name, MAX_KEY_FILE).await {
             Ok(bytes) => bytes,

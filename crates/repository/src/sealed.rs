@@ -118,6 +118,9 @@ pub(crate) fn seal<T: Encode<()>>(
         &mut sealed,
     )?;
     bytes.append(&mut sealed);
+    if bytes.len() as u64 > kind.limit() {
+        return Err(Error::ObjectTooLarge { kind: kind.name() });
+    }
     Ok((ObjectId::of(&bytes), bytes))
 }
 

@@ -131,7 +131,7 @@ async fn check_named(
     damages: &mut Damages,
 ) -> Result<()> {
     let names: Vec<_> = objects.list(area).map_ok(|listed| listed.name).try_collect().await?;
-    for name in names {
+    for name in names.into_iter().filter(|name| id_of(name).is_some()) {
         report.objects += 1;
         match objects.read_named(&name, limit).await {
             Ok(bytes) => report.bytes += bytes.len() as u64,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::chunk::{ChunkKind, MAX_CHUNK, decompress};
-use crate::crypto::Keys;
+use crate::crypto::{Keys, Purpose};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::Location;
@@ -109,6 +109,9 @@ pub(crate) fn open_chunk(
     }
     let kind = record.kind().ok_or_else(|| damaged("its kind is unknown"))?;
     let purpose = header.purpose().ok_or_else(|| damaged("its pack holds something unknown"))?;
+    if kind.is_data() != (purpose == Purpose::Data) {
+        return Err(damaged("it lies among chunks of another kind"));
+    }
     let sealer = keys.sealer(algorithm, header.epoch, purpose, header.salt())?;
     let mut sealed = sealed.to_vec();
     let bound = record.associated(header, offset);

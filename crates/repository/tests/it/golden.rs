@@ -84,7 +84,7 @@ async fn what_others_leave_behind_is_passed_over() {
     for name in strays {
         put(&scratch.path().join("repository").join(name), b"a stray");
     }
-    read(scratch.path()).await;
+    verify(scratch.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
