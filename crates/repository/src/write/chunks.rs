@@ -26,7 +26,7 @@ const OPEN_DATA_PACKS: usize = 2;
 const UPLOADS: usize = 4;
 /// So many stored packs are made known by an index object in the middle of a write: a run that is
 /// killed leaves them to the next one.
-const PACKS_PER_INDEX: usize = 8;
+const PACKS_PER_INDEX: usize = 4;
 
 /// Stores chunks that the repository does not have, each once.
 pub(crate) struct ChunkWriter {
@@ -116,7 +116,10 @@ impl ChunkWriter {
         if self.shared.index.contains(&id) || !self.claimed.lock().insert(id) {
             return Ok(());
         }
-        self.context.count_new(plain.len() as u64);
+        // What describes the content is stored as well, but nobody thinks of it as their data.
+        if kind.is_data() {
+            self.context.count_new(plain.len() as u64);
+        }
         let permits = Arc::clone(&self.memory).acquire_many_owned(plain.len().max(1) as u32).await;
         let permits = permits.map_err(|_| Error::Worker { doing: "store a chunk" })?;
         let (writer, job) = (Arc::clone(self), self.jobs.token());
