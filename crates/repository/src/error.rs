@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use lifeboat_core::{ErrorKind, Failure};
+use lifeboat_core::{ErrorKind, Failure, StoreRef};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -42,7 +42,7 @@ pub enum Error {
         feature: String,
     },
     /// No key of the repository opens with what was given.
-    #[error("open the repository: the passphrase opens none of its {keys} keys")]
+    #[error("open the repository: the passphrase does not open {}", its_keys(*keys))]
     WrongSecret {
         /// How many keys were tried.
         keys: usize,
@@ -93,6 +93,15 @@ pub enum Error {
         name: String,
         /// How many there are.
         count: usize,
+    },
+    /// `latest` was asked for without a store, and there are snapshots of more than one.
+    #[error(
+        "find snapshot \"latest\": there are snapshots of more than one store: {}",
+        list(stores)
+    )]
+    AmbiguousLatest {
+        /// The stores, in order.
+        stores: Vec<StoreRef>,
     },
     /// A snapshot has no entry of this name.
     #[error("find \"{path}\" in snapshot {snapshot}: there is no such entry")]
@@ -150,6 +159,14 @@ pub enum Error {
     Source(lifeboat_core::Error),
 }
 
+fn list(stores: &[StoreRef]) -> String {
+    stores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn its_keys(count: usize) -> String {
+    if count == 1 { "its key".to_owned() } else { format!("any of its {count} keys") }
+}
+
 impl Error {
     pub(crate) fn damaged(object: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Damaged { object: object.into(), what: what.into() }
@@ -201,6 +218,7 @@ impl Failure for Error {
             Self::Store { source, .. } => store_kind(source),
             Self::Damaged { .. } | Self::MissingChunk { .. } => ErrorKind::Corrupt,
             Self::AmbiguousSnapshot { .. }
+            | Self::AmbiguousLatest { .. }
             | Self::NothingUnchanged { .. }
             | Self::TooLarge { .. }
             | Self::ObjectTooLarge { .. }
@@ -228,6 +246,9 @@ impl Failure for Error {
             }
             Self::NoSuchSnapshot { .. } => "list them with `lifeboat snapshots`",
             Self::AmbiguousSnapshot { .. } => "give more digits of its name",
+            Self::AmbiguousLatest { .. } => {
+                "say which one is meant, on the command line with --store"
+            }
             Self::NoSuchEntry { .. } => "list the entries with `lifeboat ls`",
             Self::NothingUnchanged { .. } => "run the backup again with everything read",
             Self::Store { source, .. } => return store_hint(source),

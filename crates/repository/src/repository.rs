@@ -98,6 +98,16 @@ pub struct SnapshotList {
     pub damaged: Vec<(String, String)>,
 }
 
+impl SnapshotList {
+    /// As [`Repository::find`], in a list that was read already.
+    ///
+    /// # Errors
+    /// When none or more than one is meant, or the one that is meant is damaged.
+    pub fn find(&self, name: &str, store: Option<&StoreRef>) -> Result<SnapshotInfo> {
+        choose(name, store, self)
+    }
+}
+
 impl Repository {
     /// Makes a repository where nothing is, and opens it.
     ///
@@ -212,11 +222,10 @@ impl Repository {
     /// `store`, when one is given.
     ///
     /// # Errors
-    /// When none or more than one is meant.
+    /// When none or more than one is meant, as `latest` does without a store in a repository of
+    /// several; and when the one that is meant is damaged.
     pub async fn find(&self, name: &str, store: Option<&StoreRef>) -> Result<SnapshotInfo> {
-        let mut all = self.snapshots().await?.snapshots;
-        all.retain(|info| store.is_none_or(|store| info.store == *store));
-        choose(name, all)
+        self.snapshots().await?.find(name, store)
     }
 
     /// The top page of a snapshot's tree.

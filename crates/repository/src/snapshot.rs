@@ -1,5 +1,6 @@
 //! Snapshots: the sealed root, and the handle on an open one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
 use crate::objects::{Objects, SNAPSHOTS, name_in};
 use crate::read::{ChunkReader, Selection, SnapshotSource};
+use crate::repository::SnapshotList;
 use crate::sealed::{SealedKind, open, seal};
 use crate::tree::AttributesRecord;
 use crate::tree::{EntryRecord, TreeCursor, TreeReader};
@@ -266,17 +268,81 @@ impl Baseline for BaselineSnapshot {
     }
 }
 
-/// A snapshot that was asked for by name, told from those that were not found.
-pub(crate) fn choose(name: &str, all: Vec<SnapshotInfo>) -> Result<SnapshotInfo> {
+/// The snapshot that `name` means: the first digits of an id, or `latest`; only among those of
+/// `store`, when one is given.
+pub(crate) fn choose(
+    name: &str,
+    store: Option<&StoreRef>,
+    list: &SnapshotList,
+) -> Result<SnapshotInfo> {
+    let wanted = |info: &&SnapshotInfo| store.is_none_or(|store| info.store == *store);
     let none = || Error::NoSuchSnapshot { name: name.to_owned() };
     if name == "latest" {
-        return all.into_iter().max_by_key(|info| (info.taken, info.id)).ok_or_else(none);
+        let stores: BTreeSet<_> = list.snapshots.iter().map(|info| &info.store).collect();
+        // The newest of all would be whichever store was backed up last: nobody means that.
+        if store.is_none() && stores.len() > 1 {
+            return Err(Error::AmbiguousLatest { stores: stores.into_iter().cloned().collect() });
+        }
+        let all = list.snapshots.iter().filter(wanted);
+        return all.max_by_key(|info| (info.taken, info.id)).cloned().ok_or_else(none);
     }
-    let mut found: Vec<_> =
-        all.into_iter().filter(|info| info.id.to_string().starts_with(name)).collect();
-    match found.len() {
-        0 => Err(none()),
-        1 if !name.is_empty() => Ok(found.remove(0)),
-        count => Err(Error::AmbiguousSnapshot { name: name.to_owned(), count }),
+    let begins = |info: &&SnapshotInfo| info.id.to_string().starts_with(name);
+    let found: Vec<_> = list.snapshots.iter().filter(wanted).filter(begins).collect();
+    // Nobody knows any more of which store a damaged one is.
+    let damaged: Vec<_> = list.damaged.iter().filter(|(object, _)| names(object, name)).collect();
+    match (&found[..], &damaged[..]) {
+        ([], []) => Err(none()),
+        ([one], []) if !name.is_empty() => Ok((*one).clone()),
+        ([], [(object, what)]) if !name.is_empty() => Err(Error::damaged(object, what)),
+        (found, damaged) => {
+            let count = found.len() + damaged.len();
+            Err(Error::AmbiguousSnapshot { name: name.to_owned(), count })
+        }
+    }
+}
+
+/// Whether the id in an object's name begins with `digits`.
+fn names(object: &str, digits: &str) -> bool {
+    object.rsplit('/').next().is_some_and(|id| id.starts_with(digits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(stores: &[(&str, u8)]) -> SnapshotList {
+        let info = |(second, (store, id)): (usize, &(&str, u8))| {
+            let taken = Timestamp::from_second(i64::try_from(second).unwrap()).unwrap();
+            let store = StoreRef::new("files", *store);
+            SnapshotInfo::new(SnapshotId::from_bytes([*id; 32]), store, taken)
+        };
+        let snapshots = stores.iter().enumerate().map(info).collect();
+        SnapshotList { snapshots, damaged: Vec::new() }
+    }
+
+    #[test]
+    fn latest_means_one_store() {
+        let one = list(&[("a", 1), ("a", 2)]);
+        assert_eq!(choose("latest", None, &one).unwrap().id, one.snapshots[1].id);
+        let two = list(&[("b", 1), ("a", 2), ("b", 3)]);
+        let error = choose("latest", None, &two).unwrap_err();
+        assert!(matches!(&error, Error::AmbiguousLatest { stores } if stores.len() == 2));
+        let line = lifeboat_core::Error::from(error).one_line();
+        assert!(line.contains("files/a, files/b; ") && line.contains("--store"), "{line}");
+        let a = StoreRef::new("files", "a");
+        assert_eq!(choose("latest", Some(&a), &two).unwrap().id, two.snapshots[1].id);
+        let none = StoreRef::new("files", "c");
+        let missing = choose("latest", Some(&none), &two);
+        assert!(matches!(missing, Err(Error::NoSuchSnapshot { .. })));
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_not_said_to_be_missing() {
+        let mut list = list(&[("a", 0x11)]);
+        list.damaged.push((format!("snapshots/{}", "22".repeat(32)), "no".to_owned()));
+        assert!(matches!(choose("22", None, &list), Err(Error::Damaged { .. })));
+        assert!(matches!(choose("", None, &list), Err(Error::AmbiguousSnapshot { count: 2, .. })));
+        assert!(matches!(choose("33", None, &list), Err(Error::NoSuchSnapshot { .. })));
+        assert!(choose("11", None, &list).is_ok());
     }
 }
