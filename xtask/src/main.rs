@@ -1,7 +1,8 @@
-//! The tasks of Lifeboat's developers: `cargo xtask setup | demo | test | ci`.
+//! The tasks of Lifeboat's developers: `cargo xtask setup | demo | test | ci | bench`.
 //!
 //! One module for each task; this one only parses and calls.
 
+mod bench;
 mod cargo;
 mod ci;
 mod demo;
@@ -29,6 +30,8 @@ enum Task {
     Test(test::Arguments),
     /// What must pass before a change goes in: format, lints, documentation, tests
     Ci,
+    /// Measure Lifeboat and its peers side by side
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Ci => ci::run().map(done),
+        Task::Bench(arguments) => bench::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
