@@ -15,6 +15,9 @@ mod aead;
 mod keys;
 mod slot;
 
+use rand::TryRng;
+use rand::rngs::SysRng;
+
 pub(crate) use aead::{Algorithm, Sealer, TAG};
 pub(crate) use keys::{Keys, Purpose, RootKey};
 pub(crate) use slot::SlotFile;
@@ -24,9 +27,13 @@ pub use slot::{KdfCost, Secret};
 pub(crate) const SALT: usize = 32;
 
 /// Fresh random bytes from the operating system's generator.
+///
+/// Not from the cryptographic library's own, which spends 25 ms on seeding itself: a tenth of a
+/// backup of a store that did not change.
 pub(crate) fn random<const N: usize>() -> crate::Result<[u8; N]> {
     let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes)
+    SysRng
+        .try_fill_bytes(&mut bytes)
         .map_err(|_| crate::Error::Crypto { doing: "draw random bytes" })?;
     Ok(bytes)
 }
