@@ -1,6 +1,6 @@
-//! The words of the command line. Parsing is pure: nothing is opened or looked up here, except
-//! for the environment variables that stand in for global options.
+//! The words of the command line. Parsing is pure: nothing is opened or looked up here.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -43,15 +43,10 @@ events, one a line, described in docs/cli-json.md.";
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Where the repository is: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, or
-    /// a directory. Never holds a secret; docs/objstore.md lists the variables for credentials
-    #[arg(
-        long,
-        short = 'r',
-        global = true,
-        env = "LIFEBOAT_REPO",
-        hide_env_values = true,
-        value_name = "LOCATION"
-    )]
+    /// a directory. Without it, LIFEBOAT_REPO says so. Never holds a secret; docs/objstore.md lists
+    /// the variables for credentials
+    // Not clap's `env`: then the line with the usage would ask for it once more.
+    #[arg(long, short = 'r', global = true, value_name = "LOCATION")]
     pub(crate) repo: Option<String>,
     /// Read the passphrase from the first line of this file. Without this and the next option, it
     /// comes from LIFEBOAT_PASSPHRASE, from the file that LIFEBOAT_PASSPHRASE_FILE names, or from
@@ -67,7 +62,7 @@ pub(crate) struct Global {
     /// Say nothing but warnings and errors
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Say more: requests that are tried again, and what the libraries log
+    /// Say more: what is being done, requests that are tried again, and what the libraries log
     #[arg(long, short, global = true)]
     pub(crate) verbose: bool,
 }
@@ -124,7 +119,8 @@ impl Command {
 
 const INIT: &str = "\
 The place must be empty; a directory is made when it is missing, a bucket is not. What is stored is
-encrypted with a random key, and the key with your passphrase. Keep the passphrase apart from the
+encrypted with a random key, and the key with your passphrase. In a directory, run this as the
+account that will take the backups: what is made there is for this account only. Keep the passphrase apart from the
 repository and from the machine that is backed up: without it nobody can read a byte, and nobody
 can replace it.
 
@@ -236,12 +232,40 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct Snapshots {
-    /// Only those of this store, such as postgres/shop
+    /// Only those of this store, such as postgres/shop, or of the stores with this name
     #[arg(long, value_name = "KIND/NAME", value_parser = store)]
-    pub(crate) store: Option<StoreRef>,
+    pub(crate) store: Option<StoreName>,
     /// Only those with this word; can be repeated, and then all are needed
     #[arg(long = "tag", value_name = "WORD")]
     pub(crate) tags: Vec<String>,
+}
+
+/// A store, as it is named on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StoreName {
+    /// Kind and name.
+    Whole(StoreRef),
+    /// The name alone.
+    Name(String),
+}
+
+impl StoreName {
+    /// Whether this can be the store that is meant.
+    pub(crate) fn means(&self, store: &StoreRef) -> bool {
+        match self {
+            Self::Whole(whole) => whole == store,
+            Self::Name(name) => name == store.name(),
+        }
+    }
+}
+
+impl fmt::Display for StoreName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(store) => store.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 const SNAPSHOTS: &str = "\
@@ -253,11 +277,13 @@ Examples:
 /// Which snapshot is meant.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
-    /// The first digits of a snapshot's id, or `latest`
+    /// The first digits of a snapshot's id, or `latest`, which needs --store when the repository
+    /// holds more than one
     pub(crate) snapshot: String,
-    /// Only among the snapshots of this store, such as files/etc
+    /// Only among the snapshots of this store, such as files/etc; its name alone when no other has
+    /// it
     #[arg(long, value_name = "KIND/NAME", value_parser = store)]
-    pub(crate) store: Option<StoreRef>,
+    pub(crate) store: Option<StoreName>,
 }
 
 #[derive(Debug, Args)]
@@ -277,7 +303,7 @@ pub(crate) struct Ls {
 
 const LS: &str = "\
 Examples:
-  lifeboat ls latest
+  lifeboat ls latest --store etc
   lifeboat ls latest --store files/etc -l ssh
   lifeboat ls 3f2a91bc -R | grep hosts";
 
@@ -377,9 +403,12 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-fn store(text: &str) -> Result<StoreRef, String> {
+fn store(text: &str) -> Result<StoreName, String> {
     match text.split_once('/') {
-        Some((kind, name)) if !kind.is_empty() && !name.is_empty() => Ok(StoreRef::new(kind, name)),
+        Some((kind, name)) if !kind.is_empty() && !name.is_empty() => {
+            Ok(StoreName::Whole(StoreRef::new(kind, name)))
+        }
+        None if !text.is_empty() => Ok(StoreName::Name(text.to_owned())),
         _ => Err("a store is written KIND/NAME, such as postgres/shop".to_owned()),
     }
 }

@@ -13,6 +13,9 @@ use crate::failure::{Failed, in_repository, is_of_store};
 use crate::output::Output;
 use crate::secret::{self, Purpose};
 
+/// Where the repository is, when no option says so.
+const VARIABLE: &str = "LIFEBOAT_REPO";
+
 /// What one run of the command works with.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -32,9 +35,15 @@ impl Session {
 
     /// Where the repository is said to be.
     pub(crate) fn location(&self) -> Result<Location, Failed> {
-        let Some(text) = &self.global.repo else {
+        let named = self.global.repo.clone().map(Into::into);
+        let named = named.or_else(|| std::env::var_os(VARIABLE).filter(|text| !text.is_empty()));
+        let Some(text) = named else {
             let hint = "name it with --repo, or once for the shell with LIFEBOAT_REPO";
             return Err(Failed::usage("no repository is named", hint));
+        };
+        let Some(text) = text.to_str() else {
+            let hint = "give it another name, or a link with one";
+            return Err(Failed::usage("the location of the repository is not UTF-8", hint));
         };
         text.parse().map_err(|error: lifeboat_objstore::Error| Failed::argument(error))
     }
@@ -91,13 +100,15 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// The snapshots.
+    pub(crate) async fn listed(&self, session: &Session) -> Result<SnapshotList, Failed> {
+        let listing = session.unless_cancelled(self.repository.snapshots()).await?;
+        listing.map_err(|error| self.failed(error))
+    }
+
     /// The snapshots; a warning for each that cannot be read.
     pub(crate) async fn snapshots(&self, session: &Session) -> Result<SnapshotList, Failed> {
-        let listing = self.repository.snapshots();
-        let list = session
-            .unless_cancelled(listing)
-            .await?
-            .map_err(|error| in_repository(error, &self.location))?;
+        let list = self.listed(session).await?;
         for (object, what) in &list.damaged {
             session.context.warn(object, what.as_str());
         }

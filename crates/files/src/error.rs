@@ -124,10 +124,10 @@ impl Failure for Error {
                 "run the restore again until it succeeds; a backup of half a tree would look whole"
             }
             Self::NotEmpty { .. } => {
-                "restore into an empty directory, or say that what is there is to be replaced"
+                "restore into an empty directory, or replace what is there (`Existing::Replace`)"
             }
             Self::TargetUnfinished { .. } => {
-                "remove what it left, or say that what is there is to be replaced"
+                "remove what it left, or replace what is there (`Existing::Replace`)"
             }
             Self::Busy { .. } => "wait for it, or restore into another directory",
             Self::Reserved { .. } => "restore the entries beside it by themselves",

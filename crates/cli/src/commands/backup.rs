@@ -1,7 +1,9 @@
 //! `lifeboat backup`: takes a snapshot of a store.
 
 use jiff::Timestamp;
-use lifeboat_core::{Comparison, SnapshotInfo, Source, Summary, TransferOptions, transfer};
+use lifeboat_core::{
+    Comparison, Progress, SnapshotInfo, Source, Summary, TransferOptions, transfer,
+};
 use lifeboat_files::{FileSystems, FilesSource, SourceOptions};
 use lifeboat_postgres::{
     Checkpoint as ServerCheckpoint, ClusterOptions, ClusterSource, ConnectOptions, ServerLogs,
@@ -12,8 +14,8 @@ use serde::Serialize;
 
 use crate::args::{Backup, BackupFiles, BackupPostgres, Checkpoint, Server, Taking, Tree};
 use crate::exit::Exit;
-use crate::failure::Failed;
-use crate::output::{duration, facts_to_json, size, time};
+use crate::failure::{Failed, about_tree};
+use crate::output::{duration, facts_to_json, number, size, time};
 use crate::session::Session;
 
 pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed> {
@@ -24,7 +26,11 @@ pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed
         }
         Backup::Files(arguments) => {
             let source = files(&arguments)?;
-            take(&source, &arguments.taking, session).await
+            let taken = take(&source, &arguments.taking, session).await;
+            taken.map_err(|failed| match failed {
+                Failed::Error(error) => about_tree(error, &arguments.path).into(),
+                usage @ Failed::Usage { .. } => usage,
+            })
         }
     }
 }
@@ -112,17 +118,20 @@ fn tell(source: &dyn Source, summary: &Summary, info: Option<&SnapshotInfo>, ses
     let name = summary.receipt.snapshot.map(|id| id.short()).unwrap_or_default();
     let progress = &summary.progress;
     say(format!("snapshot {name} of {}", source.store()));
-    say(format!("  shows      {}", time(summary.completion.taken)));
+    say(format!("  as of      {}", time(summary.completion.taken)));
     if !summary.completion.position.is_empty() {
         say(format!("  position   {}", summary.completion.position));
     }
     if let Some(info) = info {
-        say(format!("  holds      {} entries, {}", info.entries, size(info.bytes)));
+        let entries = number(info.entries, "entry", "entries");
+        say(format!("  holds      {entries}, {}", size(info.bytes)));
     }
-    let unchanged = size(progress.unchanged);
-    say(format!("  read       {}, and {unchanged} were known to be the same", size(progress.read)));
-    let (new, stored) = (size(progress.new), size(progress.stored));
-    say(format!("  stored     {stored} for {new} that the repository did not have"));
+    let unchanged = match progress.unchanged {
+        0 => String::new(),
+        bytes => format!("; {} known to be the same as before", size(bytes)),
+    };
+    say(format!("  read       {}{unchanged}", size(progress.read)));
+    say(format!("  stored     {}", added(stored(progress, info), progress.new)));
     say(format!("  took       {}", duration(summary.elapsed)));
     if summary.warnings > 0 {
         say(format!(
@@ -130,6 +139,21 @@ fn tell(source: &dyn Source, summary: &Summary, info: Option<&SnapshotInfo>, ses
             summary.warnings
         ));
     }
+}
+
+/// What a backup added, in words: so many bytes were stored, for so much content that is new.
+fn added(stored: u64, new: u64) -> String {
+    match (stored, new) {
+        (0, _) => "nothing: the repository had all of it already".to_owned(),
+        (_, 0) => format!("{}, which describe the snapshot: no content is new", size(stored)),
+        _ => format!("{}, for {} of new content and what describes it", size(stored), size(new)),
+    }
+}
+
+/// How many bytes were added, as the snapshot itself says it: what it could not count is the object
+/// that says so.
+fn stored(progress: &Progress, info: Option<&SnapshotInfo>) -> u64 {
+    info.map_or(progress.stored, |info| info.stored)
 }
 
 /// The event `summary` of a backup.
@@ -166,7 +190,7 @@ impl Taken {
             read: progress.read,
             unchanged: progress.unchanged,
             new: progress.new,
-            stored: progress.stored,
+            stored: stored(progress, info),
             seconds: summary.elapsed.as_secs_f64(),
             warnings: summary.warnings,
             facts: facts_to_json(&summary.completion.facts),
@@ -178,6 +202,13 @@ impl Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_added_is_told_in_words() {
+        assert!(added(0, 0).starts_with("nothing"));
+        assert_eq!(added(100, 0), "100 B, which describe the snapshot: no content is new");
+        assert_eq!(added(867, 3), "867 B, for 3 B of new content and what describes it");
+    }
 
     #[test]
     fn passwords_are_seen_wherever_they_stand() {

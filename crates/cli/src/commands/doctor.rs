@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::backup::{cluster_options, source_options};
 use crate::args::Doctor;
 use crate::exit::Exit;
-use crate::failure::Failed;
-use crate::output::{facts_to_json, size};
+use crate::failure::{Failed, about_tree, of_store};
+use crate::output::{facts_to_json, number, size};
 use crate::session::Session;
 
 /// The event `summary` of a doctor.
@@ -32,21 +32,26 @@ pub(super) async fn run(subject: Option<Doctor>, session: &Session) -> Result<Ex
     let (subject, inspection) = match subject {
         Some(Doctor::Postgres(server)) => {
             let source = ClusterSource::new("server", cluster_options(&server)?);
-            ("postgres", look_at(&source, session).await?)
+            ("postgres", look_at(&source, session, |error| error).await?)
         }
         Some(Doctor::Files { path, tree }) => {
             let source = FilesSource::new("tree", &path, &source_options(&tree));
-            ("files", look_at(&source.map_err(Failed::argument)?, session).await?)
+            let source = source.map_err(Failed::argument)?;
+            ("files", look_at(&source, session, |error| about_tree(error, &path)).await?)
         }
         None | Some(Doctor::Repo) => ("repository", repository(session).await?),
     };
     Ok(report(subject, &inspection, session))
 }
 
-async fn look_at(source: &dyn Source, session: &Session) -> Result<Inspection, Failed> {
+async fn look_at(
+    source: &dyn Source,
+    session: &Session,
+    advised: impl FnOnce(Error) -> Error,
+) -> Result<Inspection, Failed> {
     let looking = session.unless_cancelled(source.inspect()).await?;
     // A store that cannot be asked stands in the way as well, and its error says why.
-    Ok(looking.unwrap_or_else(|error| blocked("unreachable", error)))
+    Ok(looking.unwrap_or_else(|error| blocked("unreachable", advised(error))))
 }
 
 fn blocked(code: &str, error: Error) -> Inspection {
@@ -87,7 +92,7 @@ async fn repository(session: &Session) -> Result<Inspection, Failed> {
         ),
         Err(source) => {
             let hint = lifeboat_objstore::hint(opened.location.provider(), &source);
-            let what = format!("the repository cannot be written: {source}");
+            let what = format!("the repository cannot be written: {}", of_store(&source));
             find(Severity::Blocker, "not_writable", what, &hint.unwrap_or_default());
         }
     }
@@ -106,10 +111,10 @@ async fn repository(session: &Session) -> Result<Inspection, Failed> {
             let newest = list.snapshots.last().filter(|info| info.warnings > 0);
             if let Some(info) = newest {
                 let what = format!(
-                    "the newest snapshot, {} of {}, has {} warnings",
+                    "the newest snapshot, {} of {}, has {}",
                     info.id.short(),
                     info.store,
-                    info.warnings
+                    number(info.warnings, "warning", "warnings")
                 );
                 find(Severity::Note, "warnings", what, "take a new one, and read its warnings");
             }
@@ -118,7 +123,7 @@ async fn repository(session: &Session) -> Result<Inspection, Failed> {
             Severity::Blocker,
             "unreadable",
             failed.message(),
-            failed.hint().unwrap_or_default(),
+            &failed.hint().unwrap_or_default(),
         ),
     }
     inspection.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -151,17 +156,34 @@ fn report(subject: &str, inspection: &Inspection, session: &Session) -> Exit {
             exit: exit.code(),
         },
     );
-    let mut about = vec![subject.to_owned()];
-    about.extend(Some(&inspection.version).filter(|text| !text.is_empty()).cloned());
-    about.extend(Some(&inspection.identity).filter(|text| !text.is_empty()).cloned());
-    about.extend(inspection.size.map(|bytes| format!("about {}", size(bytes))));
-    session.output.say(&about.join(", "));
+    let about = [
+        ("version", Some(inspection.version.clone())),
+        (identity_of(subject), Some(inspection.identity.clone())),
+        ("size", inspection.size.map(|bytes| format!("about {}", size(bytes)))),
+    ];
+    let known = about.into_iter().filter_map(|(label, value)| Some((label, value?)));
+    let known = known.filter(|(_, value)| !value.is_empty());
+    let known: Vec<_> = known.map(|(label, value)| format!("{label} {value}")).collect();
+    if !known.is_empty() {
+        session.output.say(&format!("{subject}: {}", known.join(", ")));
+    }
     match blockers {
         0 => session.output.say("nothing stands in the way of a backup"),
-        1 => session.output.warn("1 thing stands in the way of a backup"),
-        _ => session.output.warn(&format!("{blockers} things stand in the way of a backup")),
+        _ => {
+            let things = number(blockers as u64, "thing stands", "things stand");
+            session.output.warn(&format!("{things} in the way of a backup"));
+        }
     }
     exit
+}
+
+/// What the identity of a subject is called there.
+fn identity_of(subject: &str) -> &'static str {
+    match subject {
+        "postgres" => "system identifier",
+        "repository" => "id",
+        _ => "identity",
+    }
 }
 
 fn tell(finding: &Finding, session: &Session) {

@@ -9,7 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
 use crate::exit::Exit;
-use crate::failure::{Failed, in_repository};
+use crate::failure::{Failed, in_repository, place};
 use crate::secret::Purpose;
 use crate::session::Session;
 
@@ -33,7 +33,7 @@ pub(super) async fn run(session: &Session) -> Result<Exit, Failed> {
     let repository = made.map_err(|error| failed(error.into()))?;
 
     let exit = Exit::Complete;
-    let (id, place) = (repository.id().to_string(), location.to_string());
+    let (id, place) = (repository.id().to_string(), place(&location));
     session.output.finish();
     session
         .output
@@ -50,8 +50,8 @@ async fn probe(store: &dyn ObjectStore, location: &Location) -> Result<(), Error
         return Ok(());
     }
     let raw = |source| {
-        let action = "try the store out".to_owned();
-        lifeboat_objstore::Error::Store { action, location: location.clone(), source }
+        let kind = lifeboat_objstore::classify(&source);
+        Error::new(kind, "try the store out").with_source(source)
     };
     if store.head(&Path::from("lifeboat.json")).await.is_ok() {
         // It is a repository already, and what comes next says so.
@@ -63,8 +63,9 @@ async fn probe(store: &dyn ObjectStore, location: &Location) -> Result<(), Error
         return Ok(());
     }
     let message = format!(
-        "make a repository at {location}: the store overwrites an object although \
-                           it was told to make a new one only"
+        "make a repository at {}: the store overwrites an object although it was told to make a \
+         new one only",
+        place(location)
     );
     let hint = "use a store that honours \"If-None-Match: *\", such as Amazon S3, Ceph or MinIO";
     Err(Error::new(ErrorKind::Unsupported, message).with_hint(hint))

@@ -1,10 +1,11 @@
 //! `lifeboat ls`: lists what is in a snapshot.
 
-use lifeboat_core::{EntryInfo, EntryKind, EntryPath, Error, ErrorKind, SnapshotInfo};
+use lifeboat_core::{EntryInfo, EntryKind, EntryPath, Error, ErrorKind};
 use lifeboat_repository::Snapshot;
 use serde::Serialize;
 
-use crate::args::{Ls, Which};
+use super::which::find;
+use crate::args::Ls;
 use crate::exit::Exit;
 use crate::failure::Failed;
 use crate::output::{facts_to_json, long_entry};
@@ -44,17 +45,6 @@ struct Summary {
     exit: u8,
 }
 
-/// Finds the snapshot that is meant.
-pub(super) async fn find(
-    which: &Which,
-    opened: &Opened,
-    session: &Session,
-) -> Result<SnapshotInfo, Failed> {
-    let finding = opened.repository.find(&which.snapshot, which.store.as_ref());
-    let found = session.unless_cancelled(finding).await?;
-    found.map_err(|error| opened.failed(error))
-}
-
 pub(super) async fn run(arguments: &Ls, session: &Session) -> Result<Exit, Failed> {
     let opened = session.repository().await?;
     let info = find(&arguments.which, &opened, session).await?;
@@ -76,7 +66,7 @@ pub(super) async fn run(arguments: &Ls, session: &Session) -> Result<Exit, Faile
         }
         _ => beneath(&snapshot, arguments, &opened, session).await?,
     };
-    let exit = Exit::Complete;
+    let exit = Exit::with_warnings(session.context.warnings());
     let snapshot = info.id.to_string();
     session.output.event("summary", &Summary { snapshot, entries: count, exit: exit.code() });
     Ok(exit)

@@ -7,6 +7,7 @@ mod ls;
 mod restore;
 mod snapshots;
 mod verify;
+mod which;
 
 use crate::args::Command;
 use crate::exit::Exit;

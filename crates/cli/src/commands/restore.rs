@@ -8,11 +8,11 @@ use lifeboat_postgres::{ClusterSink, RestoreOptions, TablespaceMapping};
 use lifeboat_repository::Selection;
 use serde::Serialize;
 
-use super::ls::find;
+use super::which::find;
 use crate::args::{Owners, Restore};
 use crate::exit::Exit;
 use crate::failure::Failed;
-use crate::output::{duration, facts_to_json, one_line, size, time};
+use crate::output::{duration, facts_to_json, number, one_line, size, time};
 use crate::session::Session;
 
 /// The event `summary` of a restore.
@@ -42,12 +42,9 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
             return Err(Failed::usage(message, "list the entries with `lifeboat ls`"));
         }
     }
-    session.output.say(&format!(
-        "restore snapshot {} of {}, which shows {}",
-        info.id.short(),
-        info.store,
-        time(info.taken)
-    ));
+    let what =
+        format!("snapshot {} of {}, as of {}", info.id.short(), info.store, time(info.taken));
+    session.output.begin(&format!("restore {what}"));
     session.context.phase("restore");
     let source = snapshot.source(&Selection::paths(arguments.paths.iter().cloned()));
     let summary =
@@ -71,8 +68,8 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
         },
     );
     session.output.say(&format!(
-        "restored {} entries, {}, into {target} in {}",
-        summary.progress.entries,
+        "restored {what}: {}, {}, into {target} in {}",
+        number(summary.progress.entries, "entry", "entries"),
         size(summary.progress.read),
         duration(summary.elapsed)
     ));

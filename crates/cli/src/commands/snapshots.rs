@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::args::Snapshots;
 use crate::exit::Exit;
 use crate::failure::Failed;
-use crate::output::{facts_to_json, one_line, size, time};
+use crate::output::{facts_to_json, number, one_line, size, time};
 use crate::session::Session;
 
 /// The event `snapshot`.
@@ -66,7 +66,7 @@ pub(super) async fn run(arguments: &Snapshots, session: &Session) -> Result<Exit
     let opened = session.repository().await?;
     let list = opened.snapshots(session).await?;
     let wanted = |info: &&SnapshotInfo| {
-        arguments.store.as_ref().is_none_or(|store| info.store == *store)
+        arguments.store.as_ref().is_none_or(|store| store.means(&info.store))
             && arguments.tags.iter().all(|tag| info.tags.contains(tag))
     };
     let snapshots: Vec<_> = list.snapshots.iter().filter(wanted).collect();
@@ -79,10 +79,13 @@ pub(super) async fn run(arguments: &Snapshots, session: &Session) -> Result<Exit
     let exit = Exit::with_warnings(session.context.warnings());
     let (count, damaged) = (snapshots.len(), list.damaged.len());
     session.output.event("summary", &Summary { snapshots: count, damaged, exit: exit.code() });
-    match count {
-        0 => session.output.say("no snapshots"),
-        1 => session.output.say("1 snapshot"),
-        _ => session.output.say(&format!("{count} snapshots")),
+    let told = number(count as u64, "snapshot", "snapshots");
+    match damaged as u64 {
+        0 => session.output.say(&told),
+        some => {
+            let damaged = number(some, "damaged one that cannot", "damaged ones that cannot");
+            session.output.say(&format!("{told}, and {damaged} be read: run `lifeboat verify`"));
+        }
     }
     Ok(exit)
 }
@@ -90,11 +93,11 @@ pub(super) async fn run(arguments: &Snapshots, session: &Session) -> Result<Exit
 fn table(snapshots: &[&SnapshotInfo]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["id", "store", "shows", "entries", "size", "added", "host", "remarks"]);
+    table.set_header(["id", "store", "as of", "entries", "size", "added", "host", "remarks"]);
     for info in snapshots {
         let mut remarks = info.tags.clone();
         if info.warnings > 0 {
-            remarks.push(format!("{} warnings", info.warnings));
+            remarks.push(number(info.warnings, "warning", "warnings"));
         }
         table.add_row([
             info.id.short(),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::args::Verify;
 use crate::exit::Exit;
 use crate::failure::{Failed, in_repository};
-use crate::output::{one_line, size};
+use crate::output::{number, one_line, size};
 use crate::session::Session;
 
 /// As many entries of a damaged object are shown to people; programs get all that are known.
@@ -62,7 +62,7 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
             }
             // What keeps it from being opened is damage too, and has to be told like the rest.
             Err(Failed::Error(error)) if error.kind() == ErrorKind::Corrupt => {
-                session.output.warn(&error.one_line());
+                session.output.warn(&Failed::from(error).message());
                 session.output.warn("it cannot be opened, so it is looked through without the key");
                 keyless(&options, session).await?
             }
@@ -114,29 +114,31 @@ fn tell(damage: &Damage, session: &Session) {
     for entry in damage.entries.iter().take(SHOWN) {
         note(format!("  entry: {}", one_line(entry)));
     }
-    match damage.entries.len().saturating_sub(SHOWN) {
+    match damage.entries.len().saturating_sub(SHOWN) as u64 {
         0 => {}
-        more => note(format!("  and {more} entries more")),
+        more => note(format!("  and {} more", number(more, "entry", "entries"))),
     }
 }
 
 fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
     let looked = format!(
-        "{} snapshots, {} objects, {} read",
-        report.snapshots,
-        report.objects,
+        "{}, {}, {} read",
+        number(report.snapshots, "snapshot", "snapshots"),
+        number(report.objects, "object", "objects"),
         size(report.bytes)
     );
     if report.unreferenced > 0 {
-        let count = report.unreferenced;
-        session
-            .output
-            .say(&format!("{count} packs of interrupted backups take room, and do no harm"));
+        let packs = number(
+            report.unreferenced,
+            "pack of an interrupted backup takes",
+            "packs of interrupted backups take",
+        );
+        session.output.say(&format!("{packs} room; no harm is done"));
     }
     if !report.is_sound() {
-        let count = report.damage.len();
+        let damaged = number(report.damage.len() as u64, "damaged object", "damaged objects");
         session.output.warn(&format!(
-            "{count} damaged objects ({looked}); bring them back from a copy of the repository, if \
+            "{damaged} ({looked}); bring them back from a copy of the repository, if \
              there is one; what is not named above can still be restored; until then take new \
              backups into a new repository, since a backup into this one relies on what it \
              believes to have"

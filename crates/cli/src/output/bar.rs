@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lifeboat_core::Progress;
 
-use super::text::size;
+use super::text::{number, size};
 
 /// How often the bar moves by itself, so that people see that it lives.
 const TICK: Duration = Duration::from_millis(120);
@@ -60,7 +60,8 @@ fn style(template: &str) -> ProgressStyle {
 
 /// The counts in a few words.
 pub(super) fn counts(progress: &Progress) -> String {
-    let mut words = format!("{} entries, {} read", progress.entries, size(progress.read));
+    let entries = number(progress.entries, "entry", "entries");
+    let mut words = format!("{entries}, {} read", size(progress.read));
     if progress.unchanged > 0 {
         words += &format!(", {} unchanged", size(progress.unchanged));
     }

@@ -64,7 +64,8 @@ impl Human {
 
     fn phase(&self, name: &str) {
         if !self.draws {
-            return self.say(name);
+            // Most runs off a terminal are cron's, and every line of those becomes a mail.
+            return self.begin(name);
         }
         let mut bar = self.bar.lock();
         match &*bar {
@@ -75,6 +76,13 @@ impl Human {
 
     pub(super) fn say(&self, line: &str) {
         if self.level >= Level::Normal {
+            self.write(line);
+        }
+    }
+
+    /// What begins: on a terminal, or when somebody asked for more.
+    pub(super) fn begin(&self, line: &str) {
+        if self.draws || self.is_verbose() {
             self.write(line);
         }
     }

@@ -1,5 +1,7 @@
 //! Events for programs: version 1 of the stream that `docs/cli-json.md` describes.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use lifeboat_core::Event;
 use serde::Serialize;
@@ -54,7 +56,7 @@ fn now() -> String {
 pub(super) struct Failure<'a> {
     kind: &'a str,
     message: String,
-    hint: Option<&'a str>,
+    hint: Option<Cow<'a, str>>,
     retryable: bool,
     exit: u8,
 }

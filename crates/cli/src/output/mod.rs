@@ -1,7 +1,8 @@
 //! What is shown, and to whom.
 //!
-//! People read standard error: progress (a bar on a terminal, a line for each phase otherwise),
-//! warnings, the summary, the error. What they asked for, such as a list of snapshots, goes to
+//! People read standard error: progress (a bar on a terminal; otherwise nothing, since it would end
+//! up in the mails of cron, or a line for each phase with `--verbose`), warnings, the summary, the
+//! error. What they asked for, such as a list of snapshots, goes to
 //! standard output, so that it can be piped. Programs read standard output as JSON events, one a
 //! line, when `--json` is given; `docs/cli-json.md` is the contract, and a test holds it.
 
@@ -24,7 +25,7 @@ use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failed;
 use human::Human;
-pub(crate) use text::{duration, facts_to_json, long_entry, one_line, size, time};
+pub(crate) use text::{duration, facts_to_json, long_entry, number, one_line, size, time};
 
 /// Where people and programs read what happens. Clones share it.
 #[derive(Clone)]
@@ -92,6 +93,11 @@ impl Output {
     /// Tells people something that they must hear, also with `--quiet`.
     pub(crate) fn warn(&self, line: &str) {
         self.0.human.warn(line);
+    }
+
+    /// Tells people what begins, when they are there to see it.
+    pub(crate) fn begin(&self, line: &str) {
+        self.0.human.begin(line);
     }
 
     /// Tells people something in passing, also while a bar is shown.

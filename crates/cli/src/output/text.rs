@@ -12,6 +12,11 @@ pub(crate) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 
+/// So many of something.
+pub(crate) fn number(count: u64, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
 /// A moment, in this host's time zone, to the second.
 pub(crate) fn time(moment: Timestamp) -> String {
     let zoned = moment.to_zoned(TimeZone::system());
@@ -164,6 +169,12 @@ mod tests {
         let line = long_entry(&link, &link.path);
         assert!(line.ends_with(" a -> x [2J\\xff"), "{line:?}");
         assert!(!line.contains(['\n', '\x1b']));
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        let told = [0, 1, 2].map(|count| number(count, "entry", "entries"));
+        assert_eq!(told, ["0 entries", "1 entry", "2 entries"]);
     }
 
     #[test]

@@ -9,7 +9,8 @@ fn a_wrong_passphrase() {
     let home = Home::new();
     fs::write(home.path("passphrase"), "wrong").unwrap();
     let ran = home.run(&["snapshots"]).expect(1);
-    ran.error_says(&[&home.arg("repo"), "passphrase", "; check"]);
+    ran.error_says(&[&home.arg("repo"), "passphrase does not open its key; check"]);
+    assert_eq!(ran.error().matches("passphrase").count(), 2, "it is said once, and advised: {ran}");
 }
 
 #[test]
@@ -30,7 +31,11 @@ fn not_a_repository() {
 fn a_repository_that_is_there_already() {
     let home = Home::new();
     let before = contents(&home.repo());
-    home.run(&["init"]).expect(1).error_says(&["already"]);
+    let ran = home.run(&["init"]).expect(1);
+    let place = home.arg("repo");
+    let told =
+        format!("error: create a repository at {place}: there is one at this place already; ");
+    assert!(ran.error().starts_with(&told), "{ran}");
     assert_eq!(contents(&home.repo()), before);
 }
 
@@ -56,7 +61,7 @@ fn a_target_that_is_not_empty() {
     fs::create_dir(&out).unwrap();
     fs::write(home.path("out/mine"), "precious").unwrap();
     let ran = home.run(&["restore", "latest", "--to", &out]).expect(1);
-    ran.error_says(&[&out, "not empty", "mine"]);
+    ran.error_says(&[&out, "not empty", "mine", "; ", "--replace"]);
     assert_eq!(contents(&home.path("out")), [(home.path("out/mine"), b"precious".to_vec())]);
 }
 
@@ -64,11 +69,12 @@ fn a_target_that_is_not_empty() {
 fn a_tree_that_is_not_there() {
     let home = Home::new();
     let ran = home.run(&["backup", "files", &home.arg("nothing"), "--name", "x"]).expect(1);
-    ran.error_says(&[&home.arg("nothing"), "No such file"]);
+    ran.error_says(&[&home.arg("nothing"), "No such file", "; check the path"]);
     let written = contents(&home.repo());
     let snapshots = home.repo().join("snapshots");
     assert!(written.iter().all(|(path, _)| !path.starts_with(&snapshots)));
-    home.run(&["doctor", "files", &home.arg("nothing")]).expect(1);
+    let ran = home.run(&["doctor", "files", &home.arg("nothing")]).expect(1);
+    assert!(ran.0.stderr.contains("remedy: check the path"), "{ran}");
 }
 
 #[test]
@@ -84,6 +90,38 @@ fn a_snapshot_that_is_not_there() {
 }
 
 #[test]
+fn latest_of_more_than_one_store() {
+    let home = Home::new();
+    let tree = home.tree();
+    let out = home.arg("out");
+    home.run(&["backup", "files", &tree, "--name", "one"]).expect(0);
+    home.run(&["ls", "latest"]).expect(0);
+    home.run(&["backup", "files", &tree, "--name", "two"]).expect(0);
+    for arguments in [&["ls", "latest"][..], &["restore", "latest", "--to", &out]] {
+        let ran = home.run(arguments).expect(1);
+        ran.error_says(&["latest", "files/one, files/two", "; ", "--store"]);
+        assert_eq!(ran.0.stdout, "");
+    }
+    assert!(!home.path("out").exists());
+    let ran = home.run(&["ls", "latest", "--store", "three"]).expect(1);
+    ran.error_says(&["\"three\"", "; ", "files/one, files/two"]);
+    home.run(&["ls", "latest", "--store", "files/one"]).expect(0);
+    let ran = home.run(&["restore", "latest", "--store", "one", "--to", &out, "--json"]).expect(0);
+    assert_eq!(ran.end()["store"], "files/one");
+}
+
+#[test]
+fn the_usage_asks_for_what_is_missing_only() {
+    let home = Home::empty();
+    let ran = home.run(&["restore", "latest"]).expect(2);
+    let usage = ran.0.stderr.lines().find(|line| line.starts_with("Usage: ")).unwrap();
+    assert!(usage.contains("--to <DIR>") && !usage.contains("--repo"), "{usage}");
+    let mut command = bare(&["snapshots"]);
+    command.env("LIFEBOAT_REPO", "").env("LIFEBOAT_PASSPHRASE", "x");
+    run(&mut command).expect(2).error_says(&["--repo", "LIFEBOAT_REPO"]);
+}
+
+#[test]
 fn words_that_make_no_sense() {
     let home = Home::new();
     home.run(&["backup", "files", &home.tree(), "--name", "tree"]).expect(0);
@@ -96,7 +134,7 @@ fn words_that_make_no_sense() {
         &["backup", "files", "/etc", "--name", "a/b"],
         &["restore", "latest"],
         &["ls", "latest", "../x"],
-        &["snapshots", "--store", "x"],
+        &["snapshots", "--store", "x/"],
         &["--repo", "s3://", "snapshots"],
         &["--repo", "ftp://host/x", "snapshots"],
         &["backup", "files", "/etc", "--name", "x", "--exclude", ""],

@@ -63,14 +63,53 @@ fn lists_are_what_was_asked_for() {
     assert_eq!(list(&["snapshots", "--tag", "nightly"]).lines().count(), 2);
     assert_eq!(list(&["snapshots", "--tag", "never"]), "");
 
-    assert_eq!(list(&["ls", "latest"]), "greeting\nlink\nsub\n");
-    assert_eq!(list(&["ls", "latest", "/sub/"]), "sub/data\nsub/deeper\n");
-    assert_eq!(list(&["ls", "latest", "greeting"]), "greeting\n");
-    assert_eq!(list(&["ls", "latest", "-R"]).lines().count(), 5);
+    assert_eq!(list(&["ls", "latest", "--store", "two"]), "greeting\nlink\nsub\n");
+    assert_eq!(list(&["ls", "latest", "--store", "two", "/sub/"]), "sub/data\nsub/deeper\n");
+    assert_eq!(list(&["ls", "latest", "--store", "two", "greeting"]), "greeting\n");
+    assert_eq!(list(&["ls", "latest", "--store", "two", "-R"]).lines().count(), 5);
     assert_eq!(list(&["ls", "latest", "--store", "files/one", "-R", "sub"]).lines().count(), 2);
-    let long = list(&["ls", "latest", "-l"]);
+    let long = list(&["ls", "latest", "--store", "two", "-l"]);
     assert!(long.lines().any(|line| line.starts_with("l") && line.ends_with("link -> greeting")));
     assert!(long.lines().any(|line| line.starts_with("-rw") && line.contains(" 5 ")), "{long}");
+}
+
+#[test]
+fn what_is_said_is_what_people_need() {
+    let home = Home::new();
+    let dir = home.path("small");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("file"), "abc").unwrap();
+    let dir = dir.to_str().unwrap();
+    let take = ["backup", "files", dir, "--name", "small"];
+    let ran = home.run(&take).expect(0);
+    let told = &ran.0.stderr;
+    assert!(told.starts_with("snapshot "), "off a terminal no phase is told: {ran}");
+    assert!(told.contains("  as of ") && told.contains(" 1 entry, 3 B\n"), "{ran}");
+    assert!(told.contains("for 3 B of new content"), "{ran}");
+    assert!(!told.contains("known to be the same") && !told.contains("1 entries"), "{ran}");
+    // The summary and the list agree on what the snapshot cost.
+    let stored = told.lines().find_map(|line| line.trim().strip_prefix("stored ")).unwrap();
+    let stored = stored.trim().split(',').next().unwrap();
+    let list = home.run(&["snapshots"]).expect(0);
+    assert!(list.0.stdout.contains(&format!("  {stored}  ")), "{stored}: {list}");
+    assert_eq!(list.0.stderr, "1 snapshot\n");
+    let mut verbose = take.to_vec();
+    verbose.push("--verbose");
+    let ran = home.run(&verbose).expect(0);
+    assert!(ran.0.stderr.lines().any(|line| line == "back up"), "{ran}");
+
+    let shown = home.run(&["snapshots", "--json"]).expect(0).events_of("snapshot");
+    let taken = home.run(&["backup", "files", dir, "--name", "other", "--json"]).expect(0).end();
+    let again = home.run(&["snapshots", "--json"]).expect(0).events_of("snapshot");
+    assert_eq!(shown.len() + 1, again.len());
+    let one = again.iter().find(|shown| shown["id"] == taken["snapshot"]).unwrap();
+    assert_eq!(one["stored"], taken["stored"]);
+    let out = home.arg("out");
+    let ran = home.run(&["restore", "latest", "--store", "small", "--to", &out]).expect(0);
+    assert_eq!(ran.0.stderr.lines().count(), 1, "{ran}");
+    assert!(ran.0.stderr.contains(", as of ") && ran.0.stderr.contains(": 1 entry, 3 B"), "{ran}");
+    let ran = home.run(&["doctor"]).expect(0);
+    assert!(ran.0.stderr.contains("repository: id "), "{ran}");
 }
 
 #[test]

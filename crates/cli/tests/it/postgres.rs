@@ -33,7 +33,9 @@ fn a_cluster_comes_back() {
         data::seed(&client, Size::TINY).await.unwrap();
         data::digests(&client).await.unwrap()
     });
-    home.run(&["doctor", "postgres", "--conninfo", &conninfo]).expect(0);
+    let ran = home.run(&["doctor", "postgres", "--conninfo", &conninfo]).expect(0);
+    let told = ["postgres: version ", ", system identifier ", ", size about "];
+    assert!(told.iter().all(|words| ran.0.stderr.contains(words)), "{ran}");
     let take = ["backup", "postgres", "--name", "shop", "--conninfo", &conninfo, "--json"];
     let first = home.run(&take).expect(0).end();
     assert!(!first["position"].as_str().unwrap().is_empty(), "{first}");
@@ -90,7 +92,8 @@ fn a_server_that_is_down() {
         "--conninfo",
         "host=127.0.0.1 port=1 user=u",
     ]);
-    ran.expect(1).error_says(&["127.0.0.1 port 1", "Connection refused", "; "]);
+    let ran = ran.expect(1);
+    ran.error_says(&["127.0.0.1 port 1 as u: Connection refused", "; "]);
     assert!(!has_snapshots(&home));
 }
 
@@ -109,11 +112,42 @@ fn a_user_who_is_refused() {
         command.envs(password.map(|password| ("PGPASSWORD", password)));
         let ran = crate::common::run(&mut command).expect(1);
         ran.error_says(&["password", "; "]);
+        assert!(!ran.error().contains("FATAL") && !ran.error().contains("db error"), "{ran}");
         assert!(!ran.to_string().contains("hunter2"), "{ran}");
     }
     let mut command = home.command(&take);
     command.env("PGPASSWORD", "the right one");
     crate::common::run(&mut command).expect(0);
+}
+
+#[test]
+fn a_socket_that_knows_another_account() {
+    let home = Home::new();
+    let cluster = cluster();
+    let conninfo = cluster.conninfo();
+    block_on(async {
+        let client = cluster.connect("postgres").await.unwrap();
+        // Nobody's account is called that, whoever runs the tests.
+        client.batch_execute("CREATE ROLE nobody_s_account SUPERUSER LOGIN").await.unwrap();
+        let rules = "local all nobody_s_account peer\nlocal all all trust\n";
+        fs::write(cluster.data_dir().join("pg_hba.conf"), rules).unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        let loaded = "SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'peer'";
+        assert_eq!(client.query_one(loaded, &[]).await.unwrap().get::<_, i64>(0), 1);
+    });
+    let conninfo = conninfo.replace("user=postgres", "user=nobody_s_account");
+    let take = ["backup", "postgres", "--name", "x", "--conninfo", &conninfo];
+    // The server takes a moment to read its rules again.
+    let began = Instant::now();
+    let ran = loop {
+        let ran = home.run(&take);
+        if ran.0.status.code() != Some(0) {
+            break ran.expect(1);
+        }
+        assert!(began.elapsed() < LIMIT, "the rules are never read: {ran}");
+    };
+    ran.error_says(&["Peer authentication failed", "; ", "sudo -u postgres", "host=localhost"]);
+    assert!(!ran.error().contains("FATAL"), "{ran}");
 }
 
 #[test]

@@ -19,9 +19,14 @@ fn a_bucket_holds_a_repository() {
     let server = Server::start().unwrap();
     let home = Home::empty();
     let tree = home.tree();
-    in_bucket(&home, &server, &["init"])
-        .expect(1)
-        .error_says(&["NoSuchBucket", "lifeboat makes none"]);
+    let ran = in_bucket(&home, &server, &["init"]).expect(1);
+    ran.error_says(&["NoSuchBucket", "lifeboat makes none"]);
+    let line = ran.error();
+    assert_eq!(line.matches(&server.endpoint()).count(), 1, "the place is told once: {line}");
+    assert!(
+        !line.contains("probe-") && !line.contains("%3A") && !line.contains("Generic"),
+        "{line}"
+    );
     server.create_bucket("bucket").unwrap();
     in_bucket(&home, &server, &["init"]).expect(0);
     in_bucket(&home, &server, &["init"]).expect(1).error_says(&["already"]);
@@ -44,6 +49,7 @@ fn a_store_that_is_down_is_reported_while_somebody_looks() {
     command.env("AWS_ACCESS_KEY_ID", "id").env("AWS_SECRET_ACCESS_KEY", "hunter2");
     let ran = run(&mut command).expect(1);
     ran.error_says(&["s3://bucket", "Connection refused", "check the endpoint"]);
+    assert!(!ran.error().contains("Generic"), "{ran}");
     assert!(ran.0.stderr.contains("Connection refused (os error 111); trying again"), "{ran}");
     let retries = ran.events_of("retry");
     assert!(!retries.is_empty());

@@ -1,5 +1,9 @@
 //! How a failure is told: one line, with the next step, and an exit code.
 
+mod advice;
+mod words;
+
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -7,6 +11,8 @@ use lifeboat_core::{Error, ErrorKind};
 use lifeboat_objstore::Location;
 
 use crate::exit::Exit;
+pub(crate) use advice::about_tree;
+pub(crate) use words::{of_store, place};
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug)]
@@ -31,7 +37,7 @@ impl Failed {
     /// An argument that a library refused.
     pub(crate) fn argument(error: impl Into<Error>) -> Self {
         let failed = Self::Error(error.into());
-        Self::Usage { message: failed.message(), hint: failed.hint().map(ToOwned::to_owned) }
+        Self::Usage { message: failed.message(), hint: failed.hint().map(Cow::into_owned) }
     }
 
     /// How the command ends.
@@ -57,10 +63,10 @@ impl Failed {
     }
 
     /// What to do.
-    pub(crate) fn hint(&self) -> Option<&str> {
+    pub(crate) fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Usage { hint, .. } => hint.as_deref(),
-            Self::Error(error) => error.hint(),
+            Self::Usage { hint, .. } => hint.as_deref().map(Cow::Borrowed),
+            Self::Error(error) => advice::of(error),
         }
     }
 
@@ -68,17 +74,7 @@ impl Failed {
     pub(crate) fn message(&self) -> String {
         match self {
             Self::Usage { message, .. } => message.replace('\n', " "),
-            Self::Error(error) => {
-                let mut line = error.to_string();
-                for cause in causes(error) {
-                    let text = cause.to_string();
-                    // Many libraries repeat their cause in their own message.
-                    if !line.contains(&text) {
-                        line = format!("{line}: {text}");
-                    }
-                }
-                line.replace('\n', " ")
-            }
+            Self::Error(error) => words::line(error),
         }
     }
 }
@@ -111,7 +107,8 @@ pub(crate) fn in_repository(error: impl Into<Error>, location: &Location) -> Err
     let advice = store_error(&error)
         .and_then(|source| lifeboat_objstore::hint(location.provider(), source))
         .map(std::borrow::Cow::into_owned);
-    let error = error.context(format!("repository {location}"));
+    let told = words::with_place(&error.to_string(), location);
+    let error = error.context(told);
     match advice {
         Some(hint) => error.with_hint(hint),
         None => error,
@@ -130,7 +127,7 @@ fn store_error(error: &Error) -> Option<&object_store::Error> {
 
 /// What led to an error, one cause after the other.
 fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(error.source(), |&cause| cause.source())
+    error.source().into_iter().flat_map(words::layers)
 }
 
 #[cfg(test)]

@@ -1,0 +1,80 @@
+//! Which snapshot, and which store, is meant.
+
+use std::collections::BTreeSet;
+
+use lifeboat_core::{Error, ErrorKind, SnapshotInfo, StoreRef};
+use lifeboat_repository::SnapshotList;
+
+use crate::args::{StoreName, Which};
+use crate::failure::Failed;
+use crate::session::{Opened, Session};
+
+/// Finds the snapshot that is meant.
+pub(super) async fn find(
+    which: &Which,
+    opened: &Opened,
+    session: &Session,
+) -> Result<SnapshotInfo, Failed> {
+    // The newest may be a damaged one: then the warnings say that this is not it.
+    let list = match which.snapshot.as_str() {
+        "latest" => opened.snapshots(session).await?,
+        _ => opened.listed(session).await?,
+    };
+    let store = which.store.as_ref().map(|name| resolve(name, &list)).transpose()?;
+    list.find(&which.snapshot, store.as_ref()).map_err(|error| opened.failed(error))
+}
+
+/// Finds the store that is meant.
+pub(super) fn resolve(name: &StoreName, list: &SnapshotList) -> Result<StoreRef, Failed> {
+    let known: BTreeSet<_> = list.snapshots.iter().map(|info| &info.store).collect();
+    let meant: Vec<_> = known.iter().copied().filter(|store| name.means(store)).collect();
+    match meant[..] {
+        [store] => Ok(store.clone()),
+        [] => {
+            let message = format!("there is no snapshot of a store \"{name}\"");
+            let hint = match joined(known) {
+                stores if stores.is_empty() => "list them with `lifeboat snapshots`".to_owned(),
+                stores => format!("the repository has snapshots of {stores}"),
+            };
+            Err(Error::new(ErrorKind::NotFound, message).with_hint(hint).into())
+        }
+        _ => {
+            let message = format!("more than one store is called \"{name}\": {}", joined(meant));
+            Err(Failed::usage(message, "give the kind as well, as in --store KIND/NAME"))
+        }
+    }
+}
+
+fn joined<'a>(stores: impl IntoIterator<Item = &'a StoreRef>) -> String {
+    let stores: Vec<_> = stores.into_iter().map(ToString::to_string).collect();
+    stores.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use lifeboat_core::{SnapshotId, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_name_alone_is_enough_when_no_other_store_has_it() {
+        let mut list = SnapshotList::default();
+        for (id, (kind, name)) in
+            [("files", "etc"), ("files", "shop"), ("postgres", "shop")].into_iter().enumerate()
+        {
+            let id = SnapshotId::from_bytes([u8::try_from(id).unwrap(); 32]);
+            let store = StoreRef::new(kind, name);
+            list.snapshots.push(SnapshotInfo::new(id, store, Timestamp::UNIX_EPOCH));
+        }
+        let alone = |name: &str| resolve(&StoreName::Name(name.to_owned()), &list);
+        assert_eq!(alone("etc").unwrap(), StoreRef::new("files", "etc"));
+        let line = alone("shop").unwrap_err().to_string();
+        assert!(line.contains("files/shop, postgres/shop; ") && line.contains("--store"), "{line}");
+        let line = alone("nothing").unwrap_err().to_string();
+        assert!(line.contains("files/etc, files/shop, postgres/shop"), "{line}");
+        let whole = StoreRef::new("postgres", "shop");
+        assert_eq!(resolve(&StoreName::Whole(whole.clone()), &list).unwrap(), whole);
+        let other = StoreName::Whole(StoreRef::new("postgres", "etc"));
+        assert!(resolve(&other, &list).is_err());
+    }
+}
