@@ -1,6 +1,5 @@
 //! The programs that back up a PostgreSQL cluster.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,7 +9,7 @@ use lifeboat_testbed::{Scratch, home};
 use tokio::runtime::Runtime;
 
 use crate::go_on;
-use crate::rounds::{Outcome, measure_all};
+use crate::rounds::{Outcome, measure_all, without_wal};
 use crate::tool::{Scene, Tool};
 
 /// The size that published figures are for.
@@ -102,7 +101,7 @@ pub(crate) fn compare(
         .start()?;
     runtime.block_on(fill(&cluster, megabytes))?;
     go_on()?;
-    let bytes = size(cluster.data_dir())?;
+    let (_, bytes) = without_wal(cluster.data_dir())?;
     let version = &installation.version;
     let title = format!("A cluster of PostgreSQL {version}, {} MB without WAL", bytes / 1_000_000);
     let variables = vec![
@@ -140,15 +139,4 @@ async fn fill(cluster: &Cluster, megabytes: u32) -> Result<()> {
     // Else the first reader would write hint bits, and so change what it reads.
     client.batch_execute("vacuum (freeze, analyze)").await.context("vacuum")?;
     client.batch_execute("checkpoint").await.context("checkpoint")
-}
-
-fn size(data_dir: &Path) -> Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(data_dir).context("look at the data directory")? {
-        let entry = entry.context("look at the data directory")?;
-        if entry.file_name() != "pg_wal" {
-            bytes += crate::rounds::extent(&entry.path())?.1;
-        }
-    }
-    Ok(bytes)
 }

@@ -63,6 +63,6 @@ fn load() -> String {
 }
 
 fn file_system(path: &Path) -> Option<String> {
-    let output = Command::new("stat").args(["-f", "-c", "%T"]).arg(path).output().ok()?;
-    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    let output = Command::new("df").arg("--output=fstype").arg(path).output().ok()?;
+    Some(String::from_utf8(output.stdout).ok()?.lines().nth(1)?.trim().to_owned())
 }

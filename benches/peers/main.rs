@@ -120,7 +120,7 @@ fn run() -> Result<()> {
 
 /// Copies the command to where the account of the servers gets at it.
 fn install(lifeboat: &Path, scratch: &Scratch) -> Result<PathBuf> {
-    let copy = scratch.path().join("lifeboat");
+    let copy = scratch.path().join("lifeboat-itself");
     fs::copy(lifeboat, &copy).with_context(|| format!("copy {}", lifeboat.display()))?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).context("let it be run")?;
     Ok(copy)

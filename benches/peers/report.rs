@@ -16,6 +16,8 @@ pub(crate) fn markdown(machine: &Machine, outcomes: &[Outcome]) -> String {
     let mut page = format!("{}\n", machine.describe());
     for outcome in outcomes {
         let Outcome { title, versions, left_out, .. } = outcome;
+        let mut versions = versions.clone();
+        versions.dedup();
         let _ = writeln!(page, "\n### {title}\n\nPrograms: {}.", versions.join("; "));
         if !left_out.is_empty() {
             let _ = writeln!(page, "Left out: {}.", left_out.join("; "));
@@ -23,6 +25,7 @@ pub(crate) fn markdown(machine: &Machine, outcomes: &[Outcome]) -> String {
         page += &table(outcome);
         if outcome.names.len() > 1 {
             page += &ratios(outcome);
+            page += &incremental(outcome);
         }
     }
     page
@@ -83,6 +86,16 @@ fn ratios(outcome: &Outcome) -> String {
         let _ = writeln!(table, "| {} | {medians} | {minima} | {cpu} |", step.name());
     }
     table
+}
+
+/// What a backup costs when nothing has changed, against the first one.
+fn incremental(outcome: &Outcome) -> String {
+    let seconds = |step| Some(median(outcome.samples.get(&(step, 0))?, wall));
+    let (Some(first), Some(unchanged)) = (seconds(Step::First), seconds(Step::Unchanged)) else {
+        return String::new();
+    };
+    let share = 100.0 * unchanged / first;
+    format!("\nLifeboat's unchanged backup takes {share:.1} % of the time of its first one.\n")
 }
 
 fn wall(sample: &Sample) -> f64 {

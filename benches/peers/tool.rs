@@ -31,9 +31,9 @@ impl Step {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::First => "first backup",
-            Self::Unchanged => "unchanged",
+            Self::Unchanged => "unchanged backup",
             Self::Restore => "restore",
-            Self::Verify => "verify",
+            Self::Verify => "verify all",
         }
     }
 }
