@@ -1,8 +1,10 @@
 //! `lifeboat verify`: looks for damage in the repository.
 
-use lifeboat_core::ErrorKind;
+use lifeboat_core::{Error, ErrorKind, SnapshotId};
 use lifeboat_objstore::Intent;
 use lifeboat_repository::{CheckOptions, CheckReport, Damage, check_without_key};
+use object_store::ObjectStore;
+use object_store::path::Path;
 use serde::Serialize;
 
 use crate::args::Verify;
@@ -13,6 +15,10 @@ use crate::session::Session;
 
 /// As many entries of a damaged object are shown to people; programs get all that are known.
 const SHOWN: usize = 10;
+
+/// Where the keys and the snapshots are in a repository.
+const KEYS: &str = "keys/";
+const SNAPSHOTS: &str = "snapshots";
 
 /// The event `damage`.
 #[derive(Serialize)]
@@ -64,7 +70,13 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
             Err(Failed::Error(error)) if error.kind() == ErrorKind::Corrupt => {
                 session.output.warn(&Failed::from(error).message());
                 session.output.warn("it cannot be opened, so it is looked through without the key");
-                keyless(&options, session).await?
+                let mut report = keyless(&options, session).await?;
+                let all = all_snapshots(session).await?;
+                // A key says nothing of whom it served; but with this one nothing opened.
+                for damage in report.damage.iter_mut().filter(|it| it.object.starts_with(KEYS)) {
+                    damage.snapshots.extend(&all);
+                }
+                report
             }
             Err(failed) => return Err(failed),
         }
@@ -104,11 +116,25 @@ async fn keyless(options: &CheckOptions, session: &Session) -> Result<CheckRepor
     Ok(checked.map_err(|error| in_repository(error, &location))?)
 }
 
+/// The snapshots by their names: without a key nothing else is known of them.
+async fn all_snapshots(session: &Session) -> Result<Vec<SnapshotId>, Failed> {
+    let location = session.location()?;
+    let store = session.store(&location, Intent::Existing)?;
+    let area = Path::from(SNAPSHOTS);
+    let listing = store.list_with_delimiter(Some(&area));
+    let listed = session.unless_cancelled(listing).await?.map_err(|source| {
+        let kind = lifeboat_objstore::classify(&source);
+        in_repository(Error::new(kind, "list the snapshots").with_source(source), &location)
+    })?;
+    let names = listed.objects.iter().filter_map(|object| object.location.filename());
+    Ok(names.filter_map(|name| name.parse().ok()).collect())
+}
+
 fn tell(damage: &Damage, session: &Session) {
     let note = |line: String| session.output.warn(&line);
     note(format!("damaged: {}: {}", one_line(&damage.object), one_line(&damage.what)));
     if !damage.snapshots.is_empty() {
-        let names: Vec<_> = damage.snapshots.iter().map(lifeboat_core::SnapshotId::short).collect();
+        let names: Vec<_> = damage.snapshots.iter().map(SnapshotId::short).collect();
         note(format!("  snapshots that cannot be restored in full: {}", names.join(", ")));
     }
     for entry in damage.entries.iter().take(SHOWN) {
@@ -127,7 +153,8 @@ fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
         number(report.objects, "object", "objects"),
         size(report.bytes)
     );
-    if report.unreferenced > 0 {
+    // Where an index object is damaged, its packs look as if nobody needed them.
+    if report.unreferenced > 0 && report.is_sound() {
         let packs = number(
             report.unreferenced,
             "pack of an interrupted backup takes",
@@ -138,8 +165,8 @@ fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
     if !report.is_sound() {
         let damaged = number(report.damage.len() as u64, "damaged object", "damaged objects");
         session.output.warn(&format!(
-            "{damaged} ({looked}); bring them back from a copy of the repository, if \
-             there is one; what is not named above can still be restored; until then take new \
+            "{damaged} ({looked}); bring back what is damaged from a copy of the repository, \
+             if there is one; what is not named above can still be restored; until then take new \
              backups into a new repository, since a backup into this one relies on what it \
              believes to have"
         ));

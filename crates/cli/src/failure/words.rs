@@ -54,21 +54,29 @@ pub(super) fn with_place(message: &str, location: &Location) -> String {
 fn join<'a>(mut line: String, mut cause: Option<&'a (dyn StdError + 'static)>) -> String {
     while let Some(error) = cause {
         let (words, next) = own(error);
-        if !line.contains(&words) {
-            let between = if line.is_empty() { "" } else { ": " };
-            line = format!("{line}{between}{words}");
-        }
+        add(&mut line, &words);
         cause = next;
+        if let Some(answer) = error.downcast_ref().and_then(of_server) {
+            add(&mut line, &answer);
+            cause = None;
+        }
     }
     line.replace('\n', " ")
+}
+
+fn add(line: &mut String, words: &str) {
+    if line.contains(words) {
+        return;
+    }
+    if !line.is_empty() {
+        line.push_str(": ");
+    }
+    line.push_str(words);
 }
 
 /// What one layer has to say itself, and where to go on beneath it.
 fn own<'a>(error: &'a (dyn StdError + 'static)) -> (String, Option<&'a (dyn StdError + 'static)>) {
     let text = error.to_string();
-    if let Some(server) = error.downcast_ref().and_then(of_server) {
-        return (format!("{text}: {server}"), None);
-    }
     let source = error.source();
     let Some(beneath) = source else {
         return (without_beginning(text), None);

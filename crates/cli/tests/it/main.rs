@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod common;
+mod damage;
 mod files;
 mod full_disk;
 mod json;

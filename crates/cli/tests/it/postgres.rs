@@ -124,18 +124,18 @@ fn a_user_who_is_refused() {
 fn a_socket_that_knows_another_account() {
     let home = Home::new();
     let cluster = cluster();
-    let conninfo = cluster.conninfo();
     block_on(async {
         let client = cluster.connect("postgres").await.unwrap();
         // Nobody's account is called that, whoever runs the tests.
         client.batch_execute("CREATE ROLE nobody_s_account SUPERUSER LOGIN").await.unwrap();
-        let rules = "local all nobody_s_account peer\nlocal all all trust\n";
+        let rules = "local all nobody_s_account peer\nhost all all all trust\n";
         fs::write(cluster.data_dir().join("pg_hba.conf"), rules).unwrap();
         client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
         let loaded = "SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'peer'";
         assert_eq!(client.query_one(loaded, &[]).await.unwrap().get::<_, i64>(0), 1);
     });
-    let conninfo = conninfo.replace("user=postgres", "user=nobody_s_account");
+    let (socket, port) = (cluster.socket_dir().display(), cluster.port());
+    let conninfo = format!("host={socket} port={port} user=nobody_s_account dbname=postgres");
     let take = ["backup", "postgres", "--name", "x", "--conninfo", &conninfo];
     // The server takes a moment to read its rules again.
     let began = Instant::now();
@@ -148,6 +148,7 @@ fn a_socket_that_knows_another_account() {
     };
     ran.error_says(&["Peer authentication failed", "; ", "sudo -u postgres", "host=localhost"]);
     assert!(!ran.error().contains("FATAL"), "{ran}");
+    assert_eq!(ran.error().matches("connect to PostgreSQL").count(), 1, "{ran}");
 }
 
 #[test]
