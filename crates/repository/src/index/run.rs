@@ -74,6 +74,24 @@ impl Run {
         run
     }
 
+    /// All of two runs.
+    pub(crate) fn merge(one: &Self, two: &Self) -> Self {
+        let shift = one.packs.len() as u32;
+        let packs = one.packs.iter().chain(&two.packs).cloned().collect();
+        let mut records = Vec::with_capacity(one.records.len() + two.records.len());
+        records.extend_from_slice(&one.records);
+        let shifted = |record: &Record| Record { pack: record.pack + shift, ..*record };
+        records.extend(two.records.iter().map(shifted));
+        // Two sorted stretches: a stable sort finds and merges them.
+        records.sort();
+        Self { packs, records }
+    }
+
+    /// How many chunks there are.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// Every place of a chunk in this run.
     pub(crate) fn find(&self, id: &ChunkId) -> impl Iterator<Item = Location> {
         let prefix = prefix(id);
