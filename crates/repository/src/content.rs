@@ -32,7 +32,7 @@ impl Piece {
     }
 
     /// Whether `next` goes on where this piece ends.
-    fn continues(&self, next: &Self) -> bool {
+    pub(crate) fn continues(&self, next: &Self) -> bool {
         self.chunk == next.chunk
             && (self.chunk.is_none()
                 || u64::from(self.offset) + self.length == u64::from(next.offset))

@@ -21,11 +21,14 @@ use crate::id::ChunkId;
 use crate::read::{FingerprintCursor, PieceCursor};
 
 /// Content of so few pages is stored whole when it changes; fingerprints would cost more.
-const FEW_PAGES: usize = 64;
+const FEW_PAGES: u64 = 64;
 /// A stretch that takes its pages from more chunks than this is stored anew when it changes.
 const MOST_CHUNKS: usize = 16;
 /// Bytes of fingerprints in a chunk: those of 4096 pages.
 const FINGERPRINTS: usize = 64 << 10;
+/// Holes and unchanged content are gone through by so many pages at a time, so that memory does
+/// not grow with their length.
+const STEP: u64 = 4096;
 /// Tells that the content of a page is not known.
 const UNKNOWN: [u8; 16] = [0; 16];
 
@@ -52,9 +55,9 @@ pub(crate) struct PageStorer<'a> {
     /// Changed pages on their way into a chunk.
     group: BytesMut,
     groups: Vec<ChunkId>,
+    /// Of the last pages, one for each that has begun before `length`.
     fingerprints: Vec<u8>,
     fingerprint_pieces: Vec<Piece>,
-    pages: usize,
     length: u64,
 }
 
@@ -76,7 +79,6 @@ impl<'a> PageStorer<'a> {
             groups: Vec::new(),
             fingerprints: Vec::new(),
             fingerprint_pieces: Vec::new(),
-            pages: 0,
             length: 0,
         }
     }
@@ -102,11 +104,21 @@ impl<'a> PageStorer<'a> {
                 }
                 Extent::Unchanged(same) => {
                     self.data(waiting.split().freeze()).await?;
-                    self.unchanged(same).await?;
+                    let mut left = same;
+                    while left > 0 {
+                        let step = left.min(self.step());
+                        self.unchanged(step).await?;
+                        left -= step;
+                    }
                 }
                 Extent::Hole(hole) => {
                     self.data(waiting.split().freeze()).await?;
-                    self.hole(hole).await?;
+                    let mut left = hole;
+                    while left > 0 {
+                        let step = left.min(self.step());
+                        self.hole(step).await?;
+                        left -= step;
+                    }
                 }
             }
         }
@@ -124,9 +136,22 @@ impl<'a> PageStorer<'a> {
         Error::NothingUnchanged { path: self.path.to_string() }
     }
 
-    /// What the baseline has of the next `length` bytes.
+    /// Bytes to the end of the next [`STEP`] pages.
+    fn step(&self) -> u64 {
+        let page = self.page as u64;
+        STEP * page - self.length % page
+    }
+
+    /// How many pages begin within the next `length` bytes.
+    fn beginning(&self, length: u64) -> u64 {
+        let page = self.page as u64;
+        (self.length + length).div_ceil(page) - self.length.div_ceil(page)
+    }
+
+    /// What the baseline has of the next `length` bytes: the pieces, and the fingerprints of the
+    /// pages that begin within them.
     async fn old(&mut self, length: u64) -> Result<(Vec<Piece>, Vec<[u8; 16]>)> {
-        let pages = length.div_ceil(self.page as u64);
+        let pages = self.beginning(length);
         let Some(baseline) = &mut self.baseline else {
             return Ok((Vec::new(), Vec::new()));
         };
@@ -138,7 +163,6 @@ impl<'a> PageStorer<'a> {
         Ok((pieces, fingerprints))
     }
 
-    /// A hole or unchanged bytes that end within a page leave nothing to compare the rest with.
     fn is_aligned(&self) -> bool {
         self.length.is_multiple_of(self.page as u64)
     }
@@ -150,7 +174,6 @@ impl<'a> PageStorer<'a> {
         }
         let aligned = self.is_aligned();
         let (old, known) = self.old(data.len() as u64).await?;
-        self.length += data.len() as u64;
         let (shared, page, bytes) = (Arc::clone(self.chunks.shared()), self.page, data.clone());
         let hash = move || -> Vec<_> {
             bytes.chunks(page).map(|page| shared.keys.fingerprint(page)).collect()
@@ -166,13 +189,21 @@ impl<'a> PageStorer<'a> {
         let from: HashSet<_> = old.iter().filter_map(|piece| piece.chunk).collect();
         let reuse = usable && self.chunks.has_all(&old);
         if reuse && changed == 0 {
-            self.pieces.extend(old.into_iter().map(Pending::Ready));
+            old.into_iter().for_each(|piece| self.push(piece));
         } else if reuse && changed * 2 < same.len() && from.len() <= MOST_CHUNKS {
             self.patch(&data, &same, &old).await?;
         } else {
-            self.whole(data).await?;
+            self.whole(data.clone()).await?;
         }
-        self.remember(if aligned { &found } else { &[] }).await
+        self.remember(data.len() as u64, if aligned { &found } else { &[] }).await
+    }
+
+    /// Appends a piece, joined to the last one where that is the same stretch.
+    fn push(&mut self, piece: Piece) {
+        match self.pieces.last_mut() {
+            Some(Pending::Ready(last)) if last.continues(&piece) => last.length += piece.length,
+            _ => self.pieces.push(Pending::Ready(piece)),
+        }
     }
 
     /// Stores a stretch as a chunk of its own.
@@ -191,7 +222,7 @@ impl<'a> PageStorer<'a> {
             let end = (at + run.len() * self.page).min(data.len());
             if run[0] {
                 let kept = within(old, at as u64, end as u64);
-                self.pieces.extend(kept.into_iter().map(Pending::Ready));
+                kept.into_iter().for_each(|piece| self.push(piece));
             } else {
                 self.add_to_group(&data[at..end]).await?;
             }
@@ -226,32 +257,49 @@ impl<'a> PageStorer<'a> {
 
     async fn unchanged(&mut self, length: u64) -> Result<()> {
         let aligned = self.is_aligned();
-        let (old, known) = self.old(length).await?;
+        let (old, mut known) = self.old(length).await?;
         if total(&old) != length || !self.chunks.has_all(&old) {
             return Err(self.missing());
         }
-        self.length += length;
-        self.pieces.extend(old.into_iter().map(Pending::Ready));
-        let pages = length.div_ceil(self.page as u64) as usize;
-        let known = if aligned && known.len() == pages { known } else { vec![UNKNOWN; pages] };
-        self.remember(&known).await
+        old.into_iter().for_each(|piece| self.push(piece));
+        if !(self.length + length).is_multiple_of(self.page as u64) {
+            // The old page may have gone on where this content ends or changes.
+            known.truncate(self.beginning(length).saturating_sub(1) as usize);
+        }
+        self.remember(length, if aligned { &known } else { &[] }).await
     }
 
     async fn hole(&mut self, length: u64) -> Result<()> {
-        self.old(length).await?;
-        self.length += length;
-        self.pieces.push(Pending::Ready(Piece::hole(length)));
-        self.remember(&vec![UNKNOWN; length.div_ceil(self.page as u64) as usize]).await
+        if let Some(baseline) = &mut self.baseline {
+            baseline.pieces.skip(length).await?;
+        }
+        let pages = self.beginning(length);
+        if let Some(cursor) = self.baseline.as_mut().and_then(|old| old.fingerprints.as_mut()) {
+            cursor.take(pages as usize).await;
+        }
+        self.push(Piece::hole(length));
+        self.remember(length, &[]).await
     }
 
-    /// Notes the fingerprints of the next pages.
-    async fn remember(&mut self, fingerprints: &[[u8; 16]]) -> Result<()> {
-        self.pages += fingerprints.len();
-        for fingerprint in fingerprints {
-            self.fingerprints.extend_from_slice(fingerprint);
+    /// Goes on by `length` bytes, and notes the fingerprints of the pages that begin there, as far
+    /// as they are given: there is one for each page, always, and it is of all of the page, or
+    /// [`UNKNOWN`].
+    async fn remember(&mut self, length: u64, fingerprints: &[[u8; 16]]) -> Result<()> {
+        if !self.is_aligned()
+            && let Some(last) = self.fingerprints.last_chunk_mut::<16>()
+        {
+            // What was noted was of the part of the page that came before.
+            *last = UNKNOWN;
+        }
+        let pages = self.beginning(length) as usize;
+        self.length += length;
+        let rest = std::iter::repeat(&UNKNOWN);
+        for fingerprint in fingerprints.iter().chain(rest).take(pages) {
+            // Not before the next page begins: it may have to be taken back.
             if self.fingerprints.len() == FINGERPRINTS {
                 self.close_fingerprints().await?;
             }
+            self.fingerprints.extend_from_slice(fingerprint);
         }
         Ok(())
     }
@@ -279,9 +327,7 @@ impl<'a> PageStorer<'a> {
             };
             push(&mut pieces, piece);
         }
-        // Fingerprints that do not cover the pages one for one are of no use.
-        let expected = self.length.div_ceil(self.page as u64);
-        let fingerprints = if self.pages > FEW_PAGES && self.pages as u64 == expected {
+        let fingerprints = if self.length.div_ceil(self.page as u64) > FEW_PAGES {
             if !self.fingerprints.is_empty() {
                 self.close_fingerprints().await?;
             }
