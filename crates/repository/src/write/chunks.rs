@@ -33,6 +33,7 @@ pub(crate) struct ChunkWriter {
     shared: Arc<Shared>,
     context: Context,
     level: i32,
+    /// The chunks that were taken and that no index names yet.
     claimed: Mutex<HashSet<ChunkId>>,
     open: Mutex<OpenPacks>,
     /// Bytes of chunks anywhere between the caller and the store.
@@ -61,8 +62,9 @@ struct OpenPack {
 impl ChunkWriter {
     pub(crate) fn new(shared: Arc<Shared>, context: Context, level: i32) -> Arc<Self> {
         let pack = shared.config.parameters.pack as usize;
-        // Open packs hold their part for long; the rest must always suffice for work to go on.
-        let memory = (OPEN_DATA_PACKS + 1 + UPLOADS - 1) * pack;
+        // Open packs hold their part for long; the rest must always suffice for work to go on,
+        // also where a chunk is larger than a pack.
+        let memory = (OPEN_DATA_PACKS + 1) * pack + ((UPLOADS - 1) * pack).max(2 * MAX_CHUNK);
         Arc::new(Self {
             shared,
             context,
@@ -98,7 +100,8 @@ impl ChunkWriter {
 
     /// Whether the repository has a chunk, or will have it when this write is committed.
     pub(crate) fn has(&self, chunk: &ChunkId) -> bool {
-        self.shared.index.contains(chunk) || self.claimed.lock().contains(chunk)
+        // In this order: a claim ends after the index has the chunk.
+        self.claimed.lock().contains(chunk) || self.shared.index.contains(chunk)
     }
 
     /// Takes a chunk. Returns when it is queued; that it is durable is known after
@@ -113,15 +116,20 @@ impl ChunkWriter {
         if plain.len() > MAX_CHUNK {
             return Err(Error::ObjectTooLarge { kind: "chunk" });
         }
-        if self.shared.index.contains(&id) || !self.claimed.lock().insert(id) {
+        if self.has(&id) {
+            return Ok(());
+        }
+        let permits = Arc::clone(&self.memory).acquire_many_owned(plain.len().max(1) as u32).await;
+        let permits = permits.map_err(|_| Error::Worker { doing: "store a chunk" })?;
+        // Claimed only now: who waits may be dropped, and others rely on what is claimed. While
+        // this one waited, another one may have come with the same chunk.
+        if !self.claimed.lock().insert(id) {
             return Ok(());
         }
         // What describes the content is stored as well, but nobody thinks of it as their data.
         if kind.is_data() {
             self.context.count_new(plain.len() as u64);
         }
-        let permits = Arc::clone(&self.memory).acquire_many_owned(plain.len().max(1) as u32).await;
-        let permits = permits.map_err(|_| Error::Worker { doing: "store a chunk" })?;
         let (writer, job) = (Arc::clone(self), self.jobs.token());
         self.shared.pool.spawn(move || {
             let (encoding, stored) = compress(&plain, writer.level);
@@ -207,6 +215,10 @@ impl ChunkWriter {
         let (id, size) = object.write(&self.shared.objects, &self.shared.keys).await?;
         self.count(size);
         self.shared.index.add(id, &object.packs);
+        let mut claimed = self.claimed.lock();
+        for chunk in object.packs.iter().flat_map(|pack| &pack.chunks) {
+            claimed.remove(&chunk.id);
+        }
         Ok(())
     }
 
@@ -226,7 +238,15 @@ impl ChunkWriter {
         self.idle().await;
         self.check()?;
         let packs = std::mem::take(&mut *self.stored.lock());
-        if packs.is_empty() { Ok(()) } else { self.write_index(packs).await }
+        if !packs.is_empty() {
+            self.write_index(packs).await?;
+        }
+        // Whatever became of a chunk, a panic behind us included: nothing is whole without it.
+        if self.claimed.lock().is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Worker { doing: "store all chunks" })
+        }
     }
 
     async fn idle(&self) {
