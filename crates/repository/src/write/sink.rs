@@ -143,11 +143,12 @@ impl SnapshotWriting {
         content: Peeked,
         old: Option<EntryRecord>,
     ) -> Result<(ContentRecord, u64)> {
-        if let (Some(Extent::Unchanged(size)), Some(old)) = (content.only(), &old) {
-            let list = &old.content.list;
-            if *size == old.size && list.chunks().iter().all(|chunk| self.chunks.has(chunk)) {
-                return Ok((old.content.clone(), old.size));
-            }
+        if let (Some(Extent::Unchanged(size)), Some(old)) = (content.only(), &old)
+            && *size == old.size
+            && info.layout == old.layout()
+            && self.has_all(&old.content).await
+        {
+            return Ok((old.content.clone(), old.size));
         }
         let pieces = |record: &ContentRecord| PieceCursor::new(Arc::clone(&self.reader), record);
         match info.layout {
@@ -164,6 +165,28 @@ impl SnapshotWriting {
             _ => {
                 let baseline = old.map(|old| pieces(&old.content));
                 stream::store(&self.chunks, &info.path, content, baseline).await
+            }
+        }
+    }
+
+    /// Whether the repository has all that the content of an earlier snapshot consists of.
+    ///
+    /// The pages of a long list are read for it, a few KiB for a GiB: what was lost beneath them
+    /// must not be inherited. Where one cannot be read, there is nothing to rely on.
+    async fn has_all(&self, record: &ContentRecord) -> bool {
+        let chunks = record.list.chunks();
+        if !chunks.iter().all(|chunk| self.chunks.has(chunk)) {
+            return false;
+        }
+        if record.depth == 0 {
+            return true;
+        }
+        let mut pieces = PieceCursor::new(Arc::clone(&self.reader), record);
+        loop {
+            match pieces.next(u64::MAX).await {
+                Ok(Some(piece)) if self.chunks.has_all(&[piece]) => {}
+                Ok(None) => return true,
+                Ok(Some(_)) | Err(_) => return false,
             }
         }
     }

@@ -6,4 +6,8 @@ mod common;
 mod conformance;
 mod damage;
 mod dedup;
+mod extents;
 mod golden;
+mod hooked;
+mod scripted;
+mod trouble;
