@@ -43,8 +43,8 @@ events, one a line, described in docs/cli-json.md.";
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Where the repository is: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, or
-    /// a directory. Without it, LIFEBOAT_REPO says so. Never holds a secret; docs/objstore.md lists
-    /// the variables for credentials
+    /// a directory. Without this option, LIFEBOAT_REPO names it. Never holds a secret;
+    /// docs/objstore.md lists the variables for credentials
     // Not clap's `env`: then the line with the usage would ask for it once more.
     #[arg(long, short = 'r', global = true, value_name = "LOCATION")]
     pub(crate) repo: Option<String>,
@@ -277,8 +277,8 @@ Examples:
 /// Which snapshot is meant.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
-    /// The first digits of a snapshot's id, or `latest`, which needs --store when the repository
-    /// holds more than one
+    /// The first digits of a snapshot's id, or `latest`, which needs --store where there are
+    /// snapshots of several stores
     pub(crate) snapshot: String,
     /// Only among the snapshots of this store, such as files/etc; its name alone when no other has
     /// it

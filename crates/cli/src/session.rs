@@ -110,7 +110,7 @@ impl Opened {
     pub(crate) async fn snapshots(&self, session: &Session) -> Result<SnapshotList, Failed> {
         let list = self.listed(session).await?;
         for (object, what) in &list.damaged {
-            session.context.warn(object, what.as_str());
+            session.context.warn(object, format!("this snapshot cannot be read: {what}"));
         }
         Ok(list)
     }

@@ -15,11 +15,13 @@ pub(super) async fn find(
     opened: &Opened,
     session: &Session,
 ) -> Result<SnapshotInfo, Failed> {
-    // The newest may be a damaged one: then the warnings say that this is not it.
-    let list = match which.snapshot.as_str() {
-        "latest" => opened.snapshots(session).await?,
-        _ => opened.listed(session).await?,
-    };
+    let list = opened.listed(session).await?;
+    if which.snapshot == "latest" {
+        for (object, what) in &list.damaged {
+            let told = format!("this snapshot may be the latest, and cannot be read: {what}");
+            session.context.warn(object, told);
+        }
+    }
     let store = which.store.as_ref().map(|name| resolve(name, &list)).transpose()?;
     list.find(&which.snapshot, store.as_ref()).map_err(|error| opened.failed(error))
 }
