@@ -123,7 +123,8 @@ fn a_killed_backup_leaves_what_it_stored_to_the_next_one() {
     let summary = second.stdout.lines().find(|line| line.contains("\"summary\"")).unwrap();
     let summary: serde_json::Value = serde_json::from_str(summary).unwrap();
     let new = summary["new"].as_u64().unwrap();
-    assert!(new < 300_000_000, "{new} of 400000000 bytes were stored again");
+    // It was killed at the first index object, which names four packs of 16 MiB.
+    assert!(new < 340_000_000, "{new} of 400000000 bytes were stored again");
 }
 
 #[test]
