@@ -22,11 +22,13 @@ pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed
     match store {
         Backup::Postgres(arguments) => {
             let source = postgres(&arguments)?;
-            take(&source, &arguments.taking, session).await
+            let preparing = async { Ok(source.prepare().await?) };
+            take(&source, preparing, &arguments.taking, session).await
         }
         Backup::Files(arguments) => {
             let source = files(&arguments)?;
-            let taken = take(&source, &arguments.taking, session).await;
+            let nothing = std::future::ready(Ok(()));
+            let taken = take(&source, nothing, &arguments.taking, session).await;
             taken.map_err(|failed| match failed {
                 Failed::Error(error) => about_tree(error, &arguments.path).into(),
                 usage @ Failed::Usage { .. } => usage,
@@ -89,8 +91,17 @@ fn holds_password(conninfo: &str) -> bool {
     in_words || in_url
 }
 
-async fn take(source: &dyn Source, taking: &Taking, session: &Session) -> Result<Exit, Failed> {
-    let opened = session.repository().await?;
+/// Takes the snapshot. The source prepares itself while the passphrase is stretched.
+async fn take(
+    source: &dyn Source,
+    preparing: impl Future<Output = Result<(), Failed>>,
+    taking: &Taking,
+    session: &Session,
+) -> Result<Exit, Failed> {
+    let preparing = session.unless_cancelled(preparing);
+    let (opened, prepared) = tokio::join!(Box::pin(session.repository()), Box::pin(preparing));
+    let opened = opened?;
+    prepared??;
     let mut options = TransferOptions::default();
     options.tags.clone_from(&taking.tags);
     if taking.full {

@@ -43,7 +43,7 @@ pub(super) struct Ended {
 }
 
 impl Backup {
-    /// Keeps WAL from now on, and begins. `cluster` then holds the `pg_control` of the checkpoint
+    /// Begins. `cluster` then holds the `pg_control` of the checkpoint
     /// with which the backup begins. That it shows exactly this checkpoint proves once more that
     /// the directory is the server's own, and no copy and no volume that stopped following it.
     pub(super) async fn start(
@@ -53,7 +53,6 @@ impl Backup {
         checkpoint: Checkpoint,
     ) -> Result<Self> {
         const WHAT: &str = "begin a backup";
-        keep_wal(&session).await?;
         let statement = if session.major() >= 15 {
             "SELECT pg_catalog.pg_backup_start($1, $2)::text"
         } else {
@@ -182,7 +181,7 @@ pub(super) fn grant(major: u32, role: &str) -> String {
 /// Takes a temporary replication slot, so that the server keeps the WAL of this backup until the
 /// session ends. A role without REPLICATION, or a server without a free slot, does without: then
 /// the WAL can be removed under a heavy load, which is noticed when it is copied.
-async fn keep_wal(session: &Session) -> Result<()> {
+pub(super) async fn keep_wal(session: &Session) -> Result<()> {
     let statement = "SELECT pg_catalog.pg_create_physical_replication_slot(\
         'lifeboat_' || pg_catalog.pg_backend_pid(), true, true)::text";
     match session.one("reserve WAL for the backup", statement, &[]).await {

@@ -16,15 +16,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lifeboat_core::{Baseline, Context, Inspection, Reading, Source, StoreRef};
+use tokio::sync::Mutex;
 
 pub use self::backup::Checkpoint;
 pub(crate) use self::cluster::{blocking, lock_file};
 pub(crate) use self::label::Label;
-use self::reading::ClusterReading;
 pub(crate) use self::reading::RECOVERY;
+use self::reading::{ClusterReading, Prepared};
 pub use self::walk::ServerLogs;
 pub(crate) use self::walk::{CLUSTER, bytes_to_path};
 use crate::connect::ConnectOptions;
+use crate::error::Result;
 
 /// Whether the checksums of pages are looked at while they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -110,12 +112,27 @@ impl ClusterOptions {
 pub struct ClusterSource {
     store: StoreRef,
     options: ClusterOptions,
+    prepared: Mutex<Option<Prepared>>,
 }
 
 impl ClusterSource {
     /// The cluster that its owner calls `name`. Nothing is connected to yet.
     pub fn new(name: impl Into<String>, options: ClusterOptions) -> Self {
-        Self { store: StoreRef::new("postgres", name), options }
+        let (store, prepared) = (StoreRef::new("postgres", name), Mutex::default());
+        Self { store, options, prepared }
+    }
+
+    /// Connects to the server, asks whether it can be backed up, and has it keep its WAL.
+    ///
+    /// Reading does that by itself. Called before, it can go on beside other preparations, such as
+    /// opening a repository; the next reading goes on from there. Dropping the source ends it.
+    ///
+    /// # Errors
+    /// Those with which a reading would fail: the server is down, refuses, or is another one.
+    pub async fn prepare(&self) -> Result<()> {
+        let prepared = Prepared::make(&self.options).await?;
+        *self.prepared.lock().await = Some(prepared);
+        Ok(())
     }
 }
 
@@ -135,7 +152,8 @@ impl Source for ClusterSource {
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Reading>> {
         context.check()?;
-        let reading = ClusterReading::start(&self.options, since, context).await?;
+        let prepared = self.prepared.lock().await.take();
+        let reading = ClusterReading::start(&self.options, prepared, since, context).await?;
         Ok(Box::new(reading))
     }
 }

@@ -14,7 +14,7 @@ use lifeboat_core::{
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::backup::{Backup, Ended};
+use super::backup::{Backup, Ended, keep_wal};
 use super::cluster::{Cluster, blocking};
 use super::content::{Check, FileContent};
 use super::damage::Damage;
@@ -57,16 +57,35 @@ enum Needed {
     File(&'static str, Vec<u8>),
 }
 
+/// A server that was asked everything, and keeps its WAL for the backup to come.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    session: Session,
+    cluster: Cluster,
+}
+
+impl Prepared {
+    pub(super) async fn make(options: &ClusterOptions) -> Result<Self> {
+        let session = Session::open(&options.connection).await?;
+        let cluster = Cluster::find(&session, options.data_directory.as_deref()).await?;
+        Backup::may_be_taken(&session).await?;
+        keep_wal(&session).await?;
+        Ok(Self { session, cluster })
+    }
+}
+
 impl ClusterReading {
     pub(super) async fn start(
         options: &ClusterOptions,
+        prepared: Option<Prepared>,
         since: Option<Arc<dyn Baseline>>,
         context: &Context,
     ) -> Result<Self> {
         context.phase("start the backup");
-        let session = Session::open(&options.connection).await?;
-        let mut cluster = Cluster::find(&session, options.data_directory.as_deref()).await?;
-        Backup::may_be_taken(&session).await?;
+        let Prepared { session, mut cluster } = match prepared {
+            Some(prepared) => prepared,
+            None => Prepared::make(options).await?,
+        };
         let (databases, mut recorded) = ask(&session).await?;
 
         let trust = Trust::of(since, &cluster, options.unchanged, options.verify_pages);
