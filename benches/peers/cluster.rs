@@ -66,7 +66,7 @@ const PGBACKREST: Tool = Tool {
     unchanged: "exec pgbackrest --config=\"$DIR/pgbackrest.conf\" --stanza=bench backup --type=incr",
     restore: "exec pgbackrest --config=\"$DIR/pgbackrest.conf\" --stanza=bench \
               --pg1-path=\"$OUT\" restore",
-    verify: "exec pgbackrest --config=\"$DIR/pgbackrest.conf\" --stanza=bench verify",
+    verify: "",
     before: "touch archiving",
     after: "rm archiving",
 };
