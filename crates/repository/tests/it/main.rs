@@ -9,5 +9,6 @@ mod dedup;
 mod extents;
 mod golden;
 mod hooked;
+mod model;
 mod scripted;
 mod trouble;
