@@ -96,7 +96,8 @@ pub trait Writing: Send + Sync {
     /// When that did not succeed: then nothing is visible.
     async fn commit(self: Arc<Self>, completion: Completion) -> Result<Receipt>;
 
-    /// Gives up, and removes what can be removed without harm.
+    /// Gives up, and removes what can be removed without harm. Called when no put is running any
+    /// more; what a put left to other threads may be.
     async fn abort(self: Arc<Self>);
 }
 

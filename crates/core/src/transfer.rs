@@ -124,9 +124,10 @@ async fn run(
     options: &TransferOptions,
     context: &Context,
 ) -> Result<Completion> {
+    let mut puts = Puts::new(writing, options, context);
     let work = async {
         let mut reading = source.read(baseline, context).await?;
-        Puts::new(writing, options, context).all(reading.as_mut()).await?;
+        puts.all(reading.as_mut()).await?;
         reading.finish().await
     };
     let ticker = async {
@@ -136,12 +137,16 @@ async fn run(
             context.report();
         }
     };
-    tokio::select! {
+    let done = tokio::select! {
         biased;
         () = context.cancelled() => Err(Error::cancelled()),
         done = work => done,
         () = ticker => unreachable!("the ticker never ends"),
-    }
+    };
+    // A put that is told to stop is over only at its next await. Whoever undoes the work of puts
+    // must not meet one that still makes something.
+    puts.tasks.shutdown().await;
+    done
 }
 
 /// The puts in work. Dropping it aborts them.
@@ -167,7 +172,7 @@ impl<'a> Puts<'a> {
         }
     }
 
-    async fn all(mut self, reading: &mut dyn Reading) -> Result<()> {
+    async fn all(&mut self, reading: &mut dyn Reading) -> Result<()> {
         let mut last: Option<EntryPath> = None;
         let mut ordinal = 0;
         while let Some(entry) = reading.next().await? {
