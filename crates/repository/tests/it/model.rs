@@ -70,7 +70,7 @@ fn layout(dice: &mut Dice) -> Layout {
     [Layout::Stream, Layout::Pages(512), Layout::Pages(1024), Layout::Pages(4096)][dice.below(4)]
 }
 
-fn edit(image: &mut Image, dice: &mut Dice) {
+fn edit(image: &mut Image, past: &[Image], dice: &mut Dice) {
     let name = path(&format!("file-{}", dice.below(6)));
     let Some((kind, bytes)) = image.get_mut(&name) else {
         let size = [0, 1, 511, 512, 40_000, LARGEST][dice.below(6)];
@@ -89,10 +89,25 @@ fn edit(image: &mut Image, dice: &mut Dice) {
             bytes.extend_from_slice(&more);
         }
         4 => bytes[part].fill(0),
-        // One part becomes what another one is; later, perhaps, what it was.
-        5 | 6 => {
+        // One part becomes what another one is.
+        5 => {
             let to = dice.stretch(bytes.len(), grid).start.min(bytes.len() - part.len());
             bytes.copy_within(part, to);
+        }
+        // Pages become what their neighbours are.
+        6 => {
+            let to = if dice.percent(50) { part.start + grid } else { part.start.max(grid) - grid };
+            let to = to.min(bytes.len() - part.len());
+            bytes.copy_within(part, to);
+        }
+        // A part, or all, is what it was once.
+        9 | 10 if !past.is_empty() => {
+            if let Some((_, old)) = past[dice.below(past.len())].get(&name) {
+                match (old.get(part.clone()), dice.percent(50)) {
+                    (Some(old), true) => bytes[part].copy_from_slice(old),
+                    _ => bytes.clone_from(old),
+                }
+            }
         }
         7 => drop(bytes.drain(part)),
         8 => {
@@ -113,6 +128,8 @@ fn edit(image: &mut Image, dice: &mut Dice) {
 struct Model {
     store: StoreRef,
     image: Image,
+    /// What it was after each step.
+    versions: Vec<Image>,
     past: Past,
     dice: Dice,
     /// It breaks off after so many extents.
@@ -240,6 +257,7 @@ async fn history(seed: u64) {
     let model = |name: &str| Model {
         store: StoreRef::new("model", name),
         image: Image::new(),
+        versions: Vec::new(),
         past: Arc::clone(&past),
         dice: Dice(0),
         breaks: None,
@@ -248,8 +266,9 @@ async fn history(seed: u64) {
     for _ in 0..STEPS {
         for model in &mut models {
             for _ in 0..dice.below(8) {
-                edit(&mut model.image, &mut dice);
+                edit(&mut model.image, &model.versions, &mut dice);
             }
+            model.versions.push(model.image.clone());
             model.dice = Dice(dice.roll());
             model.breaks = dice.percent(15).then(|| dice.below(40));
         }
