@@ -285,7 +285,7 @@ impl Failure for Error {
             Self::Connect { source, .. } => return hint_of_connect(source),
             Self::Query { source, .. } => return hint_of_query(source),
             Self::SessionLost => {
-                "nothing was stored; see the server's log for the reason, and run the backup again".into()
+                "no snapshot was made; see the server's log for the reason, and run the backup again".into()
             }
             Self::Pooler => "connect to the server itself, not to the pooler before it".into(),
             Self::InRecovery { .. } => "take the backup from the primary".into(),
@@ -309,7 +309,7 @@ impl Failure for Error {
             Self::WalMissing { .. } => {
                 "give the role REPLICATION and leave a replication slot free, so that the server keeps WAL during a backup; or raise wal_keep_size or max_slot_wal_keep_size".into()
             }
-            Self::WalDamaged { .. } => "nothing was stored; check the server's disk, and run the backup again".into(),
+            Self::WalDamaged { .. } => "no snapshot was made; check the server's disk, and run the backup again".into(),
             Self::TargetNotEmpty { .. } => "name a new or empty directory".into(),
             Self::TargetUnfinished { .. } => "empty the directory, and restore again".into(),
             Self::NotRoot { .. } => "run the restore as root, or as that account".into(),
@@ -392,7 +392,7 @@ fn hint_of_connect(error: &tokio_postgres::Error) -> Option<Cow<'static, str>> {
     };
     Some(match code.code() {
         "28P01" => "check the user's password".into(),
-        "28000" => "see that pg_hba.conf lets this user in from here".into(),
+        "28000" => "see that the role exists, and that pg_hba.conf lets it in from here".into(),
         "3D000" => "name a database that exists, such as dbname=postgres".into(),
         "53300" => "all connections are taken: raise max_connections, or end some".into(),
         "57P03" => "the server is starting or stopping: try again in a moment".into(),
