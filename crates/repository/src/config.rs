@@ -34,6 +34,18 @@ pub(crate) struct Config {
     pub(crate) parameters: Parameters,
 }
 
+/// What reading takes that this version knows.
+const READ: &[&str] = &[];
+/// What writing takes that this version knows.
+const WRITE: &[&str] = &[SESSIONS];
+/// What deleting takes that this version knows.
+const DELETE: &[&str] = &[MARKS];
+
+/// Writers publish sessions and look at marks: what makes it safe to delete beside them.
+pub(crate) const SESSIONS: &str = "sessions";
+/// Nothing is deleted that was not marked before.
+pub(crate) const MARKS: &str = "marks";
+
 /// What a program must know to do each kind of work. A word that it does not know forbids it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +57,50 @@ pub(crate) struct Features {
     pub(crate) write: Vec<String>,
     #[n(2)]
     pub(crate) delete: Vec<String>,
+}
+
+impl Features {
+    /// What a new repository asks for.
+    fn current() -> Self {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        Self { read: words(READ), write: words(WRITE), delete: words(DELETE) }
+    }
+
+    /// Whether this version knows all that reading takes.
+    pub(crate) fn may_read(&self) -> Result<()> {
+        known(&self.read, READ)
+    }
+
+    /// Whether this version knows all that writing takes.
+    pub(crate) fn may_write(&self) -> Result<()> {
+        known(&self.write, WRITE)
+    }
+
+    /// Whether this version knows all that deleting takes.
+    pub(crate) fn may_delete(&self) -> Result<()> {
+        known(&self.delete, DELETE)
+    }
+
+    /// All words of both.
+    pub(crate) fn with(&self, more: &Self) -> Self {
+        let join = |one: &[String], two: &[String]| {
+            let mut words = one.to_vec();
+            words.extend(two.iter().filter(|word| !one.contains(word)).cloned());
+            words
+        };
+        Self {
+            read: join(&self.read, &more.read),
+            write: join(&self.write, &more.write),
+            delete: join(&self.delete, &more.delete),
+        }
+    }
+}
+
+fn known(words: &[String], known: &[&str]) -> Result<()> {
+    match words.iter().find(|word| !known.contains(&word.as_str())) {
+        Some(feature) => Err(Error::UnknownFeature { feature: feature.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// How content is cut and packed. Fixed when the repository is made: changing them would end
@@ -136,7 +192,7 @@ impl Config {
             version: VERSION,
             id: id.to_string(),
             created: Timestamp::now().to_string(),
-            features: Features::default(),
+            features: Features::current(),
             parameters,
         })
     }
@@ -171,22 +227,10 @@ impl Config {
         if checksum(&canonical, &file.mac) != file.checksum {
             return Err(damaged("its checksum does not match"));
         }
-        if let Some(feature) = file.config.features.read.first() {
-            return Err(Error::UnknownFeature { feature: feature.clone() });
-        }
+        file.config.features.may_read()?;
         file.config.parameters.check().map_err(|what| damaged(&what))?;
         let id = RepositoryId::from_hex(&file.config.id).ok_or_else(|| damaged("its id"))?;
         Ok(Parsed { config: file.config, id, mac: file.mac, canonical })
-    }
-}
-
-impl Config {
-    /// Whether this version knows all that writing takes.
-    pub(crate) fn may_write(&self) -> Result<()> {
-        match self.features.write.first() {
-            Some(feature) => Err(Error::UnknownFeature { feature: feature.clone() }),
-            None => Ok(()),
-        }
     }
 }
 

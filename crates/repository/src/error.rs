@@ -53,7 +53,7 @@ pub enum Error {
     /// The object store answered with an error.
     #[error("{doing} {object}")]
     Store {
-        /// What was being done: `read`, `write`, `list`.
+        /// What was being done: `read`, `write`, `list`, `delete`.
         doing: &'static str,
         /// The object.
         object: String,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use lifeboat_core::Timestamp;
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
@@ -22,6 +23,9 @@ pub(crate) const PACKS: &str = "packs";
 pub(crate) const INDEX: &str = "index";
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 pub(crate) const KEYS: &str = "keys";
+pub(crate) const SESSIONS: &str = "sessions";
+pub(crate) const TRASH: &str = "trash";
+pub(crate) const LEASES: &str = "leases";
 
 /// The name of an object whose id is the hash of its content.
 pub(crate) fn name_in(area: &str, id: ObjectId) -> String {
@@ -35,11 +39,32 @@ pub(crate) fn id_of(name: &str) -> Option<ObjectId> {
     ObjectId::from_hex(last).filter(|_| lower)
 }
 
+/// Checks that an object's name is the hash of its content.
+pub(crate) fn check_name(name: &str, bytes: &[u8]) -> Result<()> {
+    if id_of(name) == Some(ObjectId::of(bytes)) {
+        Ok(())
+    } else {
+        Err(Error::damaged(name, "its content does not match its name"))
+    }
+}
+
 /// An object in a listing.
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub(crate) name: String,
     pub(crate) size: u64,
+    /// When it was written last, by the store's clock.
+    pub(crate) modified: Timestamp,
+}
+
+impl Listed {
+    fn from(meta: &ObjectMeta) -> Self {
+        let (seconds, nanos) =
+            (meta.last_modified.timestamp(), meta.last_modified.timestamp_subsec_nanos());
+        // A time beyond all calendars is as good as the first moment of all.
+        let modified = Timestamp::new(seconds, nanos as i32).unwrap_or(Timestamp::MIN);
+        Self { name: meta.location.to_string(), size: meta.size, modified }
+    }
 }
 
 /// A handle on the store. Objects are made once and never changed.
@@ -133,9 +158,7 @@ impl Objects {
     pub(crate) async fn read_named(&self, name: &str, limit: u64) -> Result<Bytes> {
         let bytes = self.read(name, limit).await?;
         let bytes = bytes.ok_or_else(|| Error::damaged(name, "it is missing"))?;
-        if id_of(name) != Some(ObjectId::of(&bytes)) {
-            return Err(Error::damaged(name, "its content does not match its name"));
-        }
+        check_name(name, &bytes)?;
         Ok(bytes)
     }
 
@@ -155,13 +178,37 @@ impl Objects {
         }
     }
 
+    /// What a listing says of one object; `None` when the store says that it does not exist.
+    pub(crate) async fn head(&self, name: &str) -> Result<Option<Listed>> {
+        match self.0.head(&Path::from(name)).await {
+            Ok(meta) => Ok(Some(Listed::from(&meta))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Error::store("read", name, error)),
+        }
+    }
+
+    /// Writes an object whether there is one or not. Only for what its one owner rewrites: a sign
+    /// of life, the configuration.
+    pub(crate) async fn replace(&self, name: &str, payload: PutPayload) -> Result<()> {
+        let put = self.0.put(&Path::from(name), payload).await;
+        put.map(drop).map_err(|error| Error::store("write", name, error))
+    }
+
+    /// Deletes an object. That it is not there is what was wanted.
+    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+        match self.0.delete(&Path::from(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::store("delete", name, error)),
+        }
+    }
+
     /// Lists an area. The order is the store's own.
     pub(crate) fn list(&self, area: &str) -> BoxStream<'static, Result<Listed>> {
         let area = area.to_owned();
         self.0
             .list(Some(&Path::from(area.as_str())))
             .map(move |meta| match meta {
-                Ok(meta) => Ok(Listed { name: meta.location.to_string(), size: meta.size }),
+                Ok(meta) => Ok(Listed::from(&meta)),
                 Err(error) => Err(Error::store("list", &area, error)),
             })
             .boxed()

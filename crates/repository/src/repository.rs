@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lifeboat_core::{Sink, SnapshotId, SnapshotInfo, StoreRef};
 use object_store::{ObjectStore, PutPayload};
+use parking_lot::RwLock;
 
 use crate::chunk::{Chunker, Gear};
-use crate::config::{self, Config, Parameters};
+use crate::config::{self, Config, Features, Parameters};
 use crate::crypto::{KdfCost, Keys, RootKey, Secret, SlotFile, random};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId, RepositoryId};
@@ -76,10 +77,47 @@ impl Compression {
 pub(crate) struct Shared {
     pub(crate) objects: Objects,
     pub(crate) config: Config,
+    /// Those of the configuration, and what was added since it was read.
+    features: RwLock<Features>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) index: Index,
     pub(crate) pool: Pool,
     pub(crate) chunker: Chunker,
+}
+
+impl Shared {
+    /// What the repository asks of a program.
+    pub(crate) fn features(&self) -> Features {
+        self.features.read().clone()
+    }
+
+    /// Reads again what the repository asks of a program. Whoever deletes does so first: a later
+    /// version may have added something.
+    pub(crate) async fn refresh_features(&self) -> Result<Features> {
+        let bytes = self.objects.read(config::NAME, config::MAX_SIZE).await?;
+        let parsed = Config::parse(&bytes.ok_or(Error::NotARepository)?)?;
+        let features = parsed.verify(&self.keys)?.features;
+        self.features.write().clone_from(&features);
+        Ok(features)
+    }
+
+    /// Makes the repository ask for more of every program, durably, before something is done that
+    /// programs without it would not understand.
+    ///
+    /// The configuration is the one object that is ever replaced; two that add different words at
+    /// once are kept apart by the lease of maintenance.
+    pub(crate) async fn demand(&self, more: &Features) -> Result<()> {
+        let known = self.refresh_features().await?;
+        let features = known.with(more);
+        if features == known {
+            return Ok(());
+        }
+        let config = Config { features: features.clone(), ..self.config.clone() };
+        let file = config.to_file(&self.keys)?;
+        self.objects.replace(config::NAME, PutPayload::from(file)).await?;
+        self.features.write().clone_from(&features);
+        Ok(())
+    }
 }
 
 /// An open repository. Clones share it.
@@ -166,7 +204,9 @@ impl Repository {
     fn assemble(objects: Objects, config: Config, keys: Keys, pool: Pool) -> Self {
         let chunker = Chunker::new(Gear::new(keys.chunker()), &config.parameters);
         let (keys, index) = (Arc::new(keys), Index::default());
-        Self { shared: Arc::new(Shared { objects, config, keys, index, pool, chunker }) }
+        let features = RwLock::new(config.features.clone());
+        let shared = Shared { objects, config, features, keys, index, pool, chunker };
+        Self { shared: Arc::new(shared) }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

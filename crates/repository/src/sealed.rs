@@ -17,6 +17,9 @@ const MAGIC: [u8; 8] = *b"LBSEAL\x00\x01";
 pub(crate) enum SealedKind {
     Index = 1,
     Snapshot = 2,
+    Session = 4,
+    Trash = 5,
+    Lease = 7,
 }
 
 impl SealedKind {
@@ -24,6 +27,7 @@ impl SealedKind {
         match self {
             Self::Index => Purpose::Index,
             Self::Snapshot => Purpose::Snapshots,
+            Self::Session | Self::Trash | Self::Lease => Purpose::Maintenance,
         }
     }
 
@@ -31,6 +35,9 @@ impl SealedKind {
         match self {
             Self::Index => "index object",
             Self::Snapshot => "snapshot root",
+            Self::Session => "session",
+            Self::Trash => "list of marked packs",
+            Self::Lease => "lease",
         }
     }
 
@@ -39,6 +46,8 @@ impl SealedKind {
         match self {
             Self::Index => 64 << 20,
             Self::Snapshot => 16 << 20,
+            Self::Trash => 8 << 20,
+            Self::Session | Self::Lease => 64 << 10,
         }
     }
 }

@@ -40,10 +40,15 @@ pub(crate) enum Purpose {
     Trees,
     Index,
     Snapshots,
+    /// Segments of journals.
+    Journals,
+    /// Sessions, marks, leases, and what else those write who keep the repository in order.
+    Maintenance,
 }
 
 impl Purpose {
-    const ALL: [Self; 4] = [Self::Data, Self::Trees, Self::Index, Self::Snapshots];
+    const ALL: [Self; 6] =
+        [Self::Data, Self::Trees, Self::Index, Self::Snapshots, Self::Journals, Self::Maintenance];
 
     fn context(self) -> &'static str {
         match self {
@@ -51,6 +56,8 @@ impl Purpose {
             Self::Trees => "lifeboat v1 sealing trees",
             Self::Index => "lifeboat v1 sealing index",
             Self::Snapshots => "lifeboat v1 sealing snapshots",
+            Self::Journals => "lifeboat v1 sealing journals",
+            Self::Maintenance => "lifeboat v1 sealing maintenance",
         }
     }
 }
@@ -59,7 +66,7 @@ impl Purpose {
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct SealingKeys {
     number: u32,
-    secrets: [[u8; 32]; 4],
+    secrets: [[u8; 32]; 6],
 }
 
 impl RootKey {

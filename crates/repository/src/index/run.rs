@@ -1,5 +1,6 @@
 //! A sorted run of the index in memory.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::id::{ChunkId, ObjectId};
@@ -44,6 +45,8 @@ pub(crate) struct Pack {
     pub(crate) id: ObjectId,
     pub(crate) header: PackHeader,
     pub(crate) size: u64,
+    /// By which this process knows it.
+    pub(crate) number: u32,
 }
 
 /// Chunks sorted by id.
@@ -54,14 +57,20 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn build(packs: &[PackRecord]) -> Self {
+    /// A run of packs that have numbers.
+    pub(crate) fn build(packs: &[PackRecord], numbers: &HashMap<ObjectId, u32>) -> Self {
         let mut run = Self::default();
         for pack in packs {
             let number = run.packs.len() as u32;
-            let Ok(_) = u32::try_from(pack.size) else {
+            let (Ok(_), Some(known)) = (u32::try_from(pack.size), numbers.get(&pack.id)) else {
                 continue;
             };
-            run.packs.push(Arc::new(Pack { id: pack.id, header: pack.header, size: pack.size }));
+            run.packs.push(Arc::new(Pack {
+                id: pack.id,
+                header: pack.header,
+                size: pack.size,
+                number: *known,
+            }));
             run.records.extend(pack.places().map(|(offset, chunk)| Record {
                 prefix: prefix(&chunk.id),
                 pack: number,
@@ -142,7 +151,9 @@ mod tests {
             size: 1000,
             chunks: chunks.iter().copied().map(chunk).collect(),
         };
-        let run = Run::build(&[pack(1, &[5, 3]), pack(2, &[4, 5])]);
+        let packs = [pack(1, &[5, 3]), pack(2, &[4, 5])];
+        let numbers = packs.iter().zip(0..).map(|(pack, number)| (pack.id, number)).collect();
+        let run = Run::build(&packs, &numbers);
         let places = |byte| -> Vec<_> {
             let id = ChunkId::from_bytes([byte; 32]);
             let found = run.find(&id);

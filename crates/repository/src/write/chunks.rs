@@ -14,7 +14,7 @@ use crate::chunk::{ChunkKind, Encoding, MAX_CHUNK, compress};
 use crate::content::Piece;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
-use crate::index::IndexObject;
+use crate::index::{IndexObject, Reliance};
 use crate::objects::pack_name;
 use crate::pack::{Contents, FinishedPack, PackBuilder, PackRecord};
 use crate::repository::Shared;
@@ -35,6 +35,8 @@ pub(crate) struct ChunkWriter {
     level: i32,
     /// The chunks that were taken and that no index names yet.
     claimed: Mutex<HashSet<ChunkId>>,
+    /// The packs that the snapshot will need.
+    reliance: Reliance,
     open: Mutex<OpenPacks>,
     /// Bytes of chunks anywhere between the caller and the store.
     memory: Arc<Semaphore>,
@@ -70,6 +72,7 @@ impl ChunkWriter {
             context,
             level,
             claimed: Mutex::default(),
+            reliance: Reliance::default(),
             open: Mutex::default(),
             memory: Arc::new(Semaphore::new(memory)),
             uploads: Semaphore::new(UPLOADS),
@@ -101,7 +104,7 @@ impl ChunkWriter {
     /// Whether the repository has a chunk, or will have it when this write is committed.
     pub(crate) fn has(&self, chunk: &ChunkId) -> bool {
         // In this order: a claim ends after the index has the chunk.
-        self.claimed.lock().contains(chunk) || self.shared.index.contains(chunk)
+        self.claimed.lock().contains(chunk) || self.shared.index.rely(chunk, &self.reliance)
     }
 
     /// Takes a chunk. Returns when it is queued; that it is durable is known after
@@ -215,6 +218,9 @@ impl ChunkWriter {
         let (id, size) = object.write(&self.shared.objects, &self.shared.keys).await?;
         self.count(size);
         self.shared.index.add(id, &object.packs);
+        for pack in &object.packs {
+            self.shared.index.rely_on(&pack.id, &self.reliance);
+        }
         let mut claimed = self.claimed.lock();
         for chunk in object.packs.iter().flat_map(|pack| &pack.chunks) {
             claimed.remove(&chunk.id);

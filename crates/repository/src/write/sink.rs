@@ -59,7 +59,7 @@ impl Sink for RepositorySink {
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Writing>> {
         let shared = Arc::clone(self.repository.shared());
-        shared.config.may_write()?;
+        shared.features().may_write()?;
         let known = self.baseline.lock().take();
         let baseline = match (header.baseline, known) {
             (Some(id), Some(known)) if known.info().id == id => Some(known),
