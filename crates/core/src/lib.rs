@@ -12,7 +12,7 @@
 //! | a named item and its content | [`Entry`], [`EntryPath`], [`Attributes`], [`Content`], [`Extent`] |
 //! | reading and writing as a whole | [`Source`], [`Reading`], [`Sink`], [`Writing`] |
 //! | what the last snapshot held | [`Baseline`] |
-//! | which snapshots stay | [`RetentionPolicy`], [`KeepLast`] |
+//! | which snapshots stay | [`RetentionPolicy`], [`KeepRules`], [`Pin`] |
 //! | what accompanies an operation | [`Context`], [`Observer`], [`ByteBudget`] |
 //! | errors | [`Error`], [`ErrorKind`], [`Failure`] |
 //! | files and directories of this machine | `local` (Linux) |
@@ -53,11 +53,13 @@ mod content;
 mod context;
 mod entry;
 mod error;
+mod id;
 #[cfg(target_os = "linux")]
 pub mod local;
 pub mod memory;
 mod observer;
 mod path;
+mod pin;
 mod retention;
 mod sink;
 mod snapshot;
@@ -67,7 +69,8 @@ mod transfer;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
-pub use jiff::Timestamp;
+pub use jiff::tz::TimeZone;
+pub use jiff::{Span, Timestamp};
 
 pub use attributes::{Attributes, Value, names};
 pub use baseline::Baseline;
@@ -76,11 +79,16 @@ pub use content::{Content, Extent};
 pub use context::Context;
 pub use entry::{Entry, EntryInfo, EntryKind, Layout};
 pub use error::{Error, ErrorKind, Failure, Result};
+pub use id::{PinId, SnapshotId};
 pub use observer::{Collecting, Event, Observer, Progress, Silent};
 pub use path::{EntryPath, MAX_PATH};
-pub use retention::{Decision, KeepLast, RetentionPolicy, Verdict};
+pub use pin::Pin;
+pub use retention::{
+    Count, Decision, Group, GroupBy, JournalNeed, KeepPolicy, KeepRules, Reason, RetentionPolicy,
+    RuleKind, Verdict, group, parse_time_zone, time_zone_name,
+};
 pub use sink::{Header, Lane, Receipt, Sink, Writing};
-pub use snapshot::{SnapshotId, SnapshotInfo};
+pub use snapshot::SnapshotInfo;
 pub use source::{Completion, Reading, Source};
 pub use store::{Finding, Inspection, Severity, StoreRef};
 pub use transfer::{Comparison, Summary, TransferOptions, transfer};

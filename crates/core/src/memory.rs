@@ -13,9 +13,10 @@ use crate::content::{Content, Extent};
 use crate::context::Context;
 use crate::entry::{Entry, EntryInfo};
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::SnapshotId;
 use crate::path::EntryPath;
 use crate::sink::{Header, Receipt, Sink, Writing};
-use crate::snapshot::{SnapshotId, SnapshotInfo};
+use crate::snapshot::SnapshotInfo;
 use crate::source::{Completion, Reading, Source};
 use crate::store::{Inspection, StoreRef};
 

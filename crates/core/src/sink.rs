@@ -10,8 +10,8 @@ use crate::baseline::Baseline;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::error::Result;
+use crate::id::SnapshotId;
 use crate::path::EntryPath;
-use crate::snapshot::SnapshotId;
 use crate::source::Completion;
 use crate::store::StoreRef;
 

@@ -1,62 +1,11 @@
 //! What is known of a snapshot without opening it.
 
-use std::fmt;
-use std::str::FromStr;
-
 use jiff::Timestamp;
 
 use crate::attributes::Attributes;
-use crate::error::{Error, ErrorKind};
+use crate::id::SnapshotId;
+use crate::pin::Pin;
 use crate::store::StoreRef;
-
-/// The name of a snapshot: 32 bytes, written as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SnapshotId([u8; 32]);
-
-impl SnapshotId {
-    /// From its bytes.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// The first eight digits, enough for a person to tell snapshots apart.
-    pub fn short(&self) -> String {
-        self.to_string()[..8].to_owned()
-    }
-}
-
-impl fmt::Display for SnapshotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for SnapshotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.short())
-    }
-}
-
-impl FromStr for SnapshotId {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || Error::new(ErrorKind::InvalidInput, format!("\"{text}\" is no snapshot id"));
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(bad());
-        }
-        let mut bytes = [0; 32];
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| bad())?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| bad())?;
-        }
-        Ok(Self(bytes))
-    }
-}
 
 /// A snapshot, as listings and retention policies see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +39,8 @@ pub struct SnapshotInfo {
     pub facts: Attributes,
     /// The snapshot that it was compared with while it was taken.
     pub parent: Option<SnapshotId>,
+    /// What holds it, whatever a policy says; also what held it once and has run out.
+    pub pins: Vec<Pin>,
 }
 
 impl SnapshotInfo {
@@ -110,20 +61,7 @@ impl SnapshotInfo {
             position: String::new(),
             facts: Attributes::new(),
             parent: None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_survives_its_text_form() {
-        let id = SnapshotId::from_bytes(std::array::from_fn(|at| at as u8 * 7));
-        assert_eq!(id.to_string().parse::<SnapshotId>().unwrap(), id);
-        for bad in ["", "12", &"g".repeat(64), &"é".repeat(32)] {
-            assert!(bad.parse::<SnapshotId>().is_err());
+            pins: Vec::new(),
         }
     }
 }
