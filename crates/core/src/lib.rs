@@ -87,7 +87,7 @@ pub use retention::{
     Count, Decision, Group, GroupBy, JournalNeed, KeepPolicy, KeepRules, Reason, RetentionPolicy,
     RuleKind, Verdict, group, parse_time_zone, time_zone_name,
 };
-pub use sink::{Header, Lane, Receipt, Sink, Writing};
+pub use sink::{Header, Lane, Receipt, Sink, Writing, host};
 pub use snapshot::SnapshotInfo;
 pub use source::{Completion, Reading, Source};
 pub use store::{Finding, Inspection, Severity, StoreRef};

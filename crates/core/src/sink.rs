@@ -55,11 +55,14 @@ pub struct Header {
 impl Header {
     /// An image of `store`, begun now on this host, without a baseline.
     pub fn new(store: StoreRef) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .map(|name| name.trim().to_owned())
-            .unwrap_or_default();
-        Self { store, host, tags: Vec::new(), started: Timestamp::now(), baseline: None }
+        Self { store, host: host(), tags: Vec::new(), started: Timestamp::now(), baseline: None }
     }
+}
+
+/// The name of this host; empty where it cannot be told.
+pub fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 
 /// Entries of one lane are put one after the other, in the order in which they were read.

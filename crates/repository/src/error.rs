@@ -133,6 +133,37 @@ pub enum Error {
         /// Which kind of object.
         kind: &'static str,
     },
+    /// The clocks of this host and of the store do not agree.
+    #[error(
+        "delete from the repository: the clocks of this host and of the store are {seconds} seconds apart"
+    )]
+    ClockSkew {
+        /// By how many seconds they differ.
+        seconds: u64,
+    },
+    /// Somebody else does what only one may do at a time.
+    #[error(
+        "keep the repository in order: {host} is at work already ({what}), seen {seconds} seconds ago"
+    )]
+    LeaseHeld {
+        /// The host.
+        host: String,
+        /// What it does.
+        what: String,
+        /// How long ago it was last seen.
+        seconds: u64,
+    },
+    /// Somebody else took over what only one may do at a time.
+    #[error("keep the repository in order: another process has taken over")]
+    LeaseLost,
+    /// What a write relied on was deleted while it stood still.
+    #[error(
+        "commit: pack {pack} was deleted while this backup was not heard of, and cannot be made good"
+    )]
+    Overtaken {
+        /// The pack.
+        pack: String,
+    },
     /// A parameter is outside its range.
     #[error("create a repository: {what}")]
     BadParameter {
@@ -223,6 +254,10 @@ impl Failure for Error {
             | Self::TooLarge { .. }
             | Self::ObjectTooLarge { .. }
             | Self::BadParameter { .. } => ErrorKind::InvalidInput,
+            Self::ClockSkew { .. } => ErrorKind::Refused,
+            Self::LeaseHeld { .. } | Self::LeaseLost | Self::Overtaken { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Crypto { .. } | Self::Worker { .. } => ErrorKind::Other,
             Self::Earlier(earlier) => earlier.kind(),
             Self::Source(error) => error.kind(),
@@ -250,6 +285,11 @@ impl Failure for Error {
                 "say which one is meant, on the command line with --store"
             }
             Self::NoSuchEntry { .. } => "list the entries with `lifeboat ls`",
+            Self::ClockSkew { .. } => "set the clock of this host, then run it again",
+            Self::LeaseHeld { .. } => {
+                "wait until it is done; one that has died is forgotten after ten minutes"
+            }
+            Self::LeaseLost | Self::Overtaken { .. } => "run it again",
             Self::NothingUnchanged { .. } => "run the backup again with everything read",
             Self::Store { source, .. } => return store_hint(source),
             Self::Earlier(earlier) => return earlier.hint(),

@@ -28,7 +28,7 @@
 //!   any instant leaves packs that nothing names, never a snapshot that lacks something; and what
 //!   its index objects name already, the next run does not store again.
 //! - **No locks.** Objects are never changed and are made only where none is, so that any number
-//!   of hosts can write at once.
+//!   of hosts can write at once, also while somebody deletes what is not needed any more.
 //! - **Nothing is trusted.** Whatever comes from the store is bounded before memory is taken for
 //!   it, authenticated before it is decoded, and hashed before it is believed.
 //! - **Memory** is bounded by the size of packs and chunks (about 200 MiB by default), whatever
@@ -76,6 +76,7 @@ mod crypto;
 mod error;
 mod id;
 mod index;
+mod maintenance;
 mod objects;
 mod pack;
 mod pool;

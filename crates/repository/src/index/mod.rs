@@ -84,6 +84,12 @@ impl Reliance {
         words[word] |= 1 << bit;
     }
 
+    fn forget(&self, number: u32) {
+        if let Some(word) = self.0.lock().get_mut(number as usize / 64) {
+            *word &= !(1 << (number % 64));
+        }
+    }
+
     fn has(&self, number: u32) -> bool {
         let words = self.0.lock();
         words.get(number as usize / 64).is_some_and(|word| word & 1 << (number % 64) != 0)
@@ -194,6 +200,13 @@ impl Index {
     pub(crate) fn rely_on(&self, pack: &ObjectId, reliance: &Reliance) {
         if let Some(number) = self.state.read().numbers.get(pack) {
             reliance.note(*number);
+        }
+    }
+
+    /// Takes note that a write does not rely on a pack any more.
+    pub(crate) fn rely_no_more(&self, pack: &ObjectId, reliance: &Reliance) {
+        if let Some(number) = self.state.read().numbers.get(pack) {
+            reliance.forget(*number);
         }
     }
 

@@ -22,6 +22,8 @@ use minicbor::{Decode, Encode};
 use crate::chunk::ChunkKind;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
+use crate::objects::pack_name;
+use crate::repository::Shared;
 
 const MAGIC: [u8; 8] = *b"LBPACK\x00\x01";
 const END: [u8; 8] = *b"LBPEND\x00\x01";
@@ -137,6 +139,24 @@ impl PackRecord {
             .filter(|start| *start >= HEADER as u64)
             .ok_or_else(|| damaged("its directory is out of range"))
     }
+}
+
+/// Reads what a pack says of itself, and authenticates it.
+pub(crate) async fn read_record(shared: &Shared, id: ObjectId, size: u64) -> Result<PackRecord> {
+    let name = pack_name(id);
+    let least = (HEADER + TRAILER) as u64;
+    if !(least..=MAX_PACK).contains(&size) {
+        return Err(Error::damaged(name, "its size is out of range"));
+    }
+    let trailer = shared.objects.range(&name, size - TRAILER as u64..size).await?;
+    let directory = PackRecord::end(&name, size, &trailer)?;
+    let end = shared.objects.range(&name, directory..size).await?;
+    let header = shared.objects.range(&name, 0..HEADER as u64).await?;
+    let (record, mac) = PackRecord::parse(&name, id, size, &header, &end)?;
+    if !record.is_authentic(&shared.keys, mac) {
+        return Err(Error::damaged(name, "its directory is not authentic"));
+    }
+    Ok(record)
 }
 
 fn parse_trailer(bytes: &[u8; TRAILER]) -> Option<([u8; 32], u32)> {

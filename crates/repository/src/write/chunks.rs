@@ -13,10 +13,12 @@ use tokio_util::task::TaskTracker;
 use crate::chunk::{ChunkKind, Encoding, MAX_CHUNK, compress};
 use crate::content::Piece;
 use crate::error::{Error, Result};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ObjectId};
 use crate::index::{IndexObject, Reliance};
+use crate::maintenance::{Marks, Session};
 use crate::objects::pack_name;
-use crate::pack::{Contents, FinishedPack, PackBuilder, PackRecord};
+use crate::pack::{Contents, FinishedPack, PackBuilder, PackRecord, read_record};
+use crate::read::open_chunk;
 use crate::repository::Shared;
 
 /// Data goes to one of so many open packs at random, so that the sizes of stored chunks do not
@@ -28,11 +30,15 @@ const UPLOADS: usize = 4;
 /// killed leaves them to the next one.
 const PACKS_PER_INDEX: usize = 4;
 
+/// How often a write that is about to commit stores again what was marked meanwhile.
+const ROUNDS: usize = 20;
+
 /// Stores chunks that the repository does not have, each once.
 pub(crate) struct ChunkWriter {
     shared: Arc<Shared>,
     context: Context,
     level: i32,
+    session: Arc<Session>,
     /// The chunks that were taken and that no index names yet.
     claimed: Mutex<HashSet<ChunkId>>,
     /// The packs that the snapshot will need.
@@ -62,7 +68,21 @@ struct OpenPack {
 }
 
 impl ChunkWriter {
-    pub(crate) fn new(shared: Arc<Shared>, context: Context, level: i32) -> Arc<Self> {
+    /// Begins a write: publishes a session, and then reads the marks and the index, in this order.
+    pub(crate) async fn begin(
+        shared: Arc<Shared>,
+        context: Context,
+        level: i32,
+        what: &str,
+    ) -> Result<Arc<Self>> {
+        shared.features().may_write()?;
+        let host = lifeboat_core::host();
+        let session = Session::begin(&shared.objects, &shared.keys, &host, what).await?;
+        look(&shared, &context).await?;
+        Ok(Self::new(shared, context, level, session))
+    }
+
+    fn new(shared: Arc<Shared>, context: Context, level: i32, session: Arc<Session>) -> Arc<Self> {
         let pack = shared.config.parameters.pack as usize;
         // Open packs hold their part for long; the rest must always suffice for work to go on,
         // also where a chunk is larger than a pack.
@@ -71,6 +91,7 @@ impl ChunkWriter {
             shared,
             context,
             level,
+            session,
             claimed: Mutex::default(),
             reliance: Reliance::default(),
             open: Mutex::default(),
@@ -108,7 +129,7 @@ impl ChunkWriter {
     }
 
     /// Takes a chunk. Returns when it is queued; that it is durable is known after
-    /// [`ChunkWriter::flush`].
+    /// [`ChunkWriter::settle`].
     pub(crate) async fn store(
         self: &Arc<Self>,
         kind: ChunkKind,
@@ -122,6 +143,16 @@ impl ChunkWriter {
         if self.has(&id) {
             return Ok(());
         }
+        self.store_again(kind, id, plain).await
+    }
+
+    /// Takes a chunk whether the repository has it or not, but not twice.
+    pub(crate) async fn store_again(
+        self: &Arc<Self>,
+        kind: ChunkKind,
+        id: ChunkId,
+        plain: Bytes,
+    ) -> Result<()> {
         let permits = Arc::clone(&self.memory).acquire_many_owned(plain.len().max(1) as u32).await;
         let permits = permits.map_err(|_| Error::Worker { doing: "store a chunk" })?;
         // Claimed only now: who waits may be dropped, and others rely on what is claimed. While
@@ -234,7 +265,7 @@ impl ChunkWriter {
     }
 
     /// Returns when every chunk taken so far is in a stored pack that a stored index names.
-    pub(crate) async fn flush(self: &Arc<Self>) -> Result<()> {
+    async fn flush(self: &Arc<Self>) -> Result<()> {
         // First the chunks on the pool: they may still fill packs.
         self.idle().await;
         let open = std::mem::take(&mut *self.open.lock());
@@ -253,6 +284,56 @@ impl ChunkWriter {
         } else {
             Err(Error::Worker { doing: "store all chunks" })
         }
+    }
+
+    /// Returns when all that was taken or relied on is durable and may stay: what lives only in
+    /// packs that were marked meanwhile has been stored again. Then a snapshot may be committed.
+    pub(crate) async fn settle(self: &Arc<Self>) -> Result<()> {
+        self.flush().await?;
+        for _ in 0..ROUNDS {
+            self.session.renew().await?;
+            look(&self.shared, &self.context).await?;
+            let broken = self.shared.index.broken(&self.reliance);
+            if broken.is_empty() {
+                return Ok(());
+            }
+            for pack in broken {
+                self.rescue(pack).await?;
+            }
+            self.flush().await?;
+        }
+        Err(Error::Worker { doing: "find packs that stay" })
+    }
+
+    /// After the commit, before anybody is told: sees that nobody took this writer for dead
+    /// meanwhile, and makes good what was deleted if so. Then the session ends.
+    pub(crate) async fn confirm(self: &Arc<Self>) -> Result<()> {
+        while !self.session.stands().await? {
+            self.settle().await?;
+        }
+        self.session.end().await;
+        Ok(())
+    }
+
+    /// Stores again what only this pack has, and relies on it no more.
+    async fn rescue(self: &Arc<Self>, pack: ObjectId) -> Result<()> {
+        let name = pack_name(pack);
+        let gone = || Error::Overtaken { pack: pack.to_string() };
+        let listed = self.shared.objects.head(&name).await?.ok_or_else(gone)?;
+        let record = read_record(&self.shared, pack, listed.size).await?;
+        for (offset, chunk) in record.places() {
+            if self.has(&chunk.id) {
+                continue;
+            }
+            let kind = chunk.kind().ok_or_else(|| Error::damaged(&name, "a chunk's kind"))?;
+            let end = offset + u64::from(chunk.stored);
+            let sealed = self.shared.objects.range(&name, offset..end).await?;
+            let keys = &self.shared.keys;
+            let plain = open_chunk(keys, &name, &record.header, offset, chunk, &sealed)?;
+            self.store_again(kind, chunk.id, plain).await?;
+        }
+        self.shared.index.rely_no_more(&pack, &self.reliance);
+        Ok(())
     }
 
     async fn idle(&self) {
@@ -279,4 +360,14 @@ impl ChunkWriter {
     pub(crate) fn give_up(&self) {
         self.note(Err(Error::Source(lifeboat_core::Error::cancelled())));
     }
+}
+
+/// Reads the marks and then the index: what may be relied on.
+async fn look(shared: &Shared, context: &Context) -> Result<()> {
+    let marks = Marks::read(&shared.objects, &shared.keys).await?;
+    for (name, what) in &marks.damaged {
+        context.warn(name, format!("this list of marks is damaged and is not heeded: {what}"));
+    }
+    shared.index.mark(marks.packs());
+    shared.index.refresh(&shared.objects, &shared.keys).await
 }

@@ -17,6 +17,8 @@ use super::peeked::Peeked;
 use super::stream;
 use crate::content::ContentRecord;
 use crate::error::{Error, Result};
+use crate::id::ObjectId;
+use crate::objects::{SNAPSHOTS, name_in};
 use crate::read::{ChunkReader, FingerprintCursor, PieceCursor};
 use crate::repository::{Repository, WriteOptions};
 use crate::snapshot::{BaselineSnapshot, Snapshot, SnapshotRecord};
@@ -59,22 +61,19 @@ impl Sink for RepositorySink {
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Writing>> {
         let shared = Arc::clone(self.repository.shared());
-        shared.features().may_write()?;
+        let level = self.options.compression.level();
+        let what = format!("a backup of {}", header.store);
+        let chunks = ChunkWriter::begin(Arc::clone(&shared), context.clone(), level, &what).await?;
         let known = self.baseline.lock().take();
         let baseline = match (header.baseline, known) {
             (Some(id), Some(known)) if known.info().id == id => Some(known),
             (Some(id), _) => Some(self.repository.snapshot(&id).await?),
-            (None, _) => {
-                shared.index.refresh(&shared.objects, &shared.keys).await?;
-                None
-            }
+            (None, _) => None,
         };
         let baseline = baseline.map(|snapshot| snapshot.tree().clone());
         for (name, what) in shared.index.damaged() {
             context.warn(&name, format!("this index object is damaged and is not used: {what}"));
         }
-        let level = self.options.compression.level();
-        let chunks = ChunkWriter::new(Arc::clone(&shared), context.clone(), level);
         let tree = TreeWriter::new(Arc::clone(&chunks), Arc::clone(&shared.keys));
         Ok(Box::new(SnapshotWriting {
             reader: Arc::new(ChunkReader::new(Arc::clone(&shared))),
@@ -200,12 +199,18 @@ impl SnapshotWriting {
             ordered.tree.take().ok_or(Error::Worker { doing: "commit" })?
         };
         let (root, entries, bytes) = tree.finish().await?;
-        self.chunks.flush().await?;
+        self.chunks.settle().await?;
         let record = SnapshotRecord::new(&self.header, &completion, root)
             .counted(entries, bytes, self.chunks.written(), self.context.warnings())
             .committed_at(Timestamp::now());
         let shared = self.repository.shared();
         let (id, size) = record.write(&shared.objects, &shared.keys).await?;
+        if let Err(error) = self.chunks.confirm().await {
+            // Nobody was told of it, and it may lack something.
+            let name = name_in(SNAPSHOTS, ObjectId::from_bytes(*id.as_bytes()));
+            shared.objects.delete(&name).await?;
+            return Err(error);
+        }
         self.context.count_stored(size);
         *self.committed.lock() = true;
         Ok(Receipt { snapshot: Some(id), ..Receipt::default() })
