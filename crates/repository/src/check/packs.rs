@@ -94,7 +94,7 @@ async fn examine(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {
     hasher.update(&header);
     let mut bad = Vec::new();
     let mut what = None;
-    let places: Vec<_> = record.places().map(|(offset, chunk)| (offset, *chunk)).collect();
+    let places: Vec<_> = record.places().map(|place| (place.offset, *place.chunk)).collect();
     for part in parts(&places) {
         let (first, last) = (part[0].0, part[part.len() - 1]);
         let bytes = shared.objects.range(&name, first..last.0 + u64::from(last.1.stored)).await?;

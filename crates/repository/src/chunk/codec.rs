@@ -12,6 +12,8 @@ pub(crate) enum Encoding {
     Raw = 0,
     /// One zstd frame (RFC 8878) without dictionary.
     Zstd = 1,
+    /// With neighbours, in one zstd frame for all of them: a block.
+    Solid = 3,
 }
 
 thread_local! {

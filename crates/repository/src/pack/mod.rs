@@ -19,7 +19,7 @@ pub(crate) use header::{Contents, PackHeader};
 
 use minicbor::{Decode, Encode};
 
-use crate::chunk::ChunkKind;
+use crate::chunk::{ChunkKind, Encoding};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
 use crate::objects::pack_name;
@@ -43,7 +43,8 @@ pub(crate) const MAX_PACK: u64 = (256 << 20) + (32 << 20);
 pub(crate) struct ChunkRecord {
     #[n(0)]
     pub(crate) id: ChunkId,
-    /// Sealed length, tag included.
+    /// Sealed length, tag included. In a block, the first chunk has that of the block, and those
+    /// that follow have 0.
     #[n(1)]
     pub(crate) stored: u32,
     #[n(2)]
@@ -70,6 +71,24 @@ impl ChunkRecord {
     pub(crate) fn kind(&self) -> Option<ChunkKind> {
         ChunkKind::from_number(self.kind)
     }
+
+    /// Whether it lies in the same block as the chunk before it.
+    fn goes_on(&self) -> bool {
+        self.encoding == Encoding::Solid as u8 && self.stored == 0
+    }
+}
+
+/// Where a chunk lies in its pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place<'a> {
+    /// Where what is sealed begins: the chunk, or the block that it lies in.
+    pub(crate) offset: u64,
+    /// Its sealed length, tag included.
+    pub(crate) stored: u32,
+    /// Where the chunk begins in the plain bytes of the block; 0 for a chunk by itself.
+    pub(crate) inner: u32,
+    /// What the directory says of the chunk.
+    pub(crate) chunk: &'a ChunkRecord,
 }
 
 /// What is known of a pack: what an index object holds of it.
@@ -89,12 +108,17 @@ pub(crate) struct PackRecord {
 }
 
 impl PackRecord {
-    /// The chunks with their offsets.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, &ChunkRecord)> {
-        self.chunks.iter().scan(HEADER as u64, |next, chunk| {
-            let offset = *next;
-            *next += u64::from(chunk.stored);
-            Some((offset, chunk))
+    /// Where the chunks are.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let mut place = (HEADER as u64, 0, 0);
+        self.chunks.iter().map(move |chunk| {
+            let (offset, stored, inner) = &mut place;
+            if !chunk.goes_on() {
+                (*offset, *stored, *inner) = (*offset + u64::from(*stored), chunk.stored, 0);
+            }
+            let place = Place { offset: *offset, stored: *stored, inner: *inner, chunk };
+            *inner = inner.saturating_add(chunk.plain);
+            place
         })
     }
 
