@@ -321,7 +321,8 @@ impl ChunkWriter {
         let gone = || Error::Overtaken { pack: pack.to_string() };
         let listed = self.shared.objects.head(&name).await?.ok_or_else(gone)?;
         let record = read_record(&self.shared, pack, listed.size).await?;
-        for (offset, chunk) in record.places() {
+        for place in record.places() {
+            let (offset, chunk) = (place.offset, place.chunk);
             if self.has(&chunk.id) {
                 continue;
             }
