@@ -1,10 +1,14 @@
 //! The words of the command line. Parsing is pure: nothing is opened or looked up here.
 
+mod browse;
+
 use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lifeboat_core::{EntryPath, StoreRef};
+
+pub(crate) use browse::{Cat, Diff, Find};
 
 /// Takes stores to safety in one encrypted, deduplicated repository, and brings them back.
 #[derive(Debug, Parser)]
@@ -35,7 +39,7 @@ Exit codes:
   130  stopped by SIGINT or SIGTERM
 
 Progress, warnings, errors and summaries go to standard error; what was asked for (the lists of
-`snapshots` and `ls`) goes to standard output. With --json, standard output is a stream of JSON
+`snapshots`, `ls`, `find` and `diff`, what `cat` reads) goes to standard output. With --json, standard output is a stream of JSON
 events, one a line, described in docs/cli-json.md.";
 
 /// What holds for every command.
@@ -82,6 +86,15 @@ pub(crate) enum Command {
     /// List what is in a snapshot
     #[command(after_help = LS)]
     Ls(Ls),
+    /// Look for entries in one snapshot, or in all
+    #[command(after_help = browse::FIND)]
+    Find(Find),
+    /// Write the content of a file to standard output
+    #[command(after_help = browse::CAT)]
+    Cat(Cat),
+    /// List what changed from one snapshot to another
+    #[command(after_help = browse::DIFF)]
+    Diff(Diff),
     /// Bring a snapshot back
     #[command(after_help = RESTORE)]
     Restore(Restore),
@@ -106,6 +119,9 @@ impl Command {
             Self::Backup(Backup::Files(_)) => "backup files",
             Self::Snapshots(_) => "snapshots",
             Self::Ls(_) => "ls",
+            Self::Find(_) => "find",
+            Self::Cat(_) => "cat",
+            Self::Diff(_) => "diff",
             Self::Restore(_) => "restore",
             Self::Verify(_) => "verify",
             Self::Doctor { subject } => match subject {

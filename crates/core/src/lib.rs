@@ -59,6 +59,7 @@ pub mod local;
 pub mod memory;
 mod observer;
 mod path;
+mod pattern;
 mod pin;
 mod retention;
 mod sink;
@@ -82,6 +83,7 @@ pub use error::{Error, ErrorKind, Failure, Result};
 pub use id::{PinId, SnapshotId};
 pub use observer::{Collecting, Event, Observer, Progress, Silent};
 pub use path::{EntryPath, MAX_PATH};
+pub use pattern::Pattern;
 pub use pin::Pin;
 pub use retention::{
     Count, Decision, Group, GroupBy, JournalNeed, KeepPolicy, KeepRules, Reason, RetentionPolicy,

@@ -11,14 +11,6 @@ use crate::marker::MARKER;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An exclude pattern makes no sense.
-    #[error("the exclude pattern \"{pattern}\" cannot be used: {why}")]
-    Pattern {
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
     /// The tree to be read is what an unfinished restore left.
     #[error("{path} holds an unfinished restore")]
     SourceUnfinished {
@@ -100,7 +92,7 @@ pub enum Error {
 impl Failure for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Pattern { .. } | Self::Reserved { .. } => ErrorKind::InvalidInput,
+            Self::Reserved { .. } => ErrorKind::InvalidInput,
             Self::SourceUnfinished { .. }
             | Self::NotEmpty { .. }
             | Self::TargetUnfinished { .. }
@@ -119,7 +111,6 @@ impl Failure for Error {
 
     fn hint(&self) -> Option<Cow<'static, str>> {
         let text = match self {
-            Self::Pattern { .. } => "see the documentation of exclude patterns",
             Self::SourceUnfinished { .. } => {
                 "run the restore again until it succeeds; a backup of half a tree would look whole"
             }

@@ -111,6 +111,14 @@ pub enum Error {
         /// The snapshot.
         snapshot: String,
     },
+    /// The content of an entry was asked for that has none.
+    #[error("read \"{path}\": it is no file but a {kind}")]
+    NotAFile {
+        /// The path.
+        path: String,
+        /// What it is.
+        kind: &'static str,
+    },
     /// A source said that something is unchanged which the baseline does not have.
     #[error(
         "store {path}: the source says it is unchanged, but the last snapshot does not hold it"
@@ -250,6 +258,7 @@ impl Failure for Error {
             Self::Damaged { .. } | Self::MissingChunk { .. } => ErrorKind::Corrupt,
             Self::AmbiguousSnapshot { .. }
             | Self::AmbiguousLatest { .. }
+            | Self::NotAFile { .. }
             | Self::NothingUnchanged { .. }
             | Self::TooLarge { .. }
             | Self::ObjectTooLarge { .. }
@@ -284,6 +293,7 @@ impl Failure for Error {
             Self::AmbiguousLatest { .. } => {
                 "say which one is meant, on the command line with --store"
             }
+            Self::NotAFile { .. } => "`lifeboat ls -l` shows what it is",
             Self::NoSuchEntry { .. } => "list the entries with `lifeboat ls`",
             Self::ClockSkew { .. } => "set the clock of this host, then run it again",
             Self::LeaseHeld { .. } => {

@@ -9,6 +9,7 @@
 //! | make one, open one | [`Repository::init`], [`Repository::open`], [`Secret`] |
 //! | take a snapshot | [`Repository::sink`] and [`transfer`](lifeboat_core::transfer()) |
 //! | look at snapshots | [`Repository::snapshots`], [`Repository::find`], [`Snapshot`] |
+//! | look into snapshots | [`Snapshot::list`], [`Snapshot::members`], [`Snapshot::file`], [`Repository::search`], [`Repository::diff`] |
 //! | restore | [`Snapshot::source`] and [`transfer`](lifeboat_core::transfer()) |
 //! | look for damage | [`Repository::check`], [`check_without_key`] |
 //!
@@ -68,6 +69,7 @@
 //! # Ok(()) }
 //! ```
 
+mod browse;
 mod check;
 mod chunk;
 mod config;
@@ -87,6 +89,9 @@ mod snapshot;
 mod tree;
 mod write;
 
+pub use browse::{
+    Change, ChangeKind, Diff, DiffOptions, Found, Member, Members, Query, Search, SnapshotFile,
+};
 pub use check::{CheckOptions, CheckReport, Damage, Depth, check_without_key};
 pub use config::Parameters;
 pub use crypto::{KdfCost, Secret};

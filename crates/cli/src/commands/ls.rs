@@ -4,39 +4,13 @@ use lifeboat_core::{EntryInfo, EntryKind, EntryPath, Error, ErrorKind};
 use lifeboat_repository::Snapshot;
 use serde::Serialize;
 
+use super::shown::Shown;
 use super::which::find;
 use crate::args::Ls;
 use crate::exit::Exit;
 use crate::failure::Failed;
-use crate::output::{facts_to_json, long_entry};
+use crate::output::long_entry;
 use crate::session::{Opened, Session};
-
-/// The event `entry`.
-#[derive(Serialize)]
-struct Shown<'a> {
-    path: String,
-    /// The exact bytes, where the path is not UTF-8 or holds control characters.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_hex: Option<String>,
-    kind: &'a str,
-    size: u64,
-    attributes: serde_json::Value,
-}
-
-impl<'a> From<&'a EntryInfo> for Shown<'a> {
-    fn from(entry: &'a EntryInfo) -> Self {
-        let path = entry.path.to_string();
-        let exact = path.as_bytes() == entry.path.as_bytes();
-        let hex = || entry.path.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        Self {
-            path,
-            path_hex: (!exact).then(hex),
-            kind: entry.kind.as_str(),
-            size: entry.size,
-            attributes: facts_to_json(&entry.attributes),
-        }
-    }
-}
 
 #[derive(Serialize)]
 struct Summary {
@@ -55,8 +29,9 @@ pub(super) async fn run(arguments: &Ls, session: &Session) -> Result<Exit, Faile
     let one = match top {
         None => None,
         Some(path) => {
-            let entry = snapshot.entry(path).await.map_err(|error| opened.failed(error))?;
-            Some(entry.ok_or_else(|| no_such_entry(path, &snapshot))?)
+            let member = session.unless_cancelled(snapshot.member(path)).await?;
+            let member = member.map_err(|error| opened.failed(error))?;
+            Some(member.ok_or_else(|| no_such_entry(path, &snapshot))?.entry)
         }
     };
     let count = match one {
@@ -64,7 +39,8 @@ pub(super) async fn run(arguments: &Ls, session: &Session) -> Result<Exit, Faile
             show(&entry, arguments, session);
             1
         }
-        _ => beneath(&snapshot, arguments, &opened, session).await?,
+        _ if arguments.recursive => beneath(&snapshot, arguments, &opened, session).await?,
+        _ => directly(&snapshot, arguments, &opened, session).await?,
     };
     let exit = Exit::with_warnings(session.context.warnings());
     let snapshot = info.id.to_string();
@@ -72,7 +48,7 @@ pub(super) async fn run(arguments: &Ls, session: &Session) -> Result<Exit, Faile
     Ok(exit)
 }
 
-/// Shows what lies beneath the top of the listing.
+/// Shows what lies beneath the top of the listing, at any depth.
 async fn beneath(
     snapshot: &Snapshot,
     arguments: &Ls,
@@ -87,11 +63,30 @@ async fn beneath(
         let Some(entry) = next.map_err(|error| opened.failed(error))? else {
             break;
         };
-        let depth = depth_below(&entry.path, top);
-        if depth > 0 && (arguments.recursive || depth == 1) {
+        if Some(&entry.path) != top {
             show(&entry, arguments, session);
             count += 1;
         }
+    }
+    Ok(count)
+}
+
+/// Shows what lies directly in the top of the listing. What lies deeper is not read.
+async fn directly(
+    snapshot: &Snapshot,
+    arguments: &Ls,
+    opened: &Opened,
+    session: &Session,
+) -> Result<u64, Failed> {
+    let mut members = snapshot.members(arguments.path.as_ref());
+    let mut count = 0;
+    while !session.output.is_unread() {
+        let next = session.unless_cancelled(members.next()).await?;
+        let Some(member) = next.map_err(|error| opened.failed(error))? else {
+            break;
+        };
+        show(&member.entry, arguments, session);
+        count += 1;
     }
     Ok(count)
 }
@@ -101,11 +96,6 @@ fn no_such_entry(path: &EntryPath, snapshot: &Snapshot) -> Failed {
     let message = format!("list \"{path}\" in snapshot {name}: there is no such entry");
     let hint = "list the directory above it";
     Error::new(ErrorKind::NotFound, message).with_hint(hint).into()
-}
-
-/// How many components a path has below the top of the listing.
-fn depth_below(path: &EntryPath, top: Option<&EntryPath>) -> usize {
-    path.components().count() - top.map_or(0, |top| top.components().count())
 }
 
 fn show(entry: &EntryInfo, arguments: &Ls, session: &Session) {

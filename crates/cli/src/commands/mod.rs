@@ -1,10 +1,14 @@
 //! The verbs, one file each.
 
 mod backup;
+mod cat;
+mod diff;
 mod doctor;
+mod find;
 mod init;
 mod ls;
 mod restore;
+mod shown;
 mod snapshots;
 mod verify;
 mod which;
@@ -21,6 +25,9 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Backup(store) => backup::run(store, session).await,
         Command::Snapshots(arguments) => snapshots::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await,
+        Command::Find(arguments) => find::run(&arguments, session).await,
+        Command::Cat(arguments) => cat::run(&arguments, session).await,
+        Command::Diff(arguments) => diff::run(&arguments, session).await,
         Command::Restore(arguments) => restore::run(arguments, session).await,
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Doctor { subject } => doctor::run(subject, session).await,

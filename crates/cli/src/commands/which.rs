@@ -16,14 +16,25 @@ pub(super) async fn find(
     session: &Session,
 ) -> Result<SnapshotInfo, Failed> {
     let list = opened.listed(session).await?;
-    if which.snapshot == "latest" {
+    choose(&which.snapshot, which.store.as_ref(), &list, opened, session)
+}
+
+/// Finds the snapshot that is meant, in a list that was read already.
+pub(super) fn choose(
+    name: &str,
+    store: Option<&StoreName>,
+    list: &SnapshotList,
+    opened: &Opened,
+    session: &Session,
+) -> Result<SnapshotInfo, Failed> {
+    if name == "latest" {
         for (object, what) in &list.damaged {
             let told = format!("this snapshot may be the latest, and cannot be read: {what}");
             session.context.warn(object, told);
         }
     }
-    let store = which.store.as_ref().map(|name| resolve(name, &list)).transpose()?;
-    list.find(&which.snapshot, store.as_ref()).map_err(|error| opened.failed(error))
+    let store = store.map(|name| resolve(name, list)).transpose()?;
+    list.find(name, store.as_ref()).map_err(|error| opened.failed(error))
 }
 
 /// Finds the store that is meant.

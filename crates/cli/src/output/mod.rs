@@ -85,6 +85,12 @@ impl Output {
         }
     }
 
+    /// Writes bytes that were asked for, as they are. Blocks when nobody takes them.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush())
+    }
+
     /// Tells people something.
     pub(crate) fn say(&self, line: &str) {
         self.0.human.say(line);

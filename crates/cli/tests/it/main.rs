@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod browse;
 mod common;
 mod damage;
 mod files;

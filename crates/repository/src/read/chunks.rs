@@ -71,6 +71,11 @@ impl ChunkReader {
         Err(failure)
     }
 
+    /// How many bytes a chunk has, as far as the index knows it.
+    pub(crate) fn plain_length(&self, id: &ChunkId) -> Option<u32> {
+        self.shared.index.locations(id).first().map(|location| location.plain)
+    }
+
     async fn fetch(&self, kind: ChunkKind, id: ChunkId, location: &Location) -> Result<Bytes> {
         let name = pack_name(location.pack.id);
         let end = location.offset + u64::from(location.stored);

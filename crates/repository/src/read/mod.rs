@@ -8,6 +8,6 @@ mod pieces;
 mod source;
 
 pub(crate) use chunks::{ChunkReader, open_chunk};
-pub(crate) use pieces::{FingerprintCursor, PieceCursor};
+pub(crate) use pieces::{FingerprintCursor, PieceCursor, list_page};
 pub use source::Selection;
-pub(crate) use source::{SnapshotSource, decode, read};
+pub(crate) use source::{SnapshotSource, decode, read, read_range};

@@ -70,12 +70,12 @@ impl PieceCursor {
             let is_page = *depth > 0;
             if is_page && !(pages == Pages::Skip && piece.length <= most) {
                 let below = *depth - 1;
-                let page = self.page(&piece).await?;
+                let page = list_page(&self.chunks, &piece).await?;
                 self.stack.push((page.into(), below));
                 continue;
             }
             if piece.length > most {
-                let offset = if piece.chunk.is_some() { piece.offset + most as u32 } else { 0 };
+                let offset = piece.chunk.map_or(0, |_| piece.offset.wrapping_add(most as u32));
                 pieces.push_front(Piece { offset, length: piece.length - most, ..piece });
                 piece.length = most;
             }
@@ -83,18 +83,19 @@ impl PieceCursor {
         }
         Ok(None)
     }
+}
 
-    async fn page(&self, piece: &Piece) -> Result<Vec<Piece>> {
-        let damaged = |what| Error::damaged("a list of pieces", what);
-        let id = piece.chunk.ok_or_else(|| damaged("a page of it is a hole"))?;
-        let bytes = self.chunks.read(ChunkKind::List, id).await?;
-        let list: PieceList =
-            minicbor::decode(&bytes).map_err(|_| damaged("a page of it does not decode"))?;
-        if list.length() != Some(piece.length) || list.len() == 0 {
-            return Err(damaged("a page of it stands for another length"));
-        }
-        list.decode().ok_or_else(|| damaged("a page of it names a chunk that it does not have"))
+/// The pieces of a page of the list.
+pub(crate) async fn list_page(chunks: &ChunkReader, piece: &Piece) -> Result<Vec<Piece>> {
+    let damaged = |what| Error::damaged("a list of pieces", what);
+    let id = piece.chunk.ok_or_else(|| damaged("a page of it is a hole"))?;
+    let bytes = chunks.read(ChunkKind::List, id).await?;
+    let list: PieceList =
+        minicbor::decode(&bytes).map_err(|_| damaged("a page of it does not decode"))?;
+    if list.length() != Some(piece.length) || list.len() == 0 {
+        return Err(damaged("a page of it stands for another length"));
     }
+    list.decode().ok_or_else(|| damaged("a page of it names a chunk that it does not have"))
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -1,5 +1,6 @@
 //! A snapshot as a source: what a restore reads.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -147,13 +148,36 @@ pub(crate) fn read(
     size: u64,
     context: Context,
 ) -> Content {
-    if size == 0 && record.list.len() == 0 {
+    read_range(chunks, record, size, 0..size, context)
+}
+
+/// As [`read`], but only the bytes in `range`, which must be within `size`. Lists of pieces and
+/// chunks that lie before it are not read.
+pub(crate) fn read_range(
+    chunks: Arc<ChunkReader>,
+    record: &ContentRecord,
+    size: u64,
+    range: Range<u64>,
+    context: Context,
+) -> Content {
+    if range.is_empty() && (size > 0 || record.list.len() == 0) {
         return Content::empty();
     }
     let cursor = PieceCursor::new(Arc::clone(&chunks), record);
+    let start = range.start;
+    // Whoever reads to the end learns as well when there is more than there should be.
+    let until = if range.end == size { u64::MAX } else { range.end };
     let pieces = stream::unfold((Some(cursor), 0_u64), move |(cursor, done)| async move {
         let mut cursor = cursor?;
-        match cursor.next(u64::MAX).await {
+        let done = match done.max(start) {
+            end if end == until => return None,
+            at if at > done => match cursor.skip(at - done).await {
+                Ok(()) => at,
+                Err(error) => return Some((Err(error), (None, done))),
+            },
+            at => at,
+        };
+        match cursor.next(until - done).await {
             Ok(Some(piece)) => {
                 let done = done.saturating_add(piece.length);
                 Some((Ok(piece), (Some(cursor), done)))

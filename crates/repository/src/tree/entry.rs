@@ -47,6 +47,11 @@ impl EntryRecord {
         &self.path
     }
 
+    /// What it is, unless a later version knows more kinds.
+    pub(crate) fn kind(&self) -> Option<EntryKind> {
+        kind_of(self.kind)
+    }
+
     pub(crate) fn layout(&self) -> Layout {
         if self.layout == 0 { Layout::Stream } else { Layout::Pages(self.layout) }
     }

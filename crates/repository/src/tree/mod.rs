@@ -6,11 +6,13 @@
 //! lookup reads a page a level, and a listing streams.
 
 mod entry;
+mod merge;
 mod page;
 mod reader;
 mod writer;
 
 pub(crate) use entry::{AttributesRecord, EntryRecord};
-pub(crate) use page::{Page, compare};
-pub(crate) use reader::{TreeCursor, TreeReader};
+pub(crate) use merge::{TreeMerge, Version};
+pub(crate) use page::{Child, Page, compare};
+pub(crate) use reader::{PageReader, TreeCursor, TreeReader};
 pub(crate) use writer::TreeWriter;

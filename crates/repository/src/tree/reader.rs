@@ -16,17 +16,15 @@ use crate::read::ChunkReader;
 /// How many decoded pages are kept.
 const KEPT: usize = 32;
 
-/// The tree of one snapshot. Clones share the pages that they keep.
-#[derive(Clone)]
-pub(crate) struct TreeReader {
+/// Reads pages, and keeps the last ones.
+pub(crate) struct PageReader {
     chunks: Arc<ChunkReader>,
-    root: ChunkId,
-    kept: Arc<Mutex<HashMap<ChunkId, Arc<Page>>>>,
+    kept: Mutex<HashMap<ChunkId, Arc<Page>>>,
 }
 
-impl TreeReader {
-    pub(crate) fn new(chunks: Arc<ChunkReader>, root: ChunkId) -> Self {
-        Self { chunks, root, kept: Arc::default() }
+impl PageReader {
+    pub(crate) fn new(chunks: Arc<ChunkReader>) -> Self {
+        Self { chunks, kept: Mutex::default() }
     }
 
     /// A page, which must be of `level` when that is known.
@@ -53,6 +51,29 @@ impl TreeReader {
         }
         Ok(page)
     }
+}
+
+/// The tree of one snapshot. Clones share the pages that they keep.
+#[derive(Clone)]
+pub(crate) struct TreeReader {
+    pages: Arc<PageReader>,
+    root: ChunkId,
+}
+
+impl TreeReader {
+    pub(crate) fn new(chunks: Arc<ChunkReader>, root: ChunkId) -> Self {
+        Self { pages: Arc::new(PageReader::new(chunks)), root }
+    }
+
+    /// As [`PageReader::page`].
+    pub(crate) async fn page(&self, id: ChunkId, level: Option<u8>) -> Result<Arc<Page>> {
+        self.pages.page(id, level).await
+    }
+
+    /// The top page's id.
+    pub(crate) fn root(&self) -> ChunkId {
+        self.root
+    }
 
     /// The entry at `path`.
     pub(crate) async fn get(&self, path: &EntryPath) -> Result<Option<EntryRecord>> {
@@ -69,23 +90,48 @@ impl TreeReader {
         Ok(found.ok().map(|at| page.entries[at].clone()))
     }
 
+    /// The entry with this number, the first being 0.
+    pub(crate) async fn nth(&self, number: u64) -> Result<Option<EntryRecord>> {
+        let mut left = number;
+        let mut page = self.page(self.root, None).await?;
+        while page.level > 0 {
+            let beneath = page.children.iter().find(|child| match left < child.entries {
+                true => true,
+                false => {
+                    left -= child.entries;
+                    false
+                }
+            });
+            let Some(child) = beneath else { return Ok(None) };
+            page = self.page(child.page, Some(page.level - 1)).await?;
+        }
+        Ok(usize::try_from(left).ok().and_then(|at| page.entries.get(at)).cloned())
+    }
+
     /// All entries from the first one that is not before `from`.
     pub(crate) fn entries(&self, from: Option<EntryPath>) -> TreeCursor {
-        TreeCursor { tree: self.clone(), from, stack: Vec::new(), started: false }
+        self.entries_from(from.map(|path| path.as_bytes().to_vec()))
+    }
+
+    /// As [`TreeReader::entries`]; `from` need not be a path that an entry can have.
+    pub(crate) fn entries_from(&self, from: Option<Vec<u8>>) -> TreeCursor {
+        TreeCursor { tree: self.clone(), from, stack: Vec::new(), started: false, number: 0 }
     }
 }
 
-fn damaged(id: ChunkId, what: &str) -> Error {
+pub(super) fn damaged(id: ChunkId, what: &str) -> Error {
     Error::damaged(format!("tree page {id}"), what)
 }
 
 /// Entries in order.
 pub(crate) struct TreeCursor {
     tree: TreeReader,
-    from: Option<EntryPath>,
+    from: Option<Vec<u8>>,
     /// From the top page down: the page, and what of it comes next.
     stack: Vec<(Arc<Page>, usize)>,
     started: bool,
+    /// How many entries come before the next one.
+    number: u64,
 }
 
 impl TreeCursor {
@@ -99,6 +145,7 @@ impl TreeCursor {
         while let Some((page, at)) = self.stack.last_mut() {
             if let Some(entry) = page.entries.get(*at) {
                 *at += 1;
+                self.number += 1;
                 return Ok(Some(entry.clone()));
             }
             if let Some(child) = page.children.get(*at) {
@@ -114,17 +161,18 @@ impl TreeCursor {
         Ok(None)
     }
 
+    /// The number of the entry that came last.
+    pub(crate) fn number(&self) -> u64 {
+        self.number.saturating_sub(1)
+    }
+
     fn enter(&mut self, page: Arc<Page>) {
-        let at = self.from.as_ref().map_or(0, |from| {
-            let from = from.as_bytes();
-            if page.level == 0 {
-                page.entries.partition_point(|entry| compare(entry.raw_path(), from).is_lt())
-            } else {
-                let after =
-                    page.children.partition_point(|child| compare(&child.first, from).is_le());
-                after.saturating_sub(1)
-            }
-        });
+        let at = self.from.as_ref().map_or(0, |from| page.first_from(from));
+        let passed = match page.level {
+            0 => at as u64,
+            _ => page.children.iter().take(at).fold(0, |sum, it| it.entries.saturating_add(sum)),
+        };
+        self.number = self.number.saturating_add(passed);
         self.stack.push((page, at));
     }
 }

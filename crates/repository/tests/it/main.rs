@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod browse;
 mod common;
 mod conformance;
 mod damage;
