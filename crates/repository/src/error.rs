@@ -172,6 +172,20 @@ pub enum Error {
         /// The pack.
         pack: String,
     },
+    /// What snapshots need cannot be told, so nothing may be deleted.
+    #[error("delete what is not needed: it is not known what is needed, since {what}")]
+    NotKnown {
+        /// What cannot be read.
+        what: String,
+    },
+    /// A file of this host could not be used.
+    #[error("{doing}")]
+    Local {
+        /// What was being done.
+        doing: &'static str,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// A parameter is outside its range.
     #[error("create a repository: {what}")]
     BadParameter {
@@ -255,7 +269,10 @@ impl Failure for Error {
             Self::NewerVersion { .. } | Self::UnknownFeature { .. } => ErrorKind::Unsupported,
             Self::WrongSecret { .. } => ErrorKind::Refused,
             Self::Store { source, .. } => store_kind(source),
-            Self::Damaged { .. } | Self::MissingChunk { .. } => ErrorKind::Corrupt,
+            Self::Damaged { .. } | Self::MissingChunk { .. } | Self::NotKnown { .. } => {
+                ErrorKind::Corrupt
+            }
+            Self::Local { source, .. } => ErrorKind::of_io(source),
             Self::AmbiguousSnapshot { .. }
             | Self::AmbiguousLatest { .. }
             | Self::NotAFile { .. }
@@ -284,6 +301,10 @@ impl Failure for Error {
             Self::WrongSecret { .. } => "check which passphrase belongs to this repository",
             Self::NoKeys => {
                 "restore the objects under keys/ from a copy; without a key nothing can be read"
+            }
+            Self::Local { .. } => "make room in the directory for temporary files (TMPDIR)",
+            Self::NotKnown { .. } => {
+                "nothing was deleted; run `lifeboat verify` to see the damage, and mend it first"
             }
             Self::Damaged { .. } | Self::MissingChunk { .. } => {
                 "run `lifeboat verify --every-byte` to see which snapshots are hurt"

@@ -97,6 +97,7 @@ pub use config::Parameters;
 pub use crypto::{KdfCost, Secret};
 pub use error::{Error, Result};
 pub use id::{ChunkId, ObjectId, RepositoryId};
+pub use maintenance::{PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub use read::Selection;
 pub use repository::{Compression, InitOptions, Repository, SnapshotList, WriteOptions};
 pub use snapshot::{Listing, Snapshot};

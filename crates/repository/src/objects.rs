@@ -26,6 +26,7 @@ pub(crate) const KEYS: &str = "keys";
 pub(crate) const SESSIONS: &str = "sessions";
 pub(crate) const TRASH: &str = "trash";
 pub(crate) const LEASES: &str = "leases";
+pub(crate) const REFERENCES: &str = "references";
 
 /// The name of an object whose id is the hash of its content.
 pub(crate) fn name_in(area: &str, id: ObjectId) -> String {

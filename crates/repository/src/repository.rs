@@ -228,6 +228,16 @@ impl Repository {
     /// # Errors
     /// When the store cannot be listed or read.
     pub async fn snapshots(&self) -> Result<SnapshotList> {
+        let (records, damaged) = self.records().await?;
+        let mut list = SnapshotList { snapshots: Vec::new(), damaged };
+        list.snapshots = records.into_iter().map(|(id, record)| record.info(id)).collect();
+        list.snapshots.sort_by_key(|info| (info.taken, info.id));
+        list.damaged.sort();
+        Ok(list)
+    }
+
+    /// The roots of all snapshots, and the objects that should be some and cannot be read.
+    pub(crate) async fn records(&self) -> Result<Records> {
         let Shared { objects, keys, .. } = &*self.shared;
         let names: Vec<_> = objects
             .list(SNAPSHOTS)
@@ -239,23 +249,22 @@ impl Repository {
             .buffer_unordered(FETCHES)
             .collect()
             .await;
-        let mut list = SnapshotList::default();
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
         for (id, result, name) in read {
             match result {
-                Ok(record) => {
-                    list.snapshots.push(record.info(SnapshotId::from_bytes(*id.as_bytes())));
+                Ok(Some(record)) => {
+                    records.push((SnapshotId::from_bytes(*id.as_bytes()), record));
                 }
-                Err(Error::Damaged { what, .. }) => list.damaged.push((name, what)),
+                // It was forgotten since the listing.
+                Ok(None) => {}
+                Err(Error::Damaged { what, .. }) => damaged.push((name, what)),
                 Err(Error::UnknownFeature { .. }) => {
-                    list.damaged
-                        .push((name, "a later version made it, of a kind of its own".into()));
+                    damaged.push((name, "a later version made it, of a kind of its own".into()));
                 }
                 Err(error) => return Err(error),
             }
         }
-        list.snapshots.sort_by_key(|info| (info.taken, info.id));
-        list.damaged.sort();
-        Ok(list)
+        Ok((records, damaged))
     }
 
     /// The snapshot called `name`: the first digits of its id, or `latest`; only among those of
@@ -272,7 +281,7 @@ impl Repository {
     pub(crate) async fn root(&self, id: &SnapshotId) -> Result<ChunkId> {
         let name = name_in(SNAPSHOTS, ObjectId::from_bytes(*id.as_bytes()));
         let record = SnapshotRecord::read(&self.shared.objects, &self.shared.keys, &name).await?;
-        Ok(record.root())
+        Ok(record.ok_or_else(|| missing(id))?.root())
     }
 
     /// Opens a snapshot.
@@ -283,6 +292,7 @@ impl Repository {
         let Shared { objects, keys, index, .. } = &*self.shared;
         let name = name_in(SNAPSHOTS, ObjectId::from_bytes(*id.as_bytes()));
         let record = SnapshotRecord::read(objects, keys, &name).await?;
+        let record = record.ok_or_else(|| missing(id))?;
         // The snapshot first, then the index: what it needs was indexed before it came to be.
         index.refresh(objects, keys).await?;
         let chunks = Arc::new(ChunkReader::new(Arc::clone(&self.shared)));
@@ -294,6 +304,13 @@ impl Repository {
         RepositorySink::new(self.clone(), options.clone())
     }
 }
+
+fn missing(id: &SnapshotId) -> Error {
+    Error::NoSuchSnapshot { name: id.to_string() }
+}
+
+/// The roots of snapshots, and objects that should be some with what is wrong with them.
+type Records = (Vec<(SnapshotId, SnapshotRecord)>, Vec<(String, String)>);
 
 /// Finds the key that `secret` opens.
 async fn unlock(

@@ -20,6 +20,7 @@ pub(crate) enum SealedKind {
     Session = 4,
     Trash = 5,
     Lease = 7,
+    References = 9,
 }
 
 impl SealedKind {
@@ -28,6 +29,7 @@ impl SealedKind {
             Self::Index => Purpose::Index,
             Self::Snapshot => Purpose::Snapshots,
             Self::Session | Self::Trash | Self::Lease => Purpose::Maintenance,
+            Self::References => Purpose::Trees,
         }
     }
 
@@ -38,13 +40,14 @@ impl SealedKind {
             Self::Session => "session",
             Self::Trash => "list of marked packs",
             Self::Lease => "lease",
+            Self::References => "list of references",
         }
     }
 
     /// No object of the kind is larger, stored or opened.
     pub(crate) fn limit(self) -> u64 {
         match self {
-            Self::Index => 64 << 20,
+            Self::Index | Self::References => 64 << 20,
             Self::Snapshot => 16 << 20,
             Self::Trash => 8 << 20,
             Self::Session | Self::Lease => 64 << 10,

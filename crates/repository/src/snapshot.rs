@@ -14,7 +14,7 @@ use object_store::PutPayload;
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
-use crate::objects::{Objects, SNAPSHOTS, name_in};
+use crate::objects::{Objects, SNAPSHOTS, check_name, name_in};
 use crate::read::{ChunkReader, Selection, SnapshotSource};
 use crate::repository::SnapshotList;
 use crate::sealed::{SealedKind, open, seal};
@@ -119,16 +119,19 @@ impl SnapshotRecord {
         Ok((SnapshotId::from_bytes(*id.as_bytes()), size))
     }
 
-    /// Reads one by its name.
-    pub(crate) async fn read(objects: &Objects, keys: &Keys, name: &str) -> Result<Self> {
-        let bytes = objects.read_named(name, SealedKind::Snapshot.limit()).await?;
+    /// Reads one by its name; `None` when it does not exist.
+    pub(crate) async fn read(objects: &Objects, keys: &Keys, name: &str) -> Result<Option<Self>> {
+        let Some(bytes) = objects.read(name, SealedKind::Snapshot.limit()).await? else {
+            return Ok(None);
+        };
+        check_name(name, &bytes)?;
         let record: Self = open(keys, SealedKind::Snapshot, name, &bytes)?;
         if record.state != WHOLE {
             return Err(Error::UnknownFeature {
                 feature: format!("snapshot state {}", record.state),
             });
         }
-        Ok(record)
+        Ok(Some(record))
     }
 
     pub(crate) fn info(&self, id: SnapshotId) -> SnapshotInfo {

@@ -45,10 +45,14 @@
 
 mod clock;
 mod lease;
+mod prune;
+mod references;
+mod runs;
 mod session;
 mod trash;
 
 pub(crate) use clock::StoreClock;
 pub(crate) use lease::Lease;
+pub use prune::{PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub(crate) use session::Session;
 pub(crate) use trash::Marks;

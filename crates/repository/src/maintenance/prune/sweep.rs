@@ -1,0 +1,161 @@
+//! Deleting what was marked.
+
+use futures_util::{StreamExt, stream};
+use lifeboat_core::Failure;
+
+use super::plan::Plan;
+use super::{MARGIN, PackSet, Prune, PruneMode, PruneReport};
+use crate::error::Result;
+use crate::id::ObjectId;
+use crate::maintenance::session::Sessions;
+use crate::maintenance::trash::{Mark, Marks};
+use crate::index::IndexObject;
+use crate::objects::{INDEX, name_in, pack_name};
+
+/// How many packs are deleted at once.
+const AT_ONCE: usize = 16;
+/// An index object is stored when it names so many chunks; it then has about 20 MB.
+const CHUNKS: usize = 300_000;
+
+impl Prune<'_> {
+    /// Takes back the marks of what is needed, and deletes what has waited long enough. The result
+    /// is what is gone.
+    pub(super) async fn sweep(
+        &self,
+        plan: &Plan,
+        marks: &Marks,
+        sessions: &Sessions,
+        report: &mut PruneReport,
+    ) -> Result<PackSet> {
+        let mut due = PackSet::new();
+        let mut rescued = PackSet::new();
+        for mark in &marks.marks {
+            for pack in &mark.packs {
+                if plan.needs(pack) {
+                    rescued.insert(*pack);
+                }
+            }
+            match self.waits(mark, sessions) {
+                Some(why) => {
+                    report.waits_for.push(why);
+                    let waiting = mark.packs.iter().filter(|pack| !plan.needs(pack));
+                    waiting.for_each(|pack| report.waiting.add(plan.size(pack)));
+                }
+                None => due.extend(mark.packs.iter().filter(|pack| self.may_go(plan, pack))),
+            }
+        }
+        report.waits_for.sort();
+        report.waits_for.dedup();
+        rescued.iter().for_each(|pack| report.rescued.add(plan.size(pack)));
+        // What is named by two marks, of which one still waits, waits.
+        let waiting = marks.marks.iter().filter(|mark| self.waits(mark, sessions).is_some());
+        waiting.flat_map(|mark| &mark.packs).for_each(|pack| drop(due.remove(pack)));
+        if self.options.mode == PruneMode::DryRun {
+            due.iter().for_each(|pack| report.deleted.add(plan.size(pack)));
+            return Ok(due);
+        }
+        let gone = self.delete(plan, due, report).await?;
+        self.tidy(marks, &rescued, &gone).await?;
+        Ok(gone)
+    }
+
+    /// Why what was marked has to wait, if it has to.
+    fn waits(&self, mark: &Mark, sessions: &Sessions) -> Option<String> {
+        let left = self.options.keep_marked.saturating_sub(self.clock.age(mark.since));
+        if !left.is_zero() {
+            return Some(format!("{} minutes, since it was marked only now", left.as_secs() / 60 + 1));
+        }
+        let oldest = sessions.oldest().filter(|begun| *begun <= mark.since + MARGIN)?;
+        Some(format!("the backup that began at {oldest} and is under way"))
+    }
+
+    fn may_go(&self, plan: &Plan, pack: &ObjectId) -> bool {
+        let age = plan.modified(pack).map(|modified| self.clock.age(modified));
+        !plan.needs(pack) && age.is_none_or(|age| age >= self.options.least_age)
+    }
+
+    /// Takes packs out of the index, and then deletes them.
+    async fn delete(
+        &self,
+        plan: &Plan,
+        due: PackSet,
+        report: &mut PruneReport,
+    ) -> Result<PackSet> {
+        if due.is_empty() {
+            return Ok(due);
+        }
+        let shared = self.repository.shared();
+        self.lease.check().await?;
+        // In this order: whoever finds a pack in the index must find the pack.
+        self.drop_from_index(&due).await?;
+        self.lease.check().await?;
+        let mut gone = PackSet::new();
+        let mut deletions = stream::iter(due)
+            .map(async |pack| (pack, shared.objects.delete(&pack_name(pack)).await))
+            .buffer_unordered(AT_ONCE);
+        while let Some((pack, result)) = deletions.next().await {
+            match result {
+                Ok(()) => {
+                    report.deleted.add(plan.size(&pack));
+                    gone.insert(pack);
+                }
+                // Under object lock, or for who may not: it stays marked, and a later run tries it.
+                Err(error) if !error.is_retryable() => {
+                    report.refused.add(plan.size(&pack));
+                    report.refusal.get_or_insert(lifeboat_core::Error::from(error).one_line());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Writes index objects without these packs in place of those that name them.
+    async fn drop_from_index(&self, packs: &PackSet) -> Result<()> {
+        let shared = self.repository.shared();
+        let sources = shared.index.sources(packs);
+        let mut left = Vec::new();
+        let mut chunks = 0;
+        for source in &sources {
+            let name = name_in(INDEX, *source);
+            let Some(object) = IndexObject::read(&shared.objects, &shared.keys, &name).await? else {
+                continue;
+            };
+            for pack in object.packs.into_iter().filter(|pack| !packs.contains(&pack.id)) {
+                chunks += pack.chunks.len();
+                left.push(pack);
+                if chunks >= CHUNKS {
+                    chunks = 0;
+                    let packs = std::mem::take(&mut left);
+                    IndexObject { packs }.write(&shared.objects, &shared.keys).await?;
+                }
+            }
+        }
+        if !left.is_empty() {
+            IndexObject { packs: left }.write(&shared.objects, &shared.keys).await?;
+        }
+        self.lease.check().await?;
+        for source in &sources {
+            shared.objects.delete(&name_in(INDEX, *source)).await?;
+        }
+        shared.index.refresh(&shared.objects, &shared.keys).await
+    }
+
+    /// Brings the marks to where the packs are: those of rescued and deleted ones go.
+    async fn tidy(&self, marks: &Marks, rescued: &PackSet, gone: &PackSet) -> Result<()> {
+        let shared = self.repository.shared();
+        for mark in &marks.marks {
+            let settled = |pack: &&ObjectId| rescued.contains(*pack) || gone.contains(*pack);
+            if !mark.packs.iter().any(|pack| settled(&pack)) {
+                continue;
+            }
+            let left: Vec<_> = mark.packs.iter().filter(|pack| !settled(pack)).copied().collect();
+            self.lease.check().await?;
+            if !left.is_empty() {
+                Marks::add(&shared.objects, &shared.keys, &left).await?;
+            }
+            shared.objects.delete(&mark.name).await?;
+        }
+        Ok(())
+    }
+}
