@@ -4,6 +4,7 @@ mod browse;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lifeboat_core::{EntryPath, StoreRef};
@@ -101,6 +102,9 @@ pub(crate) enum Command {
     /// Look for damage in the repository
     #[command(after_help = VERIFY)]
     Verify(Verify),
+    /// Give back the room that no snapshot needs
+    #[command(after_help = PRUNE)]
+    Prune(Prune),
     /// Say what stands in the way of a backup, and the remedy
     #[command(after_help = DOCTOR)]
     Doctor {
@@ -124,6 +128,7 @@ impl Command {
             Self::Diff(_) => "diff",
             Self::Restore(_) => "restore",
             Self::Verify(_) => "verify",
+            Self::Prune(_) => "prune",
             Self::Doctor { subject } => match subject {
                 None | Some(Doctor::Repo) => "doctor repo",
                 Some(Doctor::Postgres(_)) => "doctor postgres",
@@ -385,6 +390,57 @@ entries in them. Exit code 1 means damage.
 Examples:
   lifeboat verify
   lifeboat verify --every-byte --json";
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How much waste may stay in packs that are needed in part, in per cent of all that is stored
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = percent)]
+    pub(crate) max_waste: f64,
+    /// Repack at most this much: 500MB, 20GB
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_repack: Option<bytesize::ByteSize>,
+    /// Repack nothing more after so long: 30m, 2h
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub(crate) max_duration: Option<Duration>,
+    /// How long marked packs wait before they are deleted: a safety margin for stores whose
+    /// listings are behind. 0s deletes at once what no backup under way can need
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = span)]
+    pub(crate) keep_marked: Duration,
+    /// Leave packs alone that are younger than this, for storage classes that are billed for a
+    /// least time: 30d, 90d, 180d
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = span)]
+    pub(crate) least_age: Duration,
+    /// Seal all packs anew that have a key from before the last rotation, within these limits
+    #[arg(long)]
+    pub(crate) reseal: bool,
+}
+
+/// A length of time as people write it, days being 24 hours.
+fn span(text: &str) -> Result<Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|_| "say for example 30m, 24h or 90d")?;
+    let day = jiff::SpanRelativeTo::days_are_24_hours();
+    let duration = span.to_duration(day).map_err(|_| "months and years have no fixed length")?;
+    Duration::try_from(duration).map_err(|_| "it must not be negative".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim_end_matches('%').parse().map_err(|_| "say a number")?;
+    if (0.0..=100.0).contains(&number) { Ok(number) } else { Err("say 0 to 100".to_owned()) }
+}
+
+const PRUNE: &str = "\
+Deletes no snapshot: `lifeboat forget` does. Safe while backups, restores and checks run, on any host.
+What no snapshot needs is marked first, and deleted by a later prune: run it once a day. Exit code 3
+means that the store refused to delete something.
+
+Examples:
+  lifeboat prune --dry-run
+  lifeboat prune
+  lifeboat prune --max-repack 50GB --max-duration 2h
+  lifeboat prune --keep-marked 0s";
 
 /// What to look at.
 #[derive(Debug, Subcommand)]

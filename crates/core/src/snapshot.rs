@@ -41,6 +41,18 @@ pub struct SnapshotInfo {
     pub parent: Option<SnapshotId>,
     /// What holds it, whatever a policy says; also what held it once and has run out.
     pub pins: Vec<Pin>,
+    /// Whether it is all that the source gave.
+    pub completeness: Completeness,
+}
+
+/// Whether an image is all that its source gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Completeness {
+    /// It is.
+    #[default]
+    Whole,
+    /// It is what a backup had stored when it was last seen; the first entries, in their order.
+    Incomplete,
 }
 
 impl SnapshotInfo {
@@ -62,6 +74,7 @@ impl SnapshotInfo {
             facts: Attributes::new(),
             parent: None,
             pins: Vec::new(),
+            completeness: Completeness::Whole,
         }
     }
 }

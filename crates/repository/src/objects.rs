@@ -23,6 +23,7 @@ pub(crate) const PACKS: &str = "packs";
 pub(crate) const INDEX: &str = "index";
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 pub(crate) const KEYS: &str = "keys";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 pub(crate) const SESSIONS: &str = "sessions";
 pub(crate) const TRASH: &str = "trash";
 pub(crate) const LEASES: &str = "leases";

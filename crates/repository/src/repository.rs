@@ -1,6 +1,7 @@
 //! The handle on a repository.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lifeboat_core::{Sink, SnapshotId, SnapshotInfo, StoreRef};
@@ -13,10 +14,10 @@ use crate::crypto::{KdfCost, Keys, RootKey, Secret, SlotFile, random};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId, RepositoryId};
 use crate::index::Index;
-use crate::objects::{KEYS, Objects, SNAPSHOTS, id_of, name_in};
+use crate::objects::{KEYS, Objects, id_of, name_in};
 use crate::pool::Pool;
 use crate::read::ChunkReader;
-use crate::snapshot::{Snapshot, SnapshotRecord, choose};
+use crate::snapshot::{RootArea, Snapshot, SnapshotRecord, choose};
 use crate::write::RepositorySink;
 
 /// No key file is larger.
@@ -43,11 +44,22 @@ impl Default for InitOptions {
 }
 
 /// How a snapshot is written.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WriteOptions {
     /// How hard chunks are compressed.
     pub compression: Compression,
+    /// How often a write that takes long commits an incomplete snapshot, which a later run takes
+    /// up where this one ends too early. `None` is never.
+    pub checkpoint_every: Option<Duration>,
+}
+
+impl Default for WriteOptions {
+    /// Balanced compression, and a checkpoint every five minutes.
+    fn default() -> Self {
+        let checkpoint_every = Some(Duration::from_mins(5));
+        Self { compression: Compression::default(), checkpoint_every }
+    }
 }
 
 /// How hard chunks are compressed, by zstd.
@@ -228,7 +240,20 @@ impl Repository {
     /// # Errors
     /// When the store cannot be listed or read.
     pub async fn snapshots(&self) -> Result<SnapshotList> {
-        let (records, damaged) = self.records().await?;
+        self.listed(RootArea::Snapshots).await
+    }
+
+    /// The checkpoints, the oldest first: incomplete snapshots, of backups that are under way or
+    /// ended too early.
+    ///
+    /// # Errors
+    /// When the store cannot be listed or read.
+    pub async fn checkpoints(&self) -> Result<SnapshotList> {
+        self.listed(RootArea::Checkpoints).await
+    }
+
+    async fn listed(&self, area: RootArea) -> Result<SnapshotList> {
+        let (records, damaged) = self.records(area).await?;
         let mut list = SnapshotList { snapshots: Vec::new(), damaged };
         list.snapshots = records.into_iter().map(|(id, record)| record.info(id)).collect();
         list.snapshots.sort_by_key(|info| (info.taken, info.id));
@@ -237,24 +262,24 @@ impl Repository {
     }
 
     /// The roots of all snapshots, and the objects that should be some and cannot be read.
-    pub(crate) async fn records(&self) -> Result<Records> {
+    pub(crate) async fn records(&self, area: RootArea) -> Result<Records> {
         let Shared { objects, keys, .. } = &*self.shared;
-        let names: Vec<_> = objects
-            .list(SNAPSHOTS)
-            .try_filter_map(async |listed| Ok(id_of(&listed.name).map(|id| (id, listed.name))))
+        let ids: Vec<_> = objects
+            .list(area.name())
+            .try_filter_map(async |listed| Ok(id_of(&listed.name)))
+            .map_ok(|id| SnapshotId::from_bytes(*id.as_bytes()))
             .try_collect()
             .await?;
-        let read: Vec<_> = stream::iter(names)
-            .map(async |(id, name)| (id, SnapshotRecord::read(objects, keys, &name).await, name))
+        let read: Vec<_> = stream::iter(ids)
+            .map(async |id| (id, SnapshotRecord::read(objects, keys, area, &id).await))
             .buffer_unordered(FETCHES)
             .collect()
             .await;
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
-        for (id, result, name) in read {
+        for (id, result) in read {
+            let name = area.name_of(&id);
             match result {
-                Ok(Some(record)) => {
-                    records.push((SnapshotId::from_bytes(*id.as_bytes()), record));
-                }
+                Ok(Some(record)) => records.push((id, record)),
                 // It was forgotten since the listing.
                 Ok(None) => {}
                 Err(Error::Damaged { what, .. }) => damaged.push((name, what)),
@@ -279,20 +304,27 @@ impl Repository {
 
     /// The top page of a snapshot's tree.
     pub(crate) async fn root(&self, id: &SnapshotId) -> Result<ChunkId> {
-        let name = name_in(SNAPSHOTS, ObjectId::from_bytes(*id.as_bytes()));
-        let record = SnapshotRecord::read(&self.shared.objects, &self.shared.keys, &name).await?;
-        Ok(record.ok_or_else(|| missing(id))?.root())
+        Ok(self.record(id).await?.root())
     }
 
-    /// Opens a snapshot.
+    /// The root of a snapshot, whole or not.
+    async fn record(&self, id: &SnapshotId) -> Result<SnapshotRecord> {
+        let Shared { objects, keys, .. } = &*self.shared;
+        for area in [RootArea::Snapshots, RootArea::Checkpoints] {
+            if let Some(record) = SnapshotRecord::read(objects, keys, area, id).await? {
+                return Ok(record);
+            }
+        }
+        Err(Error::NoSuchSnapshot { name: id.to_string() })
+    }
+
+    /// Opens a snapshot, or a checkpoint.
     ///
     /// # Errors
     /// When it does not exist or cannot be read.
     pub async fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot> {
         let Shared { objects, keys, index, .. } = &*self.shared;
-        let name = name_in(SNAPSHOTS, ObjectId::from_bytes(*id.as_bytes()));
-        let record = SnapshotRecord::read(objects, keys, &name).await?;
-        let record = record.ok_or_else(|| missing(id))?;
+        let record = self.record(id).await?;
         // The snapshot first, then the index: what it needs was indexed before it came to be.
         index.refresh(objects, keys).await?;
         let chunks = Arc::new(ChunkReader::new(Arc::clone(&self.shared)));
@@ -303,10 +335,6 @@ impl Repository {
     pub fn sink(&self, options: &WriteOptions) -> impl Sink + use<> {
         RepositorySink::new(self.clone(), options.clone())
     }
-}
-
-fn missing(id: &SnapshotId) -> Error {
-    Error::NoSuchSnapshot { name: id.to_string() }
 }
 
 /// The roots of snapshots, and objects that should be some with what is wrong with them.

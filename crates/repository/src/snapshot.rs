@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use lifeboat_core::{
-    Baseline, Completion, Content, Context, EntryInfo, EntryPath, Header, SnapshotId, SnapshotInfo,
-    Source, StoreRef, Timestamp,
+    Baseline, Completeness, Completion, Content, Context, EntryInfo, EntryPath, Header, SnapshotId,
+    SnapshotInfo, Source, StoreRef, Timestamp,
 };
 use minicbor::{Decode, Encode};
 use object_store::PutPayload;
@@ -14,7 +13,7 @@ use object_store::PutPayload;
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
-use crate::objects::{Objects, SNAPSHOTS, check_name, name_in};
+use crate::objects::{CHECKPOINTS, Objects, SNAPSHOTS, check_name, name_in};
 use crate::read::{ChunkReader, Selection, SnapshotSource};
 use crate::repository::SnapshotList;
 use crate::sealed::{SealedKind, open, seal};
@@ -60,14 +59,43 @@ pub(crate) struct SnapshotRecord {
     /// The version of the program that took it.
     #[n(15)]
     program: String,
-    /// 0 when the snapshot is whole. Other numbers are for snapshots of later versions that hold
-    /// a part only; a reader that does not know one refuses it.
+    /// 0 when the snapshot is whole, 1 when it is what a backup that goes on has stored so far.
+    /// A reader refuses other numbers.
     #[n(16)]
     state: u8,
 }
 
 /// The snapshot holds all that the source gave.
 const WHOLE: u8 = 0;
+/// The snapshot holds the first entries that the source gave: `checkpoints/<id>`.
+const INCOMPLETE: u8 = 1;
+
+/// In which area a snapshot's root lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RootArea {
+    Snapshots,
+    Checkpoints,
+}
+
+impl RootArea {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Snapshots => SNAPSHOTS,
+            Self::Checkpoints => CHECKPOINTS,
+        }
+    }
+
+    fn state(self) -> u8 {
+        match self {
+            Self::Snapshots => WHOLE,
+            Self::Checkpoints => INCOMPLETE,
+        }
+    }
+
+    pub(crate) fn name_of(self, id: &SnapshotId) -> String {
+        name_in(self.name(), ObjectId::from_bytes(*id.as_bytes()))
+    }
+}
 
 fn nanoseconds(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
@@ -111,22 +139,34 @@ impl SnapshotRecord {
         self
     }
 
+    /// What a backup that goes on has stored so far.
+    pub(crate) fn incomplete(self) -> Self {
+        Self { state: INCOMPLETE, ..self }
+    }
+
     /// Stores it: the moment at which the snapshot comes to be.
     pub(crate) async fn write(&self, objects: &Objects, keys: &Keys) -> Result<(SnapshotId, u64)> {
+        let area = if self.state == INCOMPLETE { CHECKPOINTS } else { SNAPSHOTS };
         let (id, bytes) = seal(keys, SealedKind::Snapshot, self)?;
         let size = bytes.len() as u64;
-        objects.create(&name_in(SNAPSHOTS, id), PutPayload::from(bytes)).await?;
+        objects.create(&name_in(area, id), PutPayload::from(bytes)).await?;
         Ok((SnapshotId::from_bytes(*id.as_bytes()), size))
     }
 
     /// Reads one by its name; `None` when it does not exist.
-    pub(crate) async fn read(objects: &Objects, keys: &Keys, name: &str) -> Result<Option<Self>> {
-        let Some(bytes) = objects.read(name, SealedKind::Snapshot.limit()).await? else {
+    pub(crate) async fn read(
+        objects: &Objects,
+        keys: &Keys,
+        area: RootArea,
+        id: &SnapshotId,
+    ) -> Result<Option<Self>> {
+        let name = area.name_of(id);
+        let Some(bytes) = objects.read(&name, SealedKind::Snapshot.limit()).await? else {
             return Ok(None);
         };
-        check_name(name, &bytes)?;
-        let record: Self = open(keys, SealedKind::Snapshot, name, &bytes)?;
-        if record.state != WHOLE {
+        check_name(&name, &bytes)?;
+        let record: Self = open(keys, SealedKind::Snapshot, &name, &bytes)?;
+        if record.state != area.state() {
             return Err(Error::UnknownFeature {
                 feature: format!("snapshot state {}", record.state),
             });
@@ -137,6 +177,9 @@ impl SnapshotRecord {
     pub(crate) fn info(&self, id: SnapshotId) -> SnapshotInfo {
         let store = StoreRef::new(self.kind.clone(), self.name.clone());
         let mut info = SnapshotInfo::new(id, store, timestamp(self.taken));
+        if self.state != WHOLE {
+            info.completeness = Completeness::Incomplete;
+        }
         info.host.clone_from(&self.host);
         info.tags.clone_from(&self.tags);
         info.started = timestamp(self.started);
@@ -244,30 +287,6 @@ impl Listing {
 
     async fn next_record(&mut self) -> Result<Option<EntryRecord>> {
         self.entries.next().await
-    }
-}
-
-/// A snapshot as the baseline of the next one.
-pub(crate) struct BaselineSnapshot(Snapshot);
-
-impl BaselineSnapshot {
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
-        Self(snapshot)
-    }
-}
-
-#[async_trait]
-impl Baseline for BaselineSnapshot {
-    fn snapshot(&self) -> &SnapshotInfo {
-        self.0.info()
-    }
-
-    async fn entry(&self, path: &EntryPath) -> lifeboat_core::Result<Option<EntryInfo>> {
-        Ok(self.0.entry(path).await?)
-    }
-
-    async fn content(&self, path: &EntryPath) -> lifeboat_core::Result<Option<Content>> {
-        Ok(self.0.content(path).await?)
     }
 }
 

@@ -7,6 +7,7 @@ mod doctor;
 mod find;
 mod init;
 mod ls;
+mod prune;
 mod restore;
 mod shown;
 mod snapshots;
@@ -30,6 +31,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Diff(arguments) => diff::run(&arguments, session).await,
         Command::Restore(arguments) => restore::run(arguments, session).await,
         Command::Verify(arguments) => verify::run(&arguments, session).await,
+        Command::Prune(arguments) => prune::run(&arguments, session).await,
         Command::Doctor { subject } => doctor::run(subject, session).await,
     }
 }

@@ -235,6 +235,13 @@ impl Index {
         }
     }
 
+    /// The packs on which a write relies.
+    pub(crate) fn relied(&self, reliance: &Reliance) -> Vec<ObjectId> {
+        let state = self.state.read();
+        let relied = (0..state.packs.len()).filter(|number| reliance.has(*number));
+        relied.filter_map(|number| Some(state.packs.get(number)?.id)).collect()
+    }
+
     /// Takes note that a write does not rely on a pack any more.
     pub(crate) fn rely_no_more(&self, pack: &ObjectId, reliance: &Reliance) {
         if let Some(number) = self.state.read().packs.number(pack) {

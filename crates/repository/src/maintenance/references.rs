@@ -168,8 +168,7 @@ impl Walk {
         roots: impl IntoIterator<Item = ChunkId>,
         context: &Context,
     ) -> Result<()> {
-        let mut waiting: Vec<_> =
-            roots.into_iter().map(|id| PageRef { id, depth: TREE }).collect();
+        let mut waiting: Vec<_> = roots.into_iter().map(|id| PageRef { id, depth: TREE }).collect();
         let mut reading = FuturesUnordered::new();
         loop {
             context.check()?;

@@ -1,5 +1,7 @@
 //! A pack that is being filled.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use object_store::PutPayload;
 
@@ -54,6 +56,11 @@ impl PackBuilder {
     pub(crate) fn is_full(&self, target: u64) -> bool {
         let directory = (self.chunks.len() * super::ENTRY + super::TRAILER) as u64;
         self.length + directory >= target || self.chunks.len() >= super::MAX_CHUNKS
+    }
+
+    /// Whether it holds one of these chunks.
+    pub(crate) fn has_any(&self, chunks: &HashSet<ChunkId>) -> bool {
+        self.chunks.iter().any(|chunk| chunks.contains(&chunk.id))
     }
 
     /// Seals a compressed chunk, and appends it.

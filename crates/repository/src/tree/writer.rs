@@ -22,7 +22,9 @@ const MAX_BYTES: usize = 1 << 20;
 /// No entry is larger. A page therefore fits into the largest chunk.
 const MAX_ENTRY: usize = 4 << 20;
 
-/// Takes entries in ascending order of their paths, and stores pages as they fill.
+/// Takes entries in ascending order of their paths, and stores pages as they fill. A clone goes on
+/// from where it was made.
+#[derive(Clone)]
 pub(crate) struct TreeWriter {
     chunks: Arc<ChunkWriter>,
     keys: Arc<Keys>,
@@ -141,7 +143,7 @@ fn size_of_child(child: &Child) -> usize {
 }
 
 /// A leaf that is being filled, its entries encoded already.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Leaf {
     first: Vec<u8>,
     encoded: Vec<u8>,

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use lifeboat_core::Context;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::chunk::{ChunkKind, Encoding, MAX_CHUNK, compress};
 use crate::content::Piece;
@@ -16,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
 use crate::index::{IndexObject, Reliance};
 use crate::maintenance::{Marks, Session};
-use crate::objects::pack_name;
+use crate::objects::{INDEX, PACKS, id_of, name_in, pack_name};
 use crate::pack::{Contents, FinishedPack, PackBuilder, PackRecord, read_record};
 use crate::read::open_chunk;
 use crate::repository::Shared;
@@ -49,6 +51,8 @@ pub(crate) struct ChunkWriter {
     uploads: Semaphore,
     /// Chunks on the pool, and packs on their way to the store.
     jobs: TaskTracker,
+    /// One of them has ended.
+    progress: Notify,
     runtime: tokio::runtime::Handle,
     stored: Mutex<Vec<PackRecord>>,
     written: AtomicU64,
@@ -98,6 +102,7 @@ impl ChunkWriter {
             memory: Arc::new(Semaphore::new(memory)),
             uploads: Semaphore::new(UPLOADS),
             jobs: TaskTracker::new(),
+            progress: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
             stored: Mutex::default(),
             written: AtomicU64::new(0),
@@ -164,7 +169,7 @@ impl ChunkWriter {
         if kind.is_data() {
             self.context.count_new(plain.len() as u64);
         }
-        let (writer, job) = (Arc::clone(self), self.jobs.token());
+        let (writer, job) = (Arc::clone(self), Job(Arc::clone(self), Some(self.jobs.token())));
         self.shared.pool.spawn(move || {
             let (encoding, stored) = compress(&plain, writer.level);
             let length = plain.len();
@@ -215,14 +220,14 @@ impl ChunkWriter {
     }
 
     fn send(self: &Arc<Self>, pack: OpenPack) {
-        let writer = Arc::clone(self);
+        let (writer, job) = (Arc::clone(self), Job(Arc::clone(self), Some(self.jobs.token())));
         let finished = pack.builder.finish(&self.shared.keys);
-        let upload = async move {
+        self.runtime.spawn(async move {
             let result = writer.upload(finished).await;
             writer.note(result);
             drop(pack.permits);
-        };
-        self.jobs.spawn_on(upload, &self.runtime);
+            drop(job);
+        });
     }
 
     async fn upload(&self, pack: FinishedPack) -> Result<()> {
@@ -247,6 +252,10 @@ impl ChunkWriter {
     async fn write_index(&self, packs: Vec<PackRecord>) -> Result<()> {
         let object = IndexObject { packs };
         let (id, size) = object.write(&self.shared.objects, &self.shared.keys).await?;
+        if !self.session.stands().await? {
+            // Taken for dead: what no index named may have been deleted. None must name it now.
+            self.see_packs(id, &object.packs).await?;
+        }
         self.count(size);
         self.shared.index.add(id, &object.packs);
         for pack in &object.packs {
@@ -259,31 +268,65 @@ impl ChunkWriter {
         Ok(())
     }
 
+    /// Sees that packs are still there, or takes back the index object that names them.
+    async fn see_packs(&self, index: ObjectId, packs: &[PackRecord]) -> Result<()> {
+        for pack in packs {
+            if self.shared.objects.head(&pack_name(pack.id)).await?.is_none() {
+                self.shared.objects.delete(&name_in(INDEX, index)).await?;
+                return Err(Error::Overtaken { pack: pack.id.to_string() });
+            }
+        }
+        Ok(())
+    }
+
     fn count(&self, bytes: u64) {
         self.written.fetch_add(bytes, Ordering::Relaxed);
         self.context.count_stored(bytes);
     }
 
-    /// Returns when every chunk taken so far is in a stored pack that a stored index names.
+    /// Returns when every chunk taken so far is in a stored pack that a stored index names. What
+    /// is taken meanwhile goes on its way.
     async fn flush(self: &Arc<Self>) -> Result<()> {
-        // First the chunks on the pool: they may still fill packs.
-        self.idle().await;
-        let open = std::mem::take(&mut *self.open.lock());
-        for pack in open.data.into_iter().chain([open.trees]).flatten() {
-            self.send(pack);
+        let mut waiting = self.claimed.lock().clone();
+        loop {
+            // Before looking: what happens from here on is noticed.
+            let progress = self.progress.notified();
+            // Whatever became of a chunk, a panic behind us included: nothing is whole without it.
+            let idle = self.jobs.is_empty();
+            {
+                let claimed = self.claimed.lock();
+                waiting.retain(|chunk| claimed.contains(chunk));
+            }
+            self.check()?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            let packs = std::mem::take(&mut *self.stored.lock());
+            if !packs.is_empty() {
+                self.write_index(packs).await?;
+                continue;
+            }
+            if !self.send_packs_of(&waiting) && idle {
+                return Err(Error::Worker { doing: "store all chunks" });
+            }
+            progress.await;
         }
-        self.idle().await;
-        self.check()?;
-        let packs = std::mem::take(&mut *self.stored.lock());
-        if !packs.is_empty() {
-            self.write_index(packs).await?;
-        }
-        // Whatever became of a chunk, a panic behind us included: nothing is whole without it.
-        if self.claimed.lock().is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Worker { doing: "store all chunks" })
-        }
+    }
+
+    /// Sends off the open packs that hold one of these chunks. The result is whether there were
+    /// any.
+    fn send_packs_of(self: &Arc<Self>, chunks: &HashSet<ChunkId>) -> bool {
+        let mut open = self.open.lock();
+        let OpenPacks { data, trees } = &mut *open;
+        let due: Vec<_> = data
+            .iter_mut()
+            .chain([trees])
+            .filter_map(|slot| slot.take_if(|pack| pack.builder.has_any(chunks)))
+            .collect();
+        drop(open);
+        let any = !due.is_empty();
+        due.into_iter().for_each(|pack| self.send(pack));
+        any
     }
 
     /// Returns when all that was taken or relied on is durable and may stay: what lives only in
@@ -291,8 +334,11 @@ impl ChunkWriter {
     pub(crate) async fn settle(self: &Arc<Self>) -> Result<()> {
         self.flush().await?;
         for _ in 0..ROUNDS {
-            self.session.renew().await?;
+            let stood = self.session.renew().await?;
             look(&self.shared, &self.context).await?;
+            if !stood {
+                self.lose_missing().await?;
+            }
             let broken = self.shared.index.broken(&self.reliance);
             if broken.is_empty() {
                 return Ok(());
@@ -312,6 +358,16 @@ impl ChunkWriter {
             self.settle().await?;
         }
         self.session.end().await;
+        Ok(())
+    }
+
+    /// Finds out which packs are gone: a writer that was taken for dead was waited for by nobody.
+    async fn lose_missing(&self) -> Result<()> {
+        let Shared { objects, index, .. } = &*self.shared;
+        let listed = objects.list(PACKS).try_filter_map(async |listed| Ok(id_of(&listed.name)));
+        let listed: HashSet<_> = listed.try_collect().await?;
+        let relied = index.relied(&self.reliance);
+        index.lose(relied.into_iter().filter(|pack| !listed.contains(pack)));
         Ok(())
     }
 
@@ -337,12 +393,6 @@ impl ChunkWriter {
         Ok(())
     }
 
-    async fn idle(&self) {
-        self.jobs.close();
-        self.jobs.wait().await;
-        self.jobs.reopen();
-    }
-
     fn note(&self, result: Result<()>) {
         if let Err(error) = result {
             self.failure.lock().get_or_insert(Arc::new(error));
@@ -360,6 +410,17 @@ impl ChunkWriter {
     /// Ends what runs behind: uploads that have not begun do not begin any more.
     pub(crate) fn give_up(&self) {
         self.note(Err(Error::Source(lifeboat_core::Error::cancelled())));
+    }
+}
+
+/// Something that is under way behind a write. Whoever waits for it hears of its end, also when
+/// it ends in a panic.
+struct Job(Arc<ChunkWriter>, Option<TaskTrackerToken>);
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        drop(self.1.take());
+        self.0.progress.notify_waiters();
     }
 }
 

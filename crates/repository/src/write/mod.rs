@@ -10,7 +10,12 @@
 //! chunk takes its size from a byte budget before it is queued, gives back what compression
 //! saved, and the rest when its pack is durable: memory is bounded, and a slow store holds back
 //! the source.
+//!
+//! A write that takes long commits *checkpoints* on its way: incomplete snapshots of the entries so
+//! far, each in place of the one before. They can be restored, no sweeper takes what they need, and
+//! the next backup of the store takes one up where a write ended too early.
 
+mod baseline;
 mod chunks;
 mod pages;
 mod peeked;

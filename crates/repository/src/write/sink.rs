@@ -2,34 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use lifeboat_core::{
     Baseline, Completion, Context, Entry, EntryInfo, EntryKind, Extent, Header, Layout, Receipt,
-    Sink, StoreRef, Timestamp, Writing,
+    Sink, SnapshotId, SnapshotInfo, StoreRef, Timestamp, Writing,
 };
 use parking_lot::Mutex as SyncMutex;
 use tokio::sync::Mutex;
 
+use super::baseline::Baselines;
 use super::chunks::ChunkWriter;
 use super::pages::{PageBaseline, PageStorer};
 use super::peeked::Peeked;
 use super::stream;
 use crate::content::ContentRecord;
 use crate::error::{Error, Result};
-use crate::id::ObjectId;
-use crate::objects::{SNAPSHOTS, name_in};
 use crate::read::{ChunkReader, FingerprintCursor, PieceCursor};
-use crate::repository::{Repository, WriteOptions};
-use crate::snapshot::{BaselineSnapshot, Snapshot, SnapshotRecord};
-use crate::tree::{EntryRecord, TreeReader, TreeWriter};
+use crate::repository::{Repository, SnapshotList, WriteOptions};
+use crate::snapshot::{RootArea, SnapshotRecord};
+use crate::tree::{EntryRecord, TreeWriter};
 
 /// Takes snapshots into a repository.
 pub(crate) struct RepositorySink {
     repository: Repository,
     options: WriteOptions,
-    /// The snapshot that was given as baseline: the write that follows needs the same pages of it.
-    baseline: SyncMutex<Option<Snapshot>>,
+    /// What was given as baseline: the write that follows needs the same pages of it.
+    baseline: SyncMutex<Option<Baselines>>,
 }
 
 impl RepositorySink {
@@ -41,18 +41,21 @@ impl RepositorySink {
 #[async_trait]
 impl Sink for RepositorySink {
     async fn baseline(&self, store: &StoreRef) -> lifeboat_core::Result<Option<Arc<dyn Baseline>>> {
-        let listed = self.repository.snapshots().await?;
-        let newest = listed
-            .snapshots
-            .into_iter()
-            .filter(|snapshot| snapshot.store == *store)
-            .max_by_key(|snapshot| (snapshot.committed, snapshot.id));
-        let Some(newest) = newest else {
-            return Ok(None);
+        let newest = |list: SnapshotList| {
+            let of_store = list.snapshots.into_iter().filter(|info| info.store == *store);
+            of_store.max_by_key(|info| (info.committed, info.id))
         };
-        let snapshot = self.repository.snapshot(&newest.id).await?;
-        *self.baseline.lock() = Some(snapshot.clone());
-        Ok(Some(Arc::new(BaselineSnapshot::new(snapshot))))
+        let whole = newest(self.repository.snapshots().await?);
+        let checkpoint = newest(self.repository.checkpoints().await?).filter(|checkpoint| {
+            whole.as_ref().is_none_or(|whole| whole.committed < checkpoint.started)
+        });
+        let open = async |info: Option<SnapshotInfo>| match info {
+            Some(info) => self.repository.snapshot(&info.id).await.map(Some),
+            None => Ok(None),
+        };
+        let baselines = Baselines::new(open(whole).await?, open(checkpoint).await?);
+        self.baseline.lock().clone_from(&baselines);
+        Ok(baselines.map(|baselines| Arc::new(baselines) as Arc<dyn Baseline>))
     }
 
     async fn write(
@@ -66,11 +69,10 @@ impl Sink for RepositorySink {
         let chunks = ChunkWriter::begin(Arc::clone(&shared), context.clone(), level, &what).await?;
         let known = self.baseline.lock().take();
         let baseline = match (header.baseline, known) {
-            (Some(id), Some(known)) if known.info().id == id => Some(known),
-            (Some(id), _) => Some(self.repository.snapshot(&id).await?),
+            (Some(id), Some(known)) if known.id() == id => Some(known),
+            (Some(id), _) => Baselines::new(Some(self.repository.snapshot(&id).await?), None),
             (None, _) => None,
         };
-        let baseline = baseline.map(|snapshot| snapshot.tree().clone());
         for (name, what) in shared.index.damaged() {
             context.warn(&name, format!("this index object is damaged and is not used: {what}"));
         }
@@ -83,6 +85,8 @@ impl Sink for RepositorySink {
             chunks,
             baseline,
             tree: Mutex::new(Ordered { tree: Some(tree), next: 0, early: BTreeMap::new() }),
+            checkpoint_every: self.options.checkpoint_every,
+            checkpoint: Mutex::new(Checkpoint { since: Instant::now(), id: None }),
             committed: SyncMutex::new(false),
         }))
     }
@@ -95,9 +99,17 @@ struct SnapshotWriting {
     context: Context,
     chunks: Arc<ChunkWriter>,
     reader: Arc<ChunkReader>,
-    baseline: Option<TreeReader>,
+    baseline: Option<Baselines>,
     tree: Mutex<Ordered>,
+    checkpoint_every: Option<Duration>,
+    checkpoint: Mutex<Checkpoint>,
     committed: SyncMutex<bool>,
+}
+
+/// The last checkpoint of this write.
+struct Checkpoint {
+    since: Instant,
+    id: Option<SnapshotId>,
 }
 
 /// Brings entries that were finished out of order back into it.
@@ -126,14 +138,72 @@ impl SnapshotWriting {
         let mut record = ContentRecord::default();
         if kind == EntryKind::File {
             let old = match &self.baseline {
-                Some(tree) => tree.get(&info.path).await?,
+                Some(baseline) => baseline.get(&info.path).await?,
                 None => None,
             };
             let content = Peeked::new(content).await?;
             (record, info.size) = self.content(&info, content, old).await?;
         }
         let entry = EntryRecord::new(&info, record);
-        self.tree.lock().await.push(ordinal, entry).await
+        self.tree.lock().await.push(ordinal, entry).await?;
+        self.checkpoint().await;
+        Ok(())
+    }
+
+    /// Commits what is stored so far as an incomplete snapshot, when it is time. That this fails
+    /// costs only what a later run would have saved.
+    async fn checkpoint(&self) {
+        let Some(every) = self.checkpoint_every else {
+            return;
+        };
+        // One at a time; the others go on with their entries.
+        let Ok(mut last) = self.checkpoint.try_lock() else {
+            return;
+        };
+        if last.since.elapsed() < every {
+            return;
+        }
+        last.since = Instant::now();
+        match self.write_checkpoint().await {
+            Ok(Some(id)) => {
+                let before = last.id.replace(id);
+                self.drop_checkpoints(before).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "no checkpoint could be committed"),
+        }
+    }
+
+    async fn write_checkpoint(&self) -> Result<Option<SnapshotId>> {
+        let so_far = self.tree.lock().await.tree.clone();
+        let Some(so_far) = so_far else {
+            return Ok(None);
+        };
+        let (root, entries, bytes) = so_far.finish().await?;
+        if entries == 0 {
+            return Ok(None);
+        }
+        self.chunks.settle().await?;
+        let completion = Completion::at(self.header.started);
+        let record = SnapshotRecord::new(&self.header, &completion, root)
+            .counted(entries, bytes, self.chunks.written(), self.context.warnings())
+            .committed_at(Timestamp::now())
+            .incomplete();
+        let shared = self.repository.shared();
+        let (id, size) = record.write(&shared.objects, &shared.keys).await?;
+        self.context.count_stored(size);
+        Ok(Some(id))
+    }
+
+    /// Removes checkpoints that another one or a whole snapshot has made idle. Where this is
+    /// refused, a prune does it.
+    async fn drop_checkpoints(&self, ids: impl IntoIterator<Item = SnapshotId>) {
+        for id in ids {
+            let name = RootArea::Checkpoints.name_of(&id);
+            if let Err(error) = self.repository.shared().objects.delete(&name).await {
+                tracing::debug!(%error, "a checkpoint could not be removed");
+            }
+        }
     }
 
     async fn content(
@@ -207,10 +277,10 @@ impl SnapshotWriting {
         let (id, size) = record.write(&shared.objects, &shared.keys).await?;
         if let Err(error) = self.chunks.confirm().await {
             // Nobody was told of it, and it may lack something.
-            let name = name_in(SNAPSHOTS, ObjectId::from_bytes(*id.as_bytes()));
-            shared.objects.delete(&name).await?;
+            shared.objects.delete(&RootArea::Snapshots.name_of(&id)).await?;
             return Err(error);
         }
+        self.drop_checkpoints(self.checkpoint.lock().await.id.take()).await;
         self.context.count_stored(size);
         *self.committed.lock() = true;
         Ok(Receipt { snapshot: Some(id), ..Receipt::default() })

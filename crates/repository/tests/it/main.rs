@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod browse;
+mod checkpoints;
 mod common;
 mod conformance;
 mod damage;
@@ -11,5 +12,8 @@ mod extents;
 mod golden;
 mod hooked;
 mod model;
+mod prune;
+mod races;
 mod scripted;
+mod staged;
 mod trouble;

@@ -21,10 +21,10 @@ mod plan;
 mod repack;
 mod sweep;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use lifeboat_core::{Context, Timestamp};
+use lifeboat_core::{Context, SnapshotId, Timestamp};
 
 use super::clock::StoreClock;
 use super::lease::Lease;
@@ -33,8 +33,9 @@ use super::session::Sessions;
 use super::trash::Marks;
 use crate::config::{Features, MARKS, SESSIONS};
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, ObjectId};
+use crate::id::ObjectId;
 use crate::repository::Repository;
+use crate::snapshot::{RootArea, SnapshotRecord};
 use plan::{Plan, Stored};
 
 /// How a prune is done.
@@ -115,6 +116,8 @@ impl PackCount {
 pub struct PruneReport {
     /// How many snapshots were kept in view.
     pub snapshots: u64,
+    /// Checkpoints that a later snapshot of their store made idle, and that were removed.
+    pub checkpoints: u64,
     /// All packs before.
     pub before: PackCount,
     /// Packs that were deleted.
@@ -162,13 +165,37 @@ impl Repository {
         result
     }
 
-    /// The top pages of all trees that somebody may want to read.
-    pub(crate) async fn roots(&self) -> Result<Vec<ChunkId>> {
-        let (records, damaged) = self.records().await?;
-        if let Some((name, what)) = damaged.first() {
-            return Err(Error::NotKnown { what: format!("{name} cannot be read: {what}") });
+    /// The roots of all trees that somebody may want to read.
+    async fn needed_roots(&self) -> Result<Vec<(SnapshotId, SnapshotRecord)>> {
+        let mut all = self.sound_records(RootArea::Snapshots).await?;
+        all.extend(self.sound_records(RootArea::Checkpoints).await?);
+        Ok(all)
+    }
+
+    async fn sound_records(&self, area: RootArea) -> Result<Vec<(SnapshotId, SnapshotRecord)>> {
+        let (records, damaged) = self.records(area).await?;
+        match damaged.first() {
+            Some((name, what)) => {
+                Err(Error::NotKnown { what: format!("{name} cannot be read: {what}") })
+            }
+            None => Ok(records),
         }
-        Ok(records.into_iter().map(|(_, record)| record.root()).collect())
+    }
+
+    /// The checkpoints of backups that a whole snapshot has followed.
+    async fn idle_checkpoints(&self) -> Result<Vec<SnapshotId>> {
+        let whole = self.sound_records(RootArea::Snapshots).await?;
+        let mut newest = HashMap::new();
+        for (id, record) in whole {
+            let info = record.info(id);
+            let committed = newest.entry(info.store).or_insert(info.committed);
+            *committed = info.committed.max(*committed);
+        }
+        let checkpoints = self.sound_records(RootArea::Checkpoints).await?;
+        let infos = checkpoints.into_iter().map(|(id, record)| record.info(id));
+        let idle =
+            infos.filter(|info| newest.get(&info.store).is_some_and(|last| *last > info.started));
+        Ok(idle.map(|info| info.id).collect())
     }
 }
 
@@ -216,22 +243,33 @@ impl Prune<'_> {
         // In this order: see the argument in the documentation of the module above.
         let marks = Marks::read(&shared.objects, &shared.keys).await?;
         let sessions = Sessions::sweep(&shared.objects, &self.clock).await?;
-        let roots = self.repository.roots().await?;
+        let idle = self.repository.idle_checkpoints().await?;
+        if apply {
+            for id in &idle {
+                shared.objects.delete(&RootArea::Checkpoints.name_of(id)).await?;
+            }
+        }
+        let mut roots = self.repository.needed_roots().await?;
+        roots.retain(|(id, _)| !idle.contains(id));
         let snapshots = roots.len() as u64;
+        let roots: HashMap<_, _> =
+            roots.into_iter().map(|(id, record)| (id, record.root())).collect();
         shared.index.refresh(&shared.objects, &shared.keys).await?;
         if let Some((name, what)) = shared.index.damaged().first() {
             return Err(Error::NotKnown { what: format!("{name} is damaged: {what}") });
         }
         let keep = if apply { Keep::Yes } else { Keep::No };
-        let needed = referenced(shared, roots, keep, self.context).await?;
+        let needed = referenced(shared, roots.values().copied(), keep, self.context).await?;
 
         self.context.phase("compare it with the packs");
         let stored = Stored::list(shared).await?;
         let plan = Plan::make(shared, stored, needed, &marks).await?;
-        let mut report = PruneReport { snapshots, before: plan.all(), ..Default::default() };
+        let checkpoints = idle.len() as u64;
+        let mut report =
+            PruneReport { snapshots, checkpoints, before: plan.all(), ..Default::default() };
 
         self.context.phase("delete what has waited long enough");
-        let swept = self.sweep(&plan, &marks, &sessions, &mut report).await?;
+        let swept = self.sweep(&plan, &marks, &sessions, &roots, &mut report).await?;
 
         self.context.phase("repack what is mostly waste");
         let chosen = self.choose(&plan, &sessions, &mut report);

@@ -33,15 +33,14 @@ impl Stored {
     pub(super) async fn list(shared: &Shared) -> Result<Self> {
         let mut stored = Self { known: Vec::new(), others: HashMap::new() };
         stored.known.resize(shared.index.numbers() as usize, None);
-        let named = shared.index.packs();
         let mut listing = shared.objects.list(PACKS);
         while let Some(object) = listing.try_next().await? {
             let Some(id) = id_of(&object.name) else {
                 continue;
             };
             let listed = Listed { size: object.size, modified: object.modified };
-            let number = named.get(&id).map(|pack| pack.number as usize);
-            match number.and_then(|number| stored.known.get_mut(number)) {
+            let number = shared.index.number(&id);
+            match number.and_then(|number| stored.known.get_mut(number as usize)) {
                 Some(known) => *known = Some(listed),
                 None => drop(stored.others.insert(id, listed)),
             }
@@ -183,8 +182,18 @@ impl Plan {
         let others = self.stored.others.iter();
         let others = others.filter(|(id, _)| !self.marked_others.contains(*id));
         known
-            .filter_map(|pack| Some((self.shared.index.pack(pack.number)?.id, pack.listed.modified)))
+            .filter_map(|pack| {
+                Some((self.shared.index.pack(pack.number)?.id, pack.listed.modified))
+            })
             .chain(others.map(|(id, listed)| (*id, listed.modified)))
+    }
+
+    /// The packs that the index names, that are not there, and that nothing needs: who wrote the
+    /// index was taken for dead, or a sweep did not come to its end.
+    pub(super) fn vanished(&self) -> impl Iterator<Item = ObjectId> {
+        let all = self.weights.iter().zip(&self.stored.known).enumerate();
+        let gone = all.filter(|(_, (weight, stored))| stored.is_none() && weight.all > 0);
+        gone.filter_map(|(number, _)| Some(self.shared.index.pack(number as u32)?.id))
     }
 
     fn numbered(&self) -> impl Iterator<Item = Numbered> {
@@ -202,7 +211,8 @@ impl Plan {
             let known = self.shared.index.pack(pack.number)?;
             let (all, counted) = (pack.weight.all.max(1), pack.weight.counted);
             let size = pack.listed.size;
-            let waste = (u128::from(size) * u128::from(all - counted.min(all)) / u128::from(all)) as u64;
+            let waste =
+                (u128::from(size) * u128::from(all - counted.min(all)) / u128::from(all)) as u64;
             let (number, chunks) = (pack.number, pack.weight.chunks);
             let (epoch, modified) = (known.header.epoch, pack.listed.modified);
             Some(Partly { id: known.id, number, size, waste, chunks, epoch, modified })

@@ -41,9 +41,8 @@ impl Prune<'_> {
         let total: u64 = packs.iter().map(|pack| pack.size).sum();
         let mut waste: u64 = packs.iter().map(|pack| pack.waste).sum();
         let allowed = (total as f64 * self.options.max_waste.clamp(0.0, 1.0)) as u64;
-        let is_old = |pack: &Partly| {
-            self.options.reseal == Reseal::All && pack.epoch != shared.keys.epoch()
-        };
+        let is_old =
+            |pack: &Partly| self.options.reseal == Reseal::All && pack.epoch != shared.keys.epoch();
         let small: Vec<_> = packs.iter().filter(|pack| pack.size < target / SMALL).collect();
         let gather = small.len() > 1 && small.iter().map(|pack| pack.size).sum::<u64>() >= target;
         packs.retain(|pack| self.is_settled(pack.modified, sessions));
@@ -125,11 +124,15 @@ impl Prune<'_> {
         if found.len() != chunks.len() {
             return Err(Error::damaged(name, "it lacks chunks that the index has in it"));
         }
-        stream::iter(wanted)
-            .map(async |chunk| {
-                let kind = chunk.kind().ok_or_else(|| Error::damaged(&name, "a chunk's kind"))?;
-                let plain = reader.read(kind, chunk.id).await?;
-                writer.store_again(kind, chunk.id, plain).await
+        stream::iter(wanted.into_iter().copied().collect::<Vec<_>>())
+            .map(|chunk| {
+                let (reader, writer, name) = (Arc::clone(reader), Arc::clone(writer), name.clone());
+                async move {
+                    let kind = chunk.kind();
+                    let kind = kind.ok_or_else(|| Error::damaged(name, "a chunk's kind"))?;
+                    let plain = reader.read(kind, chunk.id).await?;
+                    writer.store_again(kind, chunk.id, plain).await
+                }
             })
             .buffer_unordered(READS)
             .try_collect()

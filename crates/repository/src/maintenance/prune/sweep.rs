@@ -1,15 +1,17 @@
 //! Deleting what was marked.
 
+use std::collections::HashMap;
+
 use futures_util::{StreamExt, stream};
-use lifeboat_core::Failure;
+use lifeboat_core::{Failure, SnapshotId};
 
 use super::plan::Plan;
 use super::{MARGIN, PackSet, Prune, PruneMode, PruneReport};
 use crate::error::Result;
-use crate::id::ObjectId;
+use crate::id::{ChunkId, ObjectId};
+use crate::index::IndexObject;
 use crate::maintenance::session::Sessions;
 use crate::maintenance::trash::{Mark, Marks};
-use crate::index::IndexObject;
 use crate::objects::{INDEX, name_in, pack_name};
 
 /// How many packs are deleted at once.
@@ -25,6 +27,7 @@ impl Prune<'_> {
         plan: &Plan,
         marks: &Marks,
         sessions: &Sessions,
+        roots: &HashMap<SnapshotId, ChunkId>,
         report: &mut PruneReport,
     ) -> Result<PackSet> {
         let mut due = PackSet::new();
@@ -49,10 +52,20 @@ impl Prune<'_> {
         rescued.iter().for_each(|pack| report.rescued.add(plan.size(pack)));
         // What is named by two marks, of which one still waits, waits.
         let waiting = marks.marks.iter().filter(|mark| self.waits(mark, sessions).is_some());
-        waiting.flat_map(|mark| &mark.packs).for_each(|pack| drop(due.remove(pack)));
+        waiting.flat_map(|mark| &mark.packs).for_each(|pack| {
+            due.remove(pack);
+        });
         if self.options.mode == PruneMode::DryRun {
             due.iter().for_each(|pack| report.deleted.add(plan.size(pack)));
             return Ok(due);
+        }
+        // Once more, in case the first listing was behind: what came meanwhile is seen by the next
+        // run, before it deletes.
+        let now = self.repository.needed_roots().await?;
+        if now.iter().any(|(id, _)| !roots.contains_key(id)) {
+            report.waits_for.push("a snapshot that was committed meanwhile".to_owned());
+            due.iter().for_each(|pack| report.waiting.add(plan.size(pack)));
+            due.clear();
         }
         let gone = self.delete(plan, due, report).await?;
         self.tidy(marks, &rescued, &gone).await?;
@@ -63,7 +76,10 @@ impl Prune<'_> {
     fn waits(&self, mark: &Mark, sessions: &Sessions) -> Option<String> {
         let left = self.options.keep_marked.saturating_sub(self.clock.age(mark.since));
         if !left.is_zero() {
-            return Some(format!("{} minutes, since it was marked only now", left.as_secs() / 60 + 1));
+            return Some(format!(
+                "{} minutes, since it was marked only now",
+                left.as_secs() / 60 + 1
+            ));
         }
         let oldest = sessions.oldest().filter(|begun| *begun <= mark.since + MARGIN)?;
         Some(format!("the backup that began at {oldest} and is under way"))
@@ -75,23 +91,22 @@ impl Prune<'_> {
     }
 
     /// Takes packs out of the index, and then deletes them.
-    async fn delete(
-        &self,
-        plan: &Plan,
-        due: PackSet,
-        report: &mut PruneReport,
-    ) -> Result<PackSet> {
-        if due.is_empty() {
+    async fn delete(&self, plan: &Plan, due: PackSet, report: &mut PruneReport) -> Result<PackSet> {
+        let unnamed: PackSet = due.iter().copied().chain(plan.vanished()).collect();
+        if unnamed.is_empty() {
             return Ok(due);
         }
         let shared = self.repository.shared();
         self.lease.check().await?;
         // In this order: whoever finds a pack in the index must find the pack.
-        self.drop_from_index(&due).await?;
+        self.drop_from_index(&unnamed).await?;
         self.lease.check().await?;
         let mut gone = PackSet::new();
         let mut deletions = stream::iter(due)
-            .map(async |pack| (pack, shared.objects.delete(&pack_name(pack)).await))
+            .map(|pack| {
+                let objects = shared.objects.clone();
+                async move { (pack, objects.delete(&pack_name(pack)).await) }
+            })
             .buffer_unordered(AT_ONCE);
         while let Some((pack, result)) = deletions.next().await {
             match result {
@@ -117,8 +132,8 @@ impl Prune<'_> {
         let mut left = Vec::new();
         let mut chunks = 0;
         for source in &sources {
-            let name = name_in(INDEX, *source);
-            let Some(object) = IndexObject::read(&shared.objects, &shared.keys, &name).await? else {
+            let object = IndexObject::read(&shared.objects, &shared.keys, *source).await?;
+            let Some(object) = object else {
                 continue;
             };
             for pack in object.packs.into_iter().filter(|pack| !packs.contains(&pack.id)) {

@@ -1,0 +1,136 @@
+//! `lifeboat prune`: gives back the room that no snapshot needs.
+
+use lifeboat_repository::{PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
+use serde::Serialize;
+
+use crate::args::Prune;
+use crate::exit::Exit;
+use crate::failure::Failed;
+use crate::output::{number, size};
+use crate::session::Session;
+
+#[derive(Serialize)]
+struct Count {
+    packs: u64,
+    bytes: u64,
+}
+
+impl From<PackCount> for Count {
+    fn from(count: PackCount) -> Self {
+        Self { packs: count.packs, bytes: count.bytes }
+    }
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    dry_run: bool,
+    snapshots: u64,
+    checkpoints: u64,
+    before: Count,
+    deleted: Count,
+    marked: Count,
+    rescued: Count,
+    repacked: Count,
+    rewritten: u64,
+    waiting: Count,
+    waits_for: &'a [String],
+    refused: Count,
+    refusal: Option<&'a str>,
+    waste: u64,
+    limited: bool,
+    exit: u8,
+}
+
+pub(super) async fn run(arguments: &Prune, session: &Session) -> Result<Exit, Failed> {
+    let mut options = PruneOptions::default();
+    if arguments.dry_run {
+        options.mode = PruneMode::DryRun;
+    }
+    if arguments.reseal {
+        options.reseal = Reseal::All;
+    }
+    options.max_waste = arguments.max_waste / 100.0;
+    options.max_repack = arguments.max_repack.map(|most| most.as_u64());
+    options.max_duration = arguments.max_duration;
+    options.keep_marked = arguments.keep_marked;
+    options.least_age = arguments.least_age;
+
+    let opened = session.repository().await?;
+    let pruning = Box::pin(opened.repository.prune(&options, &session.context));
+    let report = session.unless_cancelled(pruning).await?;
+    let report = report.map_err(|error| opened.failed(error))?;
+    session.output.finish();
+    let exit = match report.refused.packs {
+        0 => Exit::with_warnings(session.context.warnings()),
+        _ => Exit::Attention,
+    };
+    let summary = Summary {
+        dry_run: arguments.dry_run,
+        snapshots: report.snapshots,
+        checkpoints: report.checkpoints,
+        before: report.before.into(),
+        deleted: report.deleted.into(),
+        marked: report.marked.into(),
+        rescued: report.rescued.into(),
+        repacked: report.repacked.into(),
+        rewritten: report.rewritten,
+        waiting: report.waiting.into(),
+        waits_for: &report.waits_for,
+        refused: report.refused.into(),
+        refusal: report.refusal.as_deref(),
+        waste: report.waste,
+        limited: report.limited,
+        exit: exit.code(),
+    };
+    session.output.event("summary", &summary);
+    tell(&report, arguments, session);
+    Ok(exit)
+}
+
+fn tell(report: &PruneReport, arguments: &Prune, session: &Session) {
+    let packs = |count: PackCount| {
+        format!("{} ({})", number(count.packs, "pack", "packs"), size(count.bytes))
+    };
+    let say = |line: String| session.output.say(&line);
+    let (would, will) = if arguments.dry_run { ("would be ", "would ") } else { ("", "will ") };
+    say(format!("{} were looked at", packs(report.before)));
+    if report.repacked.packs > 0 {
+        let rewritten = match arguments.dry_run {
+            true => String::new(),
+            false => format!("; what is needed of them took {}", size(report.rewritten)),
+        };
+        say(format!("{would}repacked: {}{rewritten}", packs(report.repacked)));
+    }
+    if report.rescued.packs > 0 {
+        say(format!("{would}rescued, since they are needed again: {}", packs(report.rescued)));
+    }
+    if report.deleted.packs > 0 {
+        say(format!("{would}deleted: {}", packs(report.deleted)));
+    }
+    let later = PackCount {
+        packs: report.marked.packs.saturating_sub(report.deleted.packs),
+        bytes: report.marked.bytes.saturating_sub(report.deleted.bytes),
+    };
+    if later.packs > 0 {
+        say(format!("marked: {}; a later prune {will}delete them", packs(later)));
+    }
+    if report.waiting.packs > 0 {
+        let why = report.waits_for.join("; ");
+        say(format!("still waiting: {}, for {why}", packs(report.waiting)));
+    }
+    if report.limited {
+        say("a limit ended the repacking early: another prune has more to do".to_owned());
+    }
+    if report.refused.packs > 0 {
+        let why = report.refusal.as_deref().unwrap_or_default();
+        session.output.warn(&format!(
+            "the store refused to delete {}: {why}; they stay marked, and every later prune tries \
+             again; under object lock they go when their time has passed",
+            packs(report.refused)
+        ));
+    }
+    let idle = [report.repacked, report.deleted, report.marked, report.waiting, report.refused];
+    if idle.iter().all(|count| count.packs == 0) {
+        say("nothing is to be done".to_owned());
+    }
+}

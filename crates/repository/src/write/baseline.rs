@@ -1,0 +1,89 @@
+//! What a write is compared with.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lifeboat_core::{
+    Attributes, Baseline, Content, EntryInfo, EntryPath, SnapshotId, SnapshotInfo, Value, names,
+};
+
+use crate::error::Result;
+use crate::snapshot::Snapshot;
+use crate::tree::EntryRecord;
+
+/// Times of files are not finer than this everywhere: what changed within one tick of the moment
+/// at which an older snapshot began may have changed again after it was read.
+const TICK: i64 = 2_000_000_000;
+
+/// The last whole snapshot of a store, and on top of it what a later backup that did not end had
+/// stored: a run that takes it up again reads neither what the one nor what the other has.
+#[derive(Clone)]
+pub(crate) struct Baselines {
+    info: Arc<SnapshotInfo>,
+    whole: Option<Snapshot>,
+    checkpoint: Option<Snapshot>,
+}
+
+impl Baselines {
+    /// `None` when there is nothing to compare with.
+    pub(crate) fn new(whole: Option<Snapshot>, checkpoint: Option<Snapshot>) -> Option<Self> {
+        let first = whole.as_ref().or(checkpoint.as_ref())?;
+        let mut info = first.info().clone();
+        if let Some(checkpoint) = &checkpoint {
+            // Entries are judged by when their snapshot began: `entry` sees to the older one's.
+            info.started = checkpoint.info().started;
+        }
+        Some(Self { info: Arc::new(info), whole, checkpoint })
+    }
+
+    pub(crate) fn id(&self) -> SnapshotId {
+        self.info.id
+    }
+
+    /// What is known of the entry at `path`.
+    pub(crate) async fn get(&self, path: &EntryPath) -> Result<Option<EntryRecord>> {
+        for snapshot in [&self.checkpoint, &self.whole].into_iter().flatten() {
+            if let Some(entry) = snapshot.tree().get(path).await? {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether an entry of the whole snapshot may count as if the later one had it.
+    fn is_settled(&self, whole: &Snapshot, attributes: &Attributes) -> bool {
+        let Some(Value::Signed(changed)) = attributes.get(names::CHANGED) else {
+            return true;
+        };
+        let began = i64::try_from(whole.info().started.as_nanosecond()).unwrap_or(i64::MIN);
+        self.checkpoint.is_none() || *changed < began.saturating_sub(TICK)
+    }
+}
+
+#[async_trait]
+impl Baseline for Baselines {
+    fn snapshot(&self) -> &SnapshotInfo {
+        &self.info
+    }
+
+    async fn entry(&self, path: &EntryPath) -> lifeboat_core::Result<Option<EntryInfo>> {
+        if let Some(checkpoint) = &self.checkpoint
+            && let Some(entry) = checkpoint.entry(path).await?
+        {
+            return Ok(Some(entry));
+        }
+        let Some(whole) = &self.whole else {
+            return Ok(None);
+        };
+        let entry = whole.entry(path).await?;
+        Ok(entry.filter(|entry| self.is_settled(whole, &entry.attributes)))
+    }
+
+    async fn content(&self, path: &EntryPath) -> lifeboat_core::Result<Option<Content>> {
+        let first = self.whole.as_ref().or(self.checkpoint.as_ref());
+        match first {
+            Some(snapshot) => Ok(snapshot.content(path).await?),
+            None => Ok(None),
+        }
+    }
+}
