@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lifeboat_core::{
-    Baseline, Completeness, Completion, Content, Context, EntryInfo, EntryPath, Header, SnapshotId,
+    Completeness, Completion, Content, Context, EntryInfo, EntryPath, Header, SnapshotId,
     SnapshotInfo, Source, StoreRef, Timestamp,
 };
 use minicbor::{Decode, Encode};

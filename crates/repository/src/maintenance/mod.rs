@@ -51,7 +51,9 @@ mod runs;
 mod session;
 mod trash;
 
+#[allow(unused_imports)]
 pub(crate) use clock::StoreClock;
+#[allow(unused_imports)]
 pub(crate) use lease::Lease;
 pub use prune::{PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub(crate) use session::Session;
