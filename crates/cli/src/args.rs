@@ -416,6 +416,10 @@ pub(crate) struct Prune {
     /// Seal all packs anew that have a key from before the last rotation, within these limits
     #[arg(long)]
     pub(crate) reseal: bool,
+    /// Promise that nobody else prunes or repairs: for repositories made with --weak-store, whose
+    /// store cannot tell
+    #[arg(long)]
+    pub(crate) alone: bool,
 }
 
 /// A length of time as people write it, days being 24 hours.

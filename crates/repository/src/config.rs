@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::id::RepositoryId;
+use crate::probe::ConditionalPut;
 
 /// The name of the object.
 pub(crate) const NAME: &str = "lifeboat.json";
@@ -39,12 +40,15 @@ const READ: &[&str] = &[];
 /// What writing takes that this version knows.
 const WRITE: &[&str] = &[SESSIONS];
 /// What deleting takes that this version knows.
-const DELETE: &[&str] = &[MARKS];
+const DELETE: &[&str] = &[MARKS, WEAK_PUTS];
 
 /// Writers publish sessions and look at marks: what makes it safe to delete beside them.
 pub(crate) const SESSIONS: &str = "sessions";
 /// Nothing is deleted that was not marked before.
 pub(crate) const MARKS: &str = "marks";
+
+/// The store takes no notice of conditional puts: a lease is no proof of being alone.
+pub(crate) const WEAK_PUTS: &str = "weak-puts";
 
 /// What a program must know to do each kind of work. A word that it does not know forbids it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
@@ -63,7 +67,7 @@ impl Features {
     /// What a new repository asks for.
     fn current() -> Self {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        Self { read: words(READ), write: words(WRITE), delete: words(DELETE) }
+        Self { read: words(READ), write: words(&[SESSIONS]), delete: words(&[MARKS]) }
     }
 
     /// Whether this version knows all that reading takes.
@@ -79,6 +83,11 @@ impl Features {
     /// Whether this version knows all that deleting takes.
     pub(crate) fn may_delete(&self) -> Result<()> {
         known(&self.delete, DELETE)
+    }
+
+    /// Whether the store takes no notice of conditional puts.
+    pub(crate) fn has_weak_puts(&self) -> bool {
+        self.delete.iter().any(|word| word == WEAK_PUTS)
     }
 
     /// All words of both.
@@ -185,14 +194,22 @@ struct ProbeConfig {
 }
 
 impl Config {
-    pub(crate) fn new(id: RepositoryId, parameters: Parameters) -> Result<Self> {
+    pub(crate) fn new(
+        id: RepositoryId,
+        parameters: Parameters,
+        puts: ConditionalPut,
+    ) -> Result<Self> {
         parameters.check().map_err(|what| Error::BadParameter { what })?;
+        let mut features = Features::current();
+        if puts == ConditionalPut::Ignored {
+            features.delete.push(WEAK_PUTS.to_owned());
+        }
         Ok(Self {
             format: "lifeboat".into(),
             version: VERSION,
             id: id.to_string(),
             created: Timestamp::now().to_string(),
-            features: Features::current(),
+            features,
             parameters,
         })
     }
@@ -273,7 +290,7 @@ mod tests {
     fn sample() -> (Keys, String) {
         let id = RepositoryId::from_bytes([3; 16]);
         let keys = Keys::derive(&RootKey::fixed(1), id);
-        let config = Config::new(id, Parameters::default()).unwrap();
+        let config = Config::new(id, Parameters::default(), ConditionalPut::Kept).unwrap();
         let text = String::from_utf8(config.to_file(&keys).unwrap()).unwrap();
         (keys, text)
     }

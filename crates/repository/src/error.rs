@@ -172,6 +172,14 @@ pub enum Error {
         /// The pack.
         pack: String,
     },
+    /// The store cannot make an object only if there is none.
+    #[error("create a repository: the store takes no notice of conditional puts")]
+    NoConditionalPut,
+    /// On a store without conditional puts nobody can tell whether two do what only one may.
+    #[error(
+        "keep the repository in order: its store cannot tell whether another process does so too"
+    )]
+    NotAlone,
     /// What snapshots need cannot be told, so nothing may be deleted.
     #[error("delete what is not needed: it is not known what is needed, since {what}")]
     NotKnown {
@@ -280,7 +288,8 @@ impl Failure for Error {
             | Self::TooLarge { .. }
             | Self::ObjectTooLarge { .. }
             | Self::BadParameter { .. } => ErrorKind::InvalidInput,
-            Self::ClockSkew { .. } => ErrorKind::Refused,
+            Self::ClockSkew { .. } | Self::NotAlone => ErrorKind::Refused,
+            Self::NoConditionalPut => ErrorKind::Unsupported,
             Self::LeaseHeld { .. } | Self::LeaseLost | Self::Overtaken { .. } => {
                 ErrorKind::Unavailable
             }
@@ -320,6 +329,11 @@ impl Failure for Error {
             Self::LeaseHeld { .. } => {
                 "wait until it is done; one that has died is forgotten after ten minutes"
             }
+            Self::NoConditionalPut => {
+                "use another store; or say --weak-store: snapshots are as safe, but you have to \
+                 see to it that only one host prunes, and journals cannot be kept"
+            }
+            Self::NotAlone => "see to it that nobody else prunes or repairs, then say --alone",
             Self::LeaseLost | Self::Overtaken { .. } => "run it again",
             Self::NothingUnchanged { .. } => "run the backup again with everything read",
             Self::Store { source, .. } => return store_hint(source),

@@ -100,6 +100,27 @@ impl Objects {
         }
     }
 
+    /// One bare conditional put: whether it made the object. `None` when the store does not know
+    /// how. Nothing is read back: to find out what a store does.
+    pub(crate) async fn put_if_absent(
+        &self,
+        name: &str,
+        payload: PutPayload,
+    ) -> Result<Option<bool>> {
+        match self.0.put_opts(&Path::from(name), payload, PutMode::Create.into()).await {
+            Ok(_) => Ok(Some(true)),
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => Ok(Some(false)),
+            Err(
+                object_store::Error::NotImplemented { .. }
+                | object_store::Error::NotSupported { .. },
+            ) => Ok(None),
+            Err(error) => Err(Error::store("write", name, error)),
+        }
+    }
+
     /// For stores without a conditional put: names derive from content, so that a race can only
     /// write the same bytes twice.
     async fn create_unconditionally(&self, name: &str, payload: PutPayload) -> Result<()> {

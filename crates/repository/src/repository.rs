@@ -16,6 +16,7 @@ use crate::id::{ChunkId, ObjectId, RepositoryId};
 use crate::index::Index;
 use crate::objects::{KEYS, Objects, id_of, name_in};
 use crate::pool::Pool;
+use crate::probe::{self, ConditionalPut};
 use crate::read::ChunkReader;
 use crate::snapshot::{RootArea, Snapshot, SnapshotRecord, choose};
 use crate::write::RepositorySink;
@@ -35,11 +36,29 @@ pub struct InitOptions {
     pub cost: KdfCost,
     /// How content is cut and packed.
     pub parameters: Parameters,
+    /// What the store must promise.
+    pub promise: Promise,
+}
+
+/// What is asked of a store before a repository is made on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Promise {
+    /// That it makes an object only if there is none, when it is asked to. It is tried.
+    #[default]
+    ConditionalPuts,
+    /// Nothing but to keep what it is given. Snapshots are as safe: names derive from content. But
+    /// the store cannot tell whether two hosts prune at once, and journals cannot be kept.
+    Weaker,
 }
 
 impl Default for InitOptions {
     fn default() -> Self {
-        Self { label: "first".into(), cost: KdfCost::default(), parameters: Parameters::default() }
+        Self {
+            label: "first".into(),
+            cost: KdfCost::default(),
+            parameters: Parameters::default(),
+            promise: Promise::default(),
+        }
     }
 }
 
@@ -176,7 +195,11 @@ impl Repository {
             return Err(Error::PlaceNotEmpty { found });
         }
         let id = RepositoryId::from_bytes(random()?);
-        let config = Config::new(id, options.parameters)?;
+        let puts = probe::conditional_put(&objects).await?;
+        if puts == ConditionalPut::Ignored && options.promise == Promise::ConditionalPuts {
+            return Err(Error::NoConditionalPut);
+        }
+        let config = Config::new(id, options.parameters, puts)?;
         let pool = Pool::new()?;
         let root = RootKey::generate()?;
         let keys = Keys::derive(&root, id);

@@ -1,6 +1,6 @@
 //! `lifeboat prune`: gives back the room that no snapshot needs.
 
-use lifeboat_repository::{PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
+use lifeboat_repository::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 use serde::Serialize;
 
 use crate::args::Prune;
@@ -48,6 +48,9 @@ pub(super) async fn run(arguments: &Prune, session: &Session) -> Result<Exit, Fa
     }
     if arguments.reseal {
         options.reseal = Reseal::All;
+    }
+    if arguments.alone {
+        options.alone = Alone::Promised;
     }
     options.max_waste = arguments.max_waste / 100.0;
     options.max_repack = arguments.max_repack.map(|most| most.as_u64());

@@ -55,6 +55,6 @@ mod trash;
 pub(crate) use clock::StoreClock;
 #[allow(unused_imports)]
 pub(crate) use lease::Lease;
-pub use prune::{PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
+pub use prune::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub(crate) use session::Session;
 pub(crate) use trash::Marks;

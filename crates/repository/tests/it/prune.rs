@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{Attributes, Context, Entry, SnapshotId};
-use lifeboat_repository::{CheckOptions, PruneMode, PruneOptions, Repository, Secret};
+use lifeboat_repository::{
+    Alone, CheckOptions, Error, Promise, PruneMode, PruneOptions, Repository, Secret,
+};
+use object_store::ObjectStore;
 
 use crate::common::{assert_restores, back_up, noise, path, secret, small};
+use crate::hooked::Hooked;
 use crate::staged::{Stage, World};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -129,4 +133,25 @@ async fn nothing_is_deleted_where_it_is_not_known_what_is_needed() {
     let repository = opened(&Stage::new(&world)).await;
     repository.prune(&at_once(), &Context::silent()).await.unwrap_err();
     assert!(world.names("trash").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_store_that_heeds_no_conditions_is_refused_or_promised_for() {
+    let store = Hooked::new();
+    store.be_heedless();
+    let mut options = small();
+    let place = || -> Arc<dyn ObjectStore> { store.clone() };
+    let refused = Repository::init(place(), &secret(), &options).await.unwrap_err();
+    assert!(matches!(refused, Error::NoConditionalPut), "{refused}");
+
+    options.promise = Promise::Weaker;
+    let repository = Repository::init(place(), &secret(), &options).await.unwrap();
+    let one = of(&[("a", 1)]).await;
+    let (first, _) = back_up(&one, &repository).await;
+    let refused = repository.prune(&at_once(), &Context::silent()).await.unwrap_err();
+    assert!(matches!(refused, Error::NotAlone), "{refused}");
+    let mut promised = at_once();
+    promised.alone = Alone::Promised;
+    repository.prune(&promised, &Context::silent()).await.unwrap();
+    assert_restores(&repository, first, &one).await;
 }

@@ -58,6 +58,18 @@ pub struct PruneOptions {
     pub least_age: Duration,
     /// Whether packs that are sealed with the key of an earlier epoch are sealed anew.
     pub reseal: Reseal,
+    /// Who sees to it that only one prunes at a time.
+    pub alone: Alone,
+}
+
+/// Who sees to it that only one process at a time deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Alone {
+    /// The store, by a lease.
+    #[default]
+    ByLease,
+    /// The caller, who promises it: for stores without conditional puts.
+    Promised,
 }
 
 /// Whether a prune changes anything.
@@ -90,6 +102,7 @@ impl Default for PruneOptions {
             keep_marked: Duration::from_hours(24),
             least_age: Duration::ZERO,
             reseal: Reseal::WhenRepacked,
+            alone: Alone::ByLease,
         }
     }
 }
@@ -155,7 +168,11 @@ impl Repository {
     /// was marked.
     pub async fn prune(&self, options: &PruneOptions, context: &Context) -> Result<PruneReport> {
         let shared = self.shared();
-        shared.refresh_features().await?.may_delete()?;
+        let features = shared.refresh_features().await?;
+        features.may_delete()?;
+        if features.has_weak_puts() && options.alone == Alone::ByLease {
+            return Err(Error::NotAlone);
+        }
         let clock = StoreClock::ask(&shared.objects).await?;
         clock.agree()?;
         let lease = Lease::take(&shared.objects, &shared.keys, &clock, "prune").await?;
