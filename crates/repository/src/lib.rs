@@ -11,6 +11,7 @@
 //! | look at snapshots | [`Repository::snapshots`], [`Repository::find`], [`Snapshot`] |
 //! | look into snapshots | [`Snapshot::list`], [`Snapshot::members`], [`Snapshot::file`], [`Repository::search`], [`Repository::diff`] |
 //! | restore | [`Snapshot::source`] and [`transfer`](lifeboat_core::transfer()) |
+//! | who can open it | [`Repository::keys`], [`Repository::add_key`], [`Repository::rotate_key`] |
 //! | look for damage | [`Repository::check`], [`check_without_key`] |
 //!
 //! # How it works
@@ -78,6 +79,7 @@ mod crypto;
 mod error;
 mod id;
 mod index;
+mod keyring;
 mod maintenance;
 mod objects;
 mod pack;
@@ -94,9 +96,12 @@ pub use browse::{
 };
 pub use check::{CheckOptions, CheckReport, Damage, Depth, check_without_key};
 pub use config::Parameters;
-pub use crypto::{KdfCost, Secret};
+pub use crypto::{Access, Holder, KdfCost, KeyCommand, Secret};
 pub use error::{Error, Result};
 pub use id::{ChunkId, ObjectId, RepositoryId};
+pub use keyring::{
+    AddKeyOptions, KeyInfo, KeyKind, RemoveKeyOptions, RotateOptions, Rotation, Standing,
+};
 pub use maintenance::{PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub use read::Selection;
 pub use repository::{Compression, InitOptions, Repository, SnapshotList, WriteOptions};

@@ -8,6 +8,7 @@ mod damage;
 mod files;
 mod full_disk;
 mod json;
+mod keys;
 mod postgres;
 mod s3;
 mod secrets;

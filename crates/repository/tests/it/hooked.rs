@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use lifeboat_core::async_trait;
 use object_store::memory::InMemory;
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 pub(crate) enum Request {
     Get,
     Put,
+    Delete,
 }
 
 /// What becomes of a request.
@@ -56,10 +58,7 @@ impl Hooked {
         let hook = Arc::clone(&self.hook.lock());
         match hook(request, name.as_ref()) {
             Fate::Done => Ok(()),
-            Fate::Fails => Err(object_store::Error::Generic {
-                store: "hooked",
-                source: "the network is gone".into(),
-            }),
+            Fate::Fails => Err(gone()),
             Fate::Panics => panic!("the store's own code is broken"),
             Fate::Waits(gate) => {
                 gate.acquire().await.unwrap().forget();
@@ -67,6 +66,10 @@ impl Hooked {
             }
         }
     }
+}
+
+fn gone() -> object_store::Error {
+    object_store::Error::Generic { store: "hooked", source: "the network is gone".into() }
 }
 
 impl fmt::Debug for Hooked {
@@ -110,7 +113,15 @@ impl ObjectStore for Hooked {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let hook = Arc::clone(&self.hook.lock());
+        let met = locations.map(move |location| {
+            let location = location?;
+            match hook(Request::Delete, location.as_ref()) {
+                Fate::Fails => Err(gone()),
+                _ => Ok(location),
+            }
+        });
+        self.inner.delete_stream(met.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -11,6 +11,7 @@ mod dedup;
 mod extents;
 mod golden;
 mod hooked;
+mod keys;
 mod model;
 mod prune;
 mod races;
