@@ -90,6 +90,9 @@ fn report(machine: &Machine) {
     if machine.has_reader {
         println!("second reader of repositories: Python packages");
     }
+    if machine.has_age {
+        println!("age: the system's packages");
+    }
 }
 
 /// Says what is still missing and what follows from it; an error when no test could run.

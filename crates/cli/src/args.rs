@@ -1,6 +1,7 @@
 //! The words of the command line. Parsing is pure: nothing is opened or looked up here.
 
 mod browse;
+mod key;
 mod retention;
 
 use std::fmt;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
 use lifeboat_core::{EntryPath, StoreRef};
 
 pub(crate) use browse::{Cat, Diff, Find};
@@ -59,11 +61,19 @@ pub(crate) struct Global {
     /// Read the passphrase from the first line of this file. Without this and the next option, it
     /// comes from LIFEBOAT_PASSPHRASE, from the file that LIFEBOAT_PASSPHRASE_FILE names, or from
     /// the command in LIFEBOAT_PASSPHRASE_COMMAND; or it is asked for on a terminal
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", group = "secret")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Run this with `sh -c`, and take what it prints as the passphrase
-    #[arg(long, global = true, value_name = "COMMAND")]
+    #[arg(long, global = true, value_name = "COMMAND", group = "secret")]
     pub(crate) passphrase_command: Option<String>,
+    /// Use the identities of age in this file (AGE-SECRET-KEY-1…), or in the one that
+    /// LIFEBOAT_IDENTITY_FILE names, instead of a passphrase
+    #[arg(long, global = true, value_name = "FILE", group = "secret")]
+    pub(crate) identity_file: Option<PathBuf>,
+    /// Have this program keep the key, or the one in LIFEBOAT_KEY_COMMAND: a program and its
+    /// arguments with spaces between them, without a shell. docs/keys.md says what it is asked
+    #[arg(long, global = true, value_name = "COMMAND", group = "secret")]
+    pub(crate) key_command: Option<String>,
     /// Write events to standard output, as one JSON object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -80,7 +90,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Make a repository
     #[command(after_help = INIT)]
-    Init,
+    Init(Init),
     /// Take a snapshot of a store
     #[command(subcommand)]
     Backup(Backup),
@@ -120,6 +130,9 @@ pub(crate) enum Command {
     /// Give back the room that no snapshot needs
     #[command(after_help = PRUNE)]
     Prune(Prune),
+    /// Say who can open the repository, and change that
+    #[command(subcommand)]
+    Key(Key),
     /// Say what stands in the way of a backup, and the remedy
     #[command(after_help = DOCTOR)]
     Doctor {
@@ -133,7 +146,7 @@ impl Command {
     /// What was asked for, in the words of the command line.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Init => "init",
+            Self::Init(_) => "init",
             Self::Backup(Backup::Postgres(_)) => "backup postgres",
             Self::Backup(Backup::Files(_)) => "backup files",
             Self::Snapshots(_) => "snapshots",
@@ -148,6 +161,10 @@ impl Command {
             Self::Pins => "pins",
             Self::Verify(_) => "verify",
             Self::Prune(_) => "prune",
+            Self::Key(Key::List) => "key list",
+            Self::Key(Key::Add(_)) => "key add",
+            Self::Key(Key::Remove(_)) => "key remove",
+            Self::Key(Key::Rotate(_)) => "key rotate",
             Self::Doctor { subject } => match subject {
                 None | Some(Doctor::Repo) => "doctor repo",
                 Some(Doctor::Postgres(_)) => "doctor postgres",
@@ -155,6 +172,17 @@ impl Command {
             },
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Make the first key for the owner of this recipient of age, age1…, and ask for nothing: who
+    /// makes the repository need not be able to open it
+    #[arg(long, value_name = "AGE1…")]
+    pub(crate) recipient: Option<String>,
+    /// What the first key is called
+    #[arg(long, default_value = "first")]
+    pub(crate) label: String,
 }
 
 const INIT: &str = "\
@@ -166,7 +194,8 @@ can replace it.
 
 Examples:
   lifeboat --repo /srv/backups init
-  lifeboat --repo 's3://backups/prod?region=eu-central-1' --passphrase-command 'pass lifeboat' init";
+  lifeboat --repo 's3://backups/prod?region=eu-central-1' --passphrase-command 'pass lifeboat' init
+  lifeboat --repo /srv/backups init --label ops --recipient age1…";
 
 /// Which kind of store.
 #[derive(Debug, Subcommand)]

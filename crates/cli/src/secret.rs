@@ -1,5 +1,6 @@
 //! Where the passphrase comes from: a file, a command, the environment, or a person; never an
-//! argument, which every user of the machine can read.
+//! argument, which every user of the machine can read. An identity of age comes from a file, and a
+//! command that keeps the key is run when it is needed.
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
@@ -7,13 +8,13 @@ use std::path::Path;
 use std::process::Stdio;
 
 use lifeboat_core::{Error, ErrorKind};
-use lifeboat_repository::Secret;
+use lifeboat_repository::{Holder, KeyCommand, Secret};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
-use crate::args::Global;
+use crate::args::{Global, NewHolder};
 use crate::failure::Failed;
 
 /// Holds the passphrase itself.
@@ -21,6 +22,9 @@ const VARIABLE: &str = "LIFEBOAT_PASSPHRASE";
 /// Name the file and the command, when the command line does not.
 const FILE_VARIABLE: &str = "LIFEBOAT_PASSPHRASE_FILE";
 const COMMAND_VARIABLE: &str = "LIFEBOAT_PASSPHRASE_COMMAND";
+/// Name the file with identities, and the command that keeps the key.
+const IDENTITY_VARIABLE: &str = "LIFEBOAT_IDENTITY_FILE";
+const KEY_COMMAND_VARIABLE: &str = "LIFEBOAT_KEY_COMMAND";
 /// No passphrase is longer; a file that is, was named by mistake.
 const MAX_LENGTH: u64 = 64 << 10;
 
@@ -37,6 +41,12 @@ pub(crate) enum Purpose {
 /// asking. Dropping the future while a person is asked leaves the terminal as it was.
 pub(crate) async fn find(global: &Global, purpose: Purpose) -> Result<Secret, Failed> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(path) = &global.identity_file {
+        return identity(path).await;
+    }
+    if let Some(command) = &global.key_command {
+        return Ok(Secret::command(key_command(command)?));
+    }
     let text = if let Some(path) = &global.passphrase_file {
         from_file(path).await?
     } else if let Some(command) = &global.passphrase_command {
@@ -48,14 +58,70 @@ pub(crate) async fn find(global: &Global, purpose: Purpose) -> Result<Secret, Fa
         from_file(Path::new(&path)).await?
     } else if let Some(command) = variable(COMMAND_VARIABLE) {
         from_command(&command).await?
+    } else if let Some(path) = variable(IDENTITY_VARIABLE) {
+        return identity(Path::new(&path)).await;
+    } else if let Some(command) = variable(KEY_COMMAND_VARIABLE) {
+        let command = command.into_string().map_err(|_| not_text(KEY_COMMAND_VARIABLE))?;
+        return Ok(Secret::command(key_command(&command)?));
     } else {
-        from_person(purpose).await?
+        let hint = "name a file with --passphrase-file, a command with --passphrase-command, or \
+                    set LIFEBOAT_PASSPHRASE";
+        from_person("passphrase: ", purpose, hint).await?
     };
+    passphrase(&text)
+}
+
+fn passphrase(text: &Zeroizing<String>) -> Result<Secret, Failed> {
     if text.is_empty() {
         let hint = "give one in a file, by a command, or in LIFEBOAT_PASSPHRASE";
         return Err(Failed::usage("the passphrase is empty", hint));
     }
     Ok(Secret::passphrase(SecretString::from(text.as_str())))
+}
+
+/// A passphrase that is in a file.
+pub(crate) async fn passphrase_in(path: &Path) -> Result<Secret, Failed> {
+    passphrase(&from_file(path).await?)
+}
+
+/// For whom a new key is made: as the command line says, else for a passphrase that is asked for.
+pub(crate) async fn holder(new: &NewHolder) -> Result<Holder, Failed> {
+    if let Some(text) = &new.recipient {
+        return Holder::recipient(text).map_err(Failed::argument);
+    }
+    if let Some(command) = &new.new_key_command {
+        return Ok(Holder::command(key_command(command)?));
+    }
+    let secret = match &new.new_passphrase_file {
+        Some(path) => passphrase_in(path).await?,
+        None => {
+            let hint = "name its recipient with --recipient, a file with --new-passphrase-file, or \
+                        a command with --new-key-command";
+            passphrase(&from_person("new passphrase: ", Purpose::Choose, hint).await?)?
+        }
+    };
+    Ok(Holder::of(&secret)?)
+}
+
+async fn identity(path: &Path) -> Result<Secret, Failed> {
+    let doing = || format!("read the identity file {}", path.display());
+    let file = tokio::fs::File::open(path).await.map_err(|error| Error::io(doing(), error))?;
+    let bytes = read(file).await.map_err(|error| Error::io(doing(), error))?;
+    if bytes.len() as u64 > MAX_LENGTH {
+        let message = format!("{}: it is longer than 64 KiB", doing());
+        return Err(Error::new(ErrorKind::InvalidInput, message).into());
+    }
+    let text = std::str::from_utf8(&bytes).unwrap_or("this is no text");
+    Secret::identity(text).map_err(|error| Error::from(error).context(doing()).into())
+}
+
+/// A program and its arguments. There is no quoting: what needs it, needs a script.
+fn key_command(text: &str) -> Result<KeyCommand, Failed> {
+    let mut words = text.split_ascii_whitespace();
+    let Some(program) = words.next() else {
+        return Err(Failed::usage("the key command is empty", "name a program"));
+    };
+    Ok(KeyCommand::new(program).with_arguments(words))
 }
 
 async fn from_file(path: &Path) -> Result<Zeroizing<String>, Failed> {
@@ -117,15 +183,17 @@ fn not_text(what: &str) -> Failed {
     Error::new(ErrorKind::InvalidInput, format!("{what}: the passphrase is not UTF-8")).into()
 }
 
-async fn from_person(purpose: Purpose) -> Result<Zeroizing<String>, Failed> {
+async fn from_person(
+    prompt: &'static str,
+    purpose: Purpose,
+    hint: &str,
+) -> Result<Zeroizing<String>, Failed> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         let message = "no passphrase is given, and nobody can be asked";
-        let hint = "name a file with --passphrase-file, a command with --passphrase-command, or \
-                    set LIFEBOAT_PASSPHRASE";
         return Err(Failed::usage(message, hint));
     }
     let failed = |error| Failed::from(Error::io("ask for the passphrase", error));
-    let text = ask("passphrase: ").await.map_err(failed)?;
+    let text = ask(prompt).await.map_err(failed)?;
     if purpose == Purpose::Choose && *ask("the same again: ").await.map_err(failed)? != *text {
         let message = "the two passphrases are not the same";
         return Err(Error::new(ErrorKind::InvalidInput, message).into());

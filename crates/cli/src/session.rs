@@ -68,7 +68,17 @@ impl Session {
         let location = self.location()?;
         let store = self.store(&location, Intent::Existing)?;
         let secret = self.secret(Purpose::Open).await?;
-        let opening = Repository::open(store, &secret);
+        self.open(location, store, &secret).await
+    }
+
+    /// Opens the repository with a secret that is known already.
+    pub(crate) async fn open(
+        &self,
+        location: Location,
+        store: Arc<dyn ObjectStore>,
+        secret: &Secret,
+    ) -> Result<Opened, Failed> {
+        let opening = Repository::open(store, secret);
         let repository = self
             .unless_cancelled(opening)
             .await?

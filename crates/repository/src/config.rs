@@ -36,7 +36,7 @@ pub(crate) struct Config {
 }
 
 /// What reading takes that this version knows.
-const READ: &[&str] = &[];
+const READ: &[&str] = &[SEALED_TO_KEY];
 /// What writing takes that this version knows.
 const WRITE: &[&str] = &[SESSIONS];
 /// What deleting takes that this version knows.
@@ -44,6 +44,8 @@ const DELETE: &[&str] = &[MARKS, WEAK_PUTS];
 
 /// Writers publish sessions and look at marks: what makes it safe to delete beside them.
 pub(crate) const SESSIONS: &str = "sessions";
+/// Something may be sealed to the repository's public keys, by who may write and not read.
+pub(crate) const SEALED_TO_KEY: &str = "sealed-to-key";
 /// Nothing is deleted that was not marked before.
 pub(crate) const MARKS: &str = "marks";
 
@@ -67,7 +69,7 @@ impl Features {
     /// What a new repository asks for.
     fn current() -> Self {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        Self { read: words(READ), write: words(&[SESSIONS]), delete: words(&[MARKS]) }
+        Self { read: Vec::new(), write: words(&[SESSIONS]), delete: words(&[MARKS]) }
     }
 
     /// Whether this version knows all that reading takes.

@@ -42,14 +42,57 @@ pub enum Error {
         feature: String,
     },
     /// No key of the repository opens with what was given.
-    #[error("open the repository: the passphrase does not open {}", its_keys(*keys))]
+    #[error("open the repository: {secret} does not open {}", its_keys(*keys))]
     WrongSecret {
+        /// What was tried: `the passphrase`, `the identity`, `the command`.
+        secret: &'static str,
         /// How many keys were tried.
         keys: usize,
     },
     /// The repository has no key at all.
     #[error("open the repository: it has no keys")]
     NoKeys,
+    /// The repository was opened with a key that may write and not read.
+    #[error("read the repository: this key may write and not read")]
+    WriteOnly,
+    /// The repository's key was rotated, and the new one is not known here.
+    #[error("use the repository: its key was rotated, epoch {epoch} is not known here")]
+    Rotated {
+        /// The epoch that is not known.
+        epoch: u32,
+    },
+    /// A text holds no identity of age.
+    #[error("read the identity: {what}")]
+    BadIdentity {
+        /// What is wrong with it; nothing of the text.
+        what: &'static str,
+    },
+    /// A text is no recipient of age.
+    #[error("read the recipient \"{text}\": it is none of the form age1…, or it was mistyped")]
+    BadRecipient {
+        /// The text.
+        text: String,
+    },
+    /// A command that keeps a key failed.
+    #[error("ask the key command {program}: {what}")]
+    KeyCommand {
+        /// The program.
+        program: String,
+        /// What went wrong.
+        what: String,
+    },
+    /// The key that is to be removed is the one that is in use.
+    #[error("remove the key \"{name}\": it is the one that is in use")]
+    KeyInUse {
+        /// What it was called.
+        name: String,
+    },
+    /// A change of keys that must not be made.
+    #[error("change the keys: {what}")]
+    KeyChange {
+        /// Why not, and what to do instead.
+        what: String,
+    },
     /// The object store answered with an error.
     #[error("{doing} {object}")]
     Store {
@@ -320,7 +363,10 @@ impl Failure for Error {
                 ErrorKind::AlreadyExists
             }
             Self::NewerVersion { .. } | Self::UnknownFeature { .. } => ErrorKind::Unsupported,
-            Self::WrongSecret { .. } => ErrorKind::Refused,
+            Self::WrongSecret { .. }
+            | Self::WriteOnly
+            | Self::Rotated { .. }
+            | Self::KeyCommand { .. } => ErrorKind::Refused,
             Self::Store { source, .. } => store_kind(source),
             Self::Damaged { .. }
             | Self::MissingChunk { .. }
@@ -336,7 +382,11 @@ impl Failure for Error {
             | Self::NothingUnchanged { .. }
             | Self::TooLarge { .. }
             | Self::ObjectTooLarge { .. }
-            | Self::BadParameter { .. } => ErrorKind::InvalidInput,
+            | Self::BadParameter { .. }
+            | Self::BadIdentity { .. }
+            | Self::BadRecipient { .. }
+            | Self::KeyInUse { .. }
+            | Self::KeyChange { .. } => ErrorKind::InvalidInput,
             Self::ClockSkew { .. } | Self::NotAlone => ErrorKind::Refused,
             Self::NoConditionalPut => ErrorKind::Unsupported,
             Self::LeaseHeld { .. } | Self::LeaseLost | Self::Overtaken { .. } => {
@@ -356,7 +406,21 @@ impl Failure for Error {
             Self::NewerVersion { .. } | Self::UnknownFeature { .. } => {
                 "use a newer version of this program"
             }
-            Self::WrongSecret { .. } => "check which passphrase belongs to this repository",
+            Self::WrongSecret { .. } => {
+                "check which passphrase, identity or command belongs to this repository"
+            }
+            Self::WriteOnly => "use a key with full access",
+            Self::Rotated { .. } => {
+                "run it again; if it says the same, run `lifeboat key rotate` once more with the \
+                 key that began it"
+            }
+            Self::BadIdentity { .. } => "make one with `age-keygen`",
+            Self::BadRecipient { .. } => "`age-keygen -y` prints it for an identity",
+            Self::KeyInUse { .. } => {
+                "open the repository with another one, or say that it is meant: on the command \
+                 line with --even-in-use"
+            }
+            Self::KeyCommand { .. } => "docs/keys.md says what the command is asked and answers",
             Self::NoKeys => {
                 "restore the objects under keys/ from a copy; without a key nothing can be read"
             }

@@ -12,6 +12,7 @@
 //! | look into snapshots | [`Snapshot::list`], [`Snapshot::members`], [`Snapshot::file`], [`Repository::search`], [`Repository::diff`] |
 //! | restore | [`Snapshot::source`] and [`transfer`](lifeboat_core::transfer()) |
 //! | forget snapshots, hold them | [`ForgetPlan`], [`Repository::forget`], [`Repository::pin`] |
+//! | who can open it | [`Repository::keys`], [`Repository::add_key`], [`Repository::rotate_key`] |
 //! | look for damage | [`Repository::check`], [`check_without_key`] |
 //!
 //! # How it works
@@ -80,6 +81,7 @@ mod error;
 mod forget;
 mod id;
 mod index;
+mod keyring;
 mod maintenance;
 mod objects;
 mod pack;
@@ -98,10 +100,13 @@ pub use browse::{
 };
 pub use check::{CheckOptions, CheckReport, Damage, Depth, check_without_key};
 pub use config::Parameters;
-pub use crypto::{KdfCost, Secret};
+pub use crypto::{Access, Holder, KdfCost, KeyCommand, Secret};
 pub use error::{Error, Result};
 pub use forget::{ForgetOptions, ForgetPlan, Forgotten, PlannedGroup};
 pub use id::{ChunkId, ObjectId, RepositoryId};
+pub use keyring::{
+    AddKeyOptions, KeyInfo, KeyKind, RemoveKeyOptions, RotateOptions, Rotation, Standing,
+};
 pub use maintenance::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub use pins::{PinList, PinOptions};
 pub use read::Selection;

@@ -12,10 +12,12 @@ use parking_lot::RwLock;
 
 use crate::chunk::{Chunker, Gear};
 use crate::config::{self, Config, Features, Parameters};
-use crate::crypto::{KdfCost, Keys, RootKey, Secret, SlotFile, random};
+use crate::crypto::{Holder, KdfCost, Keys, RootKey, Secret, Share, Slot, random};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId, RepositoryId};
 use crate::index::Index;
+use crate::keyring::{self, OwnKey};
+use crate::maintenance::{Lease, StoreClock};
 use crate::objects::{KEYS, Objects, id_of, name_in};
 use crate::pool::Pool;
 use crate::probe::{self, ConditionalPut};
@@ -23,8 +25,6 @@ use crate::read::ChunkReader;
 use crate::snapshot::{RootArea, Snapshot, SnapshotRecord, choose};
 use crate::write::RepositorySink;
 
-/// No key file is larger.
-const MAX_KEY_FILE: u64 = 64 << 10;
 /// How many snapshot roots are read at once.
 const FETCHES: usize = 16;
 
@@ -113,6 +113,8 @@ pub(crate) struct Shared {
     /// Those of the configuration, and what was added since it was read.
     features: RwLock<Features>,
     pub(crate) keys: Arc<Keys>,
+    /// The holder's key that gave `keys`.
+    own: RwLock<Arc<OwnKey>>,
     pub(crate) index: Index,
     pub(crate) pool: Pool,
     pub(crate) chunker: Chunker,
@@ -122,6 +124,38 @@ impl Shared {
     /// What the repository asks of a program.
     pub(crate) fn features(&self) -> Features {
         self.features.read().clone()
+    }
+
+    /// The holder's key that the repository was opened with.
+    pub(crate) fn own(&self) -> Arc<OwnKey> {
+        Arc::clone(&self.own.read())
+    }
+
+    /// Another key of the same holder takes its place.
+    pub(crate) fn take(&self, own: OwnKey) {
+        *self.own.write() = Arc::new(own);
+    }
+
+    /// Looks whether the key was rotated, and takes the newest epoch.
+    pub(crate) async fn renew_keys(&self) -> Result<()> {
+        self.own().renew(&self.objects, &self.keys).await
+    }
+
+    /// Takes the lease of whoever replaces or deletes objects.
+    pub(crate) async fn lease(&self, what: &str) -> Result<Lease> {
+        let clock = StoreClock::ask(&self.objects).await?;
+        Lease::take(&self.objects, &self.keys, &clock, what).await
+    }
+
+    /// Loads what is new in the index.
+    pub(crate) async fn refresh_index(&self) -> Result<()> {
+        match self.index.refresh(&self.objects, &self.keys).await {
+            Err(Error::Rotated { .. }) => {
+                self.renew_keys().await?;
+                self.index.refresh(&self.objects, &self.keys).await
+            }
+            other => other,
+        }
     }
 
     /// Reads again what the repository asks of a program. Whoever deletes does so first: a later
@@ -182,13 +216,26 @@ impl SnapshotList {
 }
 
 impl Repository {
-    /// Makes a repository where nothing is, and opens it.
+    /// Makes a repository where nothing is, with a key for whoever has `secret`, and opens it.
     ///
     /// # Errors
     /// When anything is at the place, or it cannot be written.
     pub async fn init(
         store: Arc<dyn ObjectStore>,
         secret: &Secret,
+        options: &InitOptions,
+    ) -> Result<Self> {
+        Self::init_for(store, &Holder::of(secret)?, options).await
+    }
+
+    /// Makes a repository where nothing is, with a key for `holder`, and opens it. Who runs this
+    /// need not be able to open it again.
+    ///
+    /// # Errors
+    /// When anything is at the place, or it cannot be written.
+    pub async fn init_for(
+        store: Arc<dyn ObjectStore>,
+        holder: &Holder,
         options: &InitOptions,
     ) -> Result<Self> {
         let objects = Objects::new(store);
@@ -206,13 +253,13 @@ impl Repository {
         let config = Config::new(id, options.parameters, puts)?;
         let pool = Pool::new()?;
         let root = RootKey::generate()?;
-        let keys = Keys::derive(&root, id);
+        let share = Share::Full(root.clone());
+        let keys = Keys::of(&share, id);
         let file = config.to_file(&keys)?;
-        let (secret, label, cost) = (secret.clone(), options.label.clone(), options.cost);
-        let wrap = move || SlotFile::wrap(&root, id, &label, &secret, cost);
-        let slot = pool.run("wrap the key", wrap).await??;
-        let unreadable = |_| Error::Crypto { doing: "encode a key" };
-        let slot = serde_json::to_vec_pretty(&slot).map_err(unreadable)?;
+        let first = keyring::first(&options.label, options.cost);
+        let description = keyring::describe(&pool, id, &root, holder, &first).await?;
+        let own = OwnKey::Pair { public: description.public, holder: None };
+        let slot = Slot::grant(&root, id, description)?.to_file()?;
         // The configuration comes last: it is what makes the place a repository.
         objects.create(&name_in(KEYS, ObjectId::of(&slot)), PutPayload::from(slot)).await?;
         objects.create(config::NAME, PutPayload::from(file)).await.map_err(
@@ -221,7 +268,7 @@ impl Repository {
                 other => other,
             },
         )?;
-        Ok(Self::assemble(objects, config, keys, pool))
+        Ok(Self::assemble(objects, config, keys, own, pool))
     }
 
     /// Opens a repository.
@@ -234,17 +281,18 @@ impl Repository {
         let bytes = objects.read(config::NAME, config::MAX_SIZE).await?;
         let parsed = Config::parse(&bytes.ok_or(Error::NotARepository)?)?;
         let pool = Pool::new()?;
-        let root = unlock(&objects, &pool, parsed.id, secret).await?;
-        let keys = Keys::derive(&root, parsed.id);
+        let (share, own) = keyring::unlock(&objects, &pool, parsed.id, secret).await?;
+        let keys = Keys::of(&share, parsed.id);
         let config = parsed.verify(&keys)?;
-        Ok(Self::assemble(objects, config, keys, pool))
+        Ok(Self::assemble(objects, config, keys, own, pool))
     }
 
-    fn assemble(objects: Objects, config: Config, keys: Keys, pool: Pool) -> Self {
+    fn assemble(objects: Objects, config: Config, keys: Keys, own: OwnKey, pool: Pool) -> Self {
         let chunker = Chunker::new(Gear::new(keys.chunker()), &config.parameters);
         let (keys, index) = (Arc::new(keys), Index::default());
         let features = RwLock::new(config.features.clone());
-        let shared = Shared { objects, config, features, keys, index, pool, chunker };
+        let own = RwLock::new(Arc::new(own));
+        let shared = Shared { objects, config, features, keys, own, index, pool, chunker };
         Self { shared: Arc::new(shared) }
     }
 
@@ -305,6 +353,17 @@ impl Repository {
 
     /// The roots of all snapshots, and the objects that should be some and cannot be read.
     pub(crate) async fn records(&self, area: RootArea) -> Result<Records> {
+        self.shared.keys.may_read()?;
+        match self.read_records(area).await {
+            Err(Error::Rotated { .. }) => {
+                self.shared.renew_keys().await?;
+                self.read_records(area).await
+            }
+            other => other,
+        }
+    }
+
+    async fn read_records(&self, area: RootArea) -> Result<Records> {
         let Shared { objects, keys, .. } = &*self.shared;
         let ids: Vec<_> = objects
             .list(area.name())
@@ -351,6 +410,17 @@ impl Repository {
 
     /// The root of a snapshot, whole or not.
     async fn record(&self, id: &SnapshotId) -> Result<SnapshotRecord> {
+        self.shared.keys.may_read()?;
+        match self.read_record(id).await {
+            Err(Error::Rotated { .. }) => {
+                self.shared.renew_keys().await?;
+                self.read_record(id).await
+            }
+            other => other,
+        }
+    }
+
+    async fn read_record(&self, id: &SnapshotId) -> Result<SnapshotRecord> {
         let Shared { objects, keys, .. } = &*self.shared;
         for area in [RootArea::Snapshots, RootArea::Checkpoints] {
             if let Some(record) = SnapshotRecord::read(objects, keys, area, id).await? {
@@ -365,10 +435,9 @@ impl Repository {
     /// # Errors
     /// When it does not exist or cannot be read.
     pub async fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot> {
-        let Shared { objects, keys, index, .. } = &*self.shared;
         let record = self.record(id).await?;
         // The snapshot first, then the index: what it needs was indexed before it came to be.
-        index.refresh(objects, keys).await?;
+        self.shared.refresh_index().await?;
         let chunks = Arc::new(ChunkReader::new(Arc::clone(&self.shared)));
         Ok(Snapshot::new(record.info(*id), record.root(), chunks))
     }
@@ -381,44 +450,6 @@ impl Repository {
 
 /// The roots of snapshots, and objects that should be some with what is wrong with them.
 type Records = (Vec<(SnapshotId, SnapshotRecord)>, Vec<(String, String)>);
-
-/// Finds the key that `secret` opens.
-async fn unlock(
-    objects: &Objects,
-    pool: &Pool,
-    repository: RepositoryId,
-    secret: &Secret,
-) -> Result<RootKey> {
-    let names: Vec<_> = objects
-        .list(KEYS)
-        .try_filter_map(async |listed| Ok(id_of(&listed.name).map(|_| listed.name)))
-        .try_collect()
-        .await?;
-    let mut failure = None;
-    for name in &names {
-        // A damaged key must not keep the others from being tried.
-        let bytes = match objects.read_named(name, MAX_KEY_FILE).await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                failure = Some(error);
-                continue;
-            }
-        };
-        // It is what was written, so what cannot be read is of a kind of a later version.
-        let Ok(file) = serde_json::from_slice::<SlotFile>(&bytes) else { continue };
-        let (secret, name) = (secret.clone(), name.clone());
-        let unwrap = move || file.unwrap(&name, repository, &secret);
-        match pool.run("unwrap the key", unwrap).await? {
-            Ok(Some(root)) => return Ok(root),
-            Ok(None) => {}
-            Err(error) => failure = Some(error),
-        }
-    }
-    Err(failure.unwrap_or(match names.len() {
-        0 => Error::NoKeys,
-        keys => Error::WrongSecret { keys },
-    }))
-}
 
 impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

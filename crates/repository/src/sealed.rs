@@ -6,7 +6,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::chunk::{compress, decompress};
-use crate::crypto::{Algorithm, Keys, Purpose, SALT, TAG, random};
+use crate::crypto::{Cipher, Keys, Purpose, SALT, TAG};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, RepositoryId};
 
@@ -60,7 +60,7 @@ impl SealedKind {
 /// The fixed header of 72 bytes.
 struct Header {
     kind: u8,
-    algorithm: u8,
+    cipher: u8,
     encoding: u8,
     epoch: u32,
     repository: RepositoryId,
@@ -74,7 +74,7 @@ impl Header {
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER);
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&[self.kind, self.algorithm, self.encoding, 0]);
+        bytes.extend_from_slice(&[self.kind, self.cipher, self.encoding, 0]);
         bytes.extend_from_slice(&self.epoch.to_le_bytes());
         bytes.extend_from_slice(self.repository.as_bytes());
         bytes.extend_from_slice(&self.salt);
@@ -84,7 +84,7 @@ impl Header {
 
     fn parse(bytes: &[u8]) -> Option<Self> {
         let rest = bytes.strip_prefix(&MAGIC)?;
-        let (&[kind, algorithm, encoding, 0], rest) = rest.split_first_chunk()? else {
+        let (&[kind, cipher, encoding, 0], rest) = rest.split_first_chunk()? else {
             return None;
         };
         let (epoch, rest) = rest.split_first_chunk()?;
@@ -93,7 +93,7 @@ impl Header {
         let (plain, _) = rest.split_first_chunk()?;
         Some(Self {
             kind,
-            algorithm,
+            cipher,
             encoding,
             epoch: u32::from_le_bytes(*epoch),
             repository: RepositoryId::from_bytes(*repository),
@@ -114,23 +114,19 @@ pub(crate) fn seal<T: Encode<()>>(
     if plain.len() as u64 > kind.limit() {
         return Err(Error::ObjectTooLarge { kind: kind.name() });
     }
-    let algorithm = Algorithm::fastest();
     let (encoding, mut sealed) = compress(&plain, 3);
+    let new = keys.seal(kind.purpose())?;
     let header = Header {
         kind: kind as u8,
-        algorithm: algorithm as u8,
+        cipher: new.cipher,
         encoding: encoding as u8,
-        epoch: keys.epoch(),
+        epoch: new.epoch,
         repository: keys.repository(),
-        salt: random()?,
+        salt: new.salt,
         plain: plain.len() as u64,
     };
     let mut bytes = header.to_bytes();
-    keys.sealer(algorithm, header.epoch, kind.purpose(), &header.salt)?.seal(
-        0,
-        &bytes,
-        &mut sealed,
-    )?;
+    new.sealer.seal(0, &bytes, &mut sealed)?;
     bytes.append(&mut sealed);
     if bytes.len() as u64 > kind.limit() {
         return Err(Error::ObjectTooLarge { kind: kind.name() });
@@ -147,8 +143,8 @@ pub(crate) fn open<T: for<'b> Decode<'b, ()>>(
 ) -> Result<T> {
     let damaged = |what: &str| Error::damaged(name, what);
     let header = Header::parse(bytes).ok_or_else(|| damaged("it has no valid header"))?;
-    let algorithm = Algorithm::from_number(header.algorithm);
-    let (Some(algorithm), true) = (algorithm, header.kind == kind as u8) else {
+    let cipher = Cipher::from_number(header.cipher);
+    let (Some(cipher), true) = (cipher, header.kind == kind as u8) else {
         return Err(damaged("it is of another kind"));
     };
     if header.repository != keys.repository() {
@@ -159,7 +155,7 @@ pub(crate) fn open<T: for<'b> Decode<'b, ()>>(
     }
     let (clear, sealed) = bytes.split_at(HEADER);
     let mut sealed = sealed.to_vec();
-    let sealer = keys.sealer(algorithm, header.epoch, kind.purpose(), &header.salt)?;
+    let sealer = keys.sealer(cipher, header.epoch, kind.purpose(), &header.salt)?;
     let opened =
         sealer.open(0, clear, &mut sealed).ok_or_else(|| damaged("it is not authentic"))?;
     let plain = decompress(header.encoding, opened, header.plain as usize)

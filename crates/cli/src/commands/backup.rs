@@ -9,7 +9,7 @@ use lifeboat_postgres::{
     Checkpoint as ServerCheckpoint, ClusterOptions, ClusterSource, ConnectOptions, ServerLogs,
     Unchanged,
 };
-use lifeboat_repository::WriteOptions;
+use lifeboat_repository::{Access, WriteOptions};
 use serde::Serialize;
 
 use crate::args::{Backup, BackupFiles, BackupPostgres, Checkpoint, Server, Taking, Tree};
@@ -106,6 +106,11 @@ async fn take(
     options.tags.clone_from(&taking.tags);
     if taking.full {
         options.comparison = Comparison::Nothing;
+    }
+    if opened.repository.access() == Access::WriteOnly {
+        let line = "this key may write and not read: everything is read, and what the repository \
+                    has is not stored again";
+        session.output.say(line);
     }
     session.context.phase("back up");
     let sink = opened.repository.sink(&WriteOptions::default());

@@ -4,6 +4,7 @@ use lifeboat_core::{Error, Finding, Inspection, Severity, Source};
 use lifeboat_files::FilesSource;
 use lifeboat_objstore::conformance::honours_put_if_absent;
 use lifeboat_postgres::ClusterSource;
+use lifeboat_repository::Access;
 use object_store::path::Path;
 use serde::Serialize;
 
@@ -95,6 +96,11 @@ async fn repository(session: &Session) -> Result<Inspection, Failed> {
             let what = format!("the repository cannot be written: {}", of_store(&source));
             find(Severity::Blocker, "not_writable", what, &hint.unwrap_or_default());
         }
+    }
+    if opened.repository.access() == Access::WriteOnly {
+        let what = "this key may write and not read: nobody looked at the snapshots".to_owned();
+        find(Severity::Note, "write_only", what, "run it with a key with full access as well");
+        return Ok(inspection);
     }
     let list = session.unless_cancelled(opened.repository.snapshots()).await?;
     match list.map_err(|error| opened.failed(error)) {

@@ -3,11 +3,12 @@
 use lifeboat_core::{Error, ErrorKind};
 use lifeboat_objstore::conformance::honours_put_if_absent;
 use lifeboat_objstore::{Intent, Location, Provider};
-use lifeboat_repository::{InitOptions, Repository};
+use lifeboat_repository::{Holder, InitOptions, Repository};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
+use crate::args::Init;
 use crate::exit::Exit;
 use crate::failure::{Failed, in_repository, place};
 use crate::secret::Purpose;
@@ -20,15 +21,19 @@ struct Summary<'a> {
     exit: u8,
 }
 
-pub(super) async fn run(session: &Session) -> Result<Exit, Failed> {
+pub(super) async fn run(arguments: &Init, session: &Session) -> Result<Exit, Failed> {
     let location = session.location()?;
-    let secret = session.secret(Purpose::Choose).await?;
+    let holder = match &arguments.recipient {
+        Some(text) => Holder::recipient(text).map_err(Failed::argument)?,
+        None => Holder::of(&session.secret(Purpose::Choose).await?)?,
+    };
     let store = session.store(&location, Intent::Create)?;
     let failed = |error: Error| Failed::from(in_repository(error, &location));
     session.context.phase("make the repository");
     session.unless_cancelled(probe(&*store, &location)).await?.map_err(failed)?;
-    let options = InitOptions::default();
-    let making = Repository::init(store, &secret, &options);
+    let mut options = InitOptions::default();
+    options.label.clone_from(&arguments.label);
+    let making = Repository::init_for(store, &holder, &options);
     let made = session.unless_cancelled(making).await?;
     let repository = made.map_err(|error| failed(error.into()))?;
 
@@ -39,7 +44,13 @@ pub(super) async fn run(session: &Session) -> Result<Exit, Failed> {
         .output
         .event("summary", &Summary { repository: id.clone(), location: &place, exit: exit.code() });
     session.output.say(&format!("made repository {id} at {place}"));
-    session.output.say("keep the passphrase apart from it: without it, nothing can be read");
+    let what = match (&arguments.recipient, &session.global) {
+        (Some(_), _) => "the identity of the recipient",
+        (None, global) if global.identity_file.is_some() => "the identity",
+        (None, global) if global.key_command.is_some() => "what the key command needs",
+        _ => "the passphrase",
+    };
+    session.output.say(&format!("keep {what} apart from it: without it, nothing can be read"));
     Ok(exit)
 }
 

@@ -7,6 +7,7 @@ mod doctor;
 mod find;
 mod forget;
 mod init;
+mod key;
 mod ls;
 mod pin;
 mod prune;
@@ -24,7 +25,7 @@ use crate::session::Session;
 /// Does what the command line says.
 pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Failed> {
     match command {
-        Command::Init => init::run(session).await,
+        Command::Init(arguments) => init::run(&arguments, session).await,
         Command::Backup(store) => backup::run(store, session).await,
         Command::Snapshots(arguments) => snapshots::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await,
@@ -38,6 +39,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Pins => pin::list(session).await,
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Prune(arguments) => prune::run(&arguments, session).await,
+        Command::Key(key) => key::run(key, session).await,
         Command::Doctor { subject } => doctor::run(subject, session).await,
     }
 }

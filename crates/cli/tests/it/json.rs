@@ -36,7 +36,8 @@ fn every_verb_keeps_to_the_page() {
     let described = described();
     let home = Home::empty();
     let tree = home.tree();
-    let out = home.arg("out");
+    let (out, second) = (home.arg("out"), home.arg("second"));
+    fs::write(home.path("second"), "another one\n").unwrap();
     let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"tree/odd\xff\n");
     fs::write(home.path("").join(odd), "odd").unwrap();
     for (arguments, code, command) in [
@@ -50,6 +51,15 @@ fn every_verb_keeps_to_the_page() {
         (&["restore", "latest", "--to", &out, "--json"], 0, "restore"),
         (&["restore", "latest", "--to", &out, "--json"], 1, "restore"),
         (&["verify", "--json"], 0, "verify"),
+        (&["key", "add", "--label", "two", "--new-passphrase-file", &tree, "--json"], 1, "key add"),
+        (
+            &["key", "add", "--label", "two", "--new-passphrase-file", &second, "--json"],
+            0,
+            "key add",
+        ),
+        (&["key", "list", "--json"], 0, "key list"),
+        (&["key", "remove", "two", "--json"], 0, "key remove"),
+        (&["key", "rotate", "--json"], 0, "key rotate"),
         (&["doctor", "--json"], 0, "doctor repo"),
         (&["doctor", "files", &tree, "--json"], 0, "doctor files"),
         (&["doctor", "files", "/nothing", "--json"], 1, "doctor files"),

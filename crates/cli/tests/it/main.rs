@@ -9,6 +9,7 @@ mod files;
 mod forget;
 mod full_disk;
 mod json;
+mod keys;
 mod postgres;
 mod s3;
 mod secrets;

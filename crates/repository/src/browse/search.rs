@@ -94,7 +94,7 @@ impl Repository {
         }
         let shared = self.shared();
         // After the snapshots: what they need was indexed before they came to be.
-        shared.index.refresh(&shared.objects, &shared.keys).await?;
+        shared.refresh_index().await?;
         roots.reverse();
         let chunks = Arc::new(ChunkReader::new(Arc::clone(shared)));
         Ok(Search { query: query.clone(), chunks, left: roots, turn: None, found: Vec::new() })

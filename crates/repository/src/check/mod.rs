@@ -67,7 +67,7 @@ impl Repository {
         context.phase("check the index");
         check_named(&shared.objects, INDEX, SealedKind::Index.limit(), &mut report, &mut damages)
             .await?;
-        shared.index.refresh(&shared.objects, &shared.keys).await?;
+        shared.refresh_index().await?;
         for (name, what) in shared.index.damaged() {
             damages.of(&name, &what);
         }

@@ -30,7 +30,7 @@ impl Algorithm {
         if has_aes { Self::Aes256Gcm } else { Self::ChaCha20Poly1305 }
     }
 
-    pub(crate) fn from_number(number: u8) -> Option<Self> {
+    fn from_number(number: u8) -> Option<Self> {
         [Self::Aes256Gcm, Self::ChaCha20Poly1305].into_iter().find(|known| *known as u8 == number)
     }
 
@@ -46,6 +46,31 @@ impl Algorithm {
         let key = UnboundKey::new(self.implementation(), key)
             .map_err(|_| Error::Crypto { doing: "set up a key" })?;
         Ok(Sealer(LessSafeKey::new(key)))
+    }
+}
+
+/// A cipher as objects name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cipher {
+    pub(crate) algorithm: Algorithm,
+    /// The key is agreed between a fresh key pair, whose public half is the salt, and the
+    /// repository's.
+    pub(crate) agreed: bool,
+}
+
+/// Added to the number of an algorithm when the key is agreed.
+const AGREED: u8 = 2;
+
+impl Cipher {
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        let direct = Algorithm::from_number(number).map(|algorithm| (algorithm, false));
+        let agreed = || Some((Algorithm::from_number(number.checked_sub(AGREED)?)?, true));
+        let (algorithm, agreed) = direct.or_else(agreed)?;
+        Some(Self { algorithm, agreed })
+    }
+
+    pub(crate) fn number(self) -> u8 {
+        self.algorithm as u8 + if self.agreed { AGREED } else { 0 }
     }
 }
 
@@ -76,6 +101,12 @@ fn number_used_once(number: u64) -> Nonce {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cipher_has_one_number() {
+        let known: Vec<_> = (0..=255).filter_map(Cipher::from_number).map(Cipher::number).collect();
+        assert_eq!(known, [1, 2, 3, 4]);
+    }
 
     #[test]
     fn both_ciphers_refuse_what_was_changed() {

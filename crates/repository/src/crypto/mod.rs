@@ -8,20 +8,35 @@
 //!   collide (the limit of NIST SP 800-38D on random nonces does not apply).
 //! - **Everything is bound.** Format, repository, kind, chunk id, encoding, lengths and place are
 //!   the associated data: nothing can be moved, swapped or relabelled.
+//! - **Capabilities.** What is sealed has keys of its own for each purpose, so that a holder can
+//!   be given some: who may write and not read has public halves where others have secrets, and
+//!   what he seals has a key that only they can derive (X25519).
 //! - **One derivation.** All keys come from a root by BLAKE3's key derivation with a context
 //!   string of their own (the BLAKE3 paper, section 2.3).
 
 mod aead;
+mod age;
+mod agreement;
+mod command;
 mod keys;
+mod root;
+mod secret;
 mod slot;
+mod slot_file;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
 
-pub(crate) use aead::{Algorithm, Sealer, TAG};
-pub(crate) use keys::{Keys, Purpose, RootKey};
-pub(crate) use slot::SlotFile;
-pub use slot::{KdfCost, Secret};
+pub(crate) use aead::{Cipher, Sealer, TAG};
+pub(crate) use agreement::PublicKey;
+pub use command::KeyCommand;
+pub(crate) use keys::{Keys, Purpose};
+pub use root::Access;
+pub(crate) use root::{RootKey, Share};
+pub(crate) use secret::{Given, Owner};
+pub use secret::{Holder, KdfCost, Secret};
+pub(crate) use slot::{Description, HolderKey, Keeper, Slot};
+pub(crate) use slot_file::{AnySlot, DirectSlot, MAX_KEY_FILE, Unread};
 
 /// Bytes of salt in each pack and sealed object.
 pub(crate) const SALT: usize = 32;

@@ -30,9 +30,7 @@ pub(crate) struct FinishedPack {
 
 impl PackBuilder {
     pub(crate) fn new(keys: &Keys, contents: Contents) -> Result<Self> {
-        let header = PackHeader::draw(keys, contents)?;
-        let algorithm = header.algorithm().ok_or(Error::Crypto { doing: "choose a cipher" })?;
-        let sealer = keys.sealer(algorithm, header.epoch, contents.purpose(), header.salt())?;
+        let (header, sealer) = PackHeader::begin(keys, contents)?;
         let mut pack = Self {
             header,
             sealer,

@@ -4,7 +4,7 @@ use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 
 use super::{HEADER, MAGIC};
-use crate::crypto::{Algorithm, Keys, Purpose, SALT, random};
+use crate::crypto::{Cipher, Keys, Purpose, SALT, Sealer};
 use crate::error::Result;
 use crate::id::RepositoryId;
 
@@ -33,7 +33,7 @@ pub(crate) struct PackHeader {
     #[n(0)]
     contents: u8,
     #[n(1)]
-    algorithm: u8,
+    cipher: u8,
     #[n(2)]
     pub(crate) epoch: u32,
     #[n(3)]
@@ -43,19 +43,28 @@ pub(crate) struct PackHeader {
 }
 
 impl PackHeader {
-    /// A header with a salt of its own.
-    pub(crate) fn draw(keys: &Keys, contents: Contents) -> Result<Self> {
-        Ok(Self {
+    /// A header with a salt of its own, and the key that goes with it.
+    pub(crate) fn begin(keys: &Keys, contents: Contents) -> Result<(Self, Sealer)> {
+        let seal = keys.seal(contents.purpose())?;
+        let header = Self {
             contents: contents as u8,
-            algorithm: Algorithm::fastest() as u8,
-            epoch: keys.epoch(),
+            cipher: seal.cipher,
+            epoch: seal.epoch,
             repository: keys.repository(),
-            salt: random::<SALT>()?.into(),
-        })
+            salt: seal.salt.into(),
+        };
+        Ok((header, seal.sealer))
     }
 
-    pub(crate) fn algorithm(&self) -> Option<Algorithm> {
-        Algorithm::from_number(self.algorithm)
+    /// A header for tests that seal nothing.
+    #[cfg(test)]
+    pub(crate) fn draw(keys: &Keys, contents: Contents) -> Result<Self> {
+        Self::begin(keys, contents).map(|(header, _)| header)
+    }
+
+    /// The cipher; `None` for one of a later version.
+    pub(crate) fn cipher(&self) -> Option<Cipher> {
+        Cipher::from_number(self.cipher)
     }
 
     /// Which key seals its chunks; `None` for contents of a later version.
@@ -72,7 +81,7 @@ impl PackHeader {
         let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8] = self.contents;
-        bytes[9] = self.algorithm;
+        bytes[9] = self.cipher;
         bytes[12..16].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[16..32].copy_from_slice(self.repository.as_bytes());
         bytes[32..].copy_from_slice(self.salt.as_slice());
@@ -81,7 +90,7 @@ impl PackHeader {
 
     pub(crate) fn parse(bytes: &[u8; HEADER]) -> Option<Self> {
         let rest = bytes.strip_prefix(&MAGIC)?;
-        let (&[contents, algorithm, 0, 0], rest) = rest.split_first_chunk()? else {
+        let (&[contents, cipher, 0, 0], rest) = rest.split_first_chunk()? else {
             return None;
         };
         let (epoch, rest) = rest.split_first_chunk()?;
@@ -89,7 +98,7 @@ impl PackHeader {
         let salt: &[u8; SALT] = rest.first_chunk()?;
         Some(Self {
             contents,
-            algorithm,
+            cipher,
             epoch: u32::from_le_bytes(*epoch),
             repository: RepositoryId::from_bytes(*repository),
             salt: (*salt).into(),

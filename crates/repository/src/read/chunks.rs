@@ -104,7 +104,7 @@ pub(crate) fn open_chunk(
 ) -> Result<Bytes> {
     let id = record.id;
     let damaged = |what: &str| Error::damaged(pack, format!("chunk {id} at byte {offset}: {what}"));
-    let algorithm = header.algorithm().ok_or_else(|| damaged("its cipher is unknown"))?;
+    let cipher = header.cipher().ok_or_else(|| damaged("its cipher is unknown"))?;
     let length = record.plain as usize;
     if header.repository != keys.repository() {
         return Err(damaged("it belongs to another repository"));
@@ -117,7 +117,7 @@ pub(crate) fn open_chunk(
     if kind.is_data() != (purpose == Purpose::Data) {
         return Err(damaged("it lies among chunks of another kind"));
     }
-    let sealer = keys.sealer(algorithm, header.epoch, purpose, header.salt())?;
+    let sealer = keys.sealer(cipher, header.epoch, purpose, header.salt())?;
     let mut sealed = sealed.to_vec();
     let bound = record.associated(header, offset);
     let compressed =

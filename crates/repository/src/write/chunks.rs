@@ -426,10 +426,16 @@ impl Drop for Job {
 
 /// Reads the marks and then the index: what may be relied on.
 async fn look(shared: &Shared, context: &Context) -> Result<()> {
-    let marks = Marks::read(&shared.objects, &shared.keys).await?;
+    let marks = match Marks::read(&shared.objects, &shared.keys).await {
+        Err(Error::Rotated { .. }) => {
+            shared.renew_keys().await?;
+            Marks::read(&shared.objects, &shared.keys).await?
+        }
+        other => other?,
+    };
     for (name, what) in &marks.damaged {
         context.warn(name, format!("this list of marks is damaged and is not heeded: {what}"));
     }
     shared.index.mark(marks.packs());
-    shared.index.refresh(&shared.objects, &shared.keys).await
+    shared.refresh_index().await
 }

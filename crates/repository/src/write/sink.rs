@@ -18,6 +18,7 @@ use super::pages::{PageBaseline, PageStorer};
 use super::peeked::Peeked;
 use super::stream;
 use crate::content::ContentRecord;
+use crate::crypto::Access;
 use crate::error::{Error, Result};
 use crate::read::{ChunkReader, FingerprintCursor, PieceCursor};
 use crate::repository::{Repository, SnapshotList, WriteOptions};
@@ -41,6 +42,11 @@ impl RepositorySink {
 #[async_trait]
 impl Sink for RepositorySink {
     async fn baseline(&self, store: &StoreRef) -> lifeboat_core::Result<Option<Arc<dyn Baseline>>> {
+        // Who may only write cannot read the last snapshot. What is in the repository is not
+        // stored again all the same: the index tells.
+        if self.repository.access() == Access::WriteOnly {
+            return Ok(None);
+        }
         let newest = |list: SnapshotList| {
             let of_store = list.snapshots.into_iter().filter(|info| info.store == *store);
             of_store.max_by_key(|info| (info.committed, info.id))

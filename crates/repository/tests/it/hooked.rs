@@ -101,6 +101,8 @@ async fn meet(hook: &Mutex<Arc<Hook>>, request: Request, name: &Path) -> Result<
     }
 }
 
+}
+
 impl fmt::Debug for Hooked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hooked")

@@ -12,6 +12,7 @@ mod extents;
 mod forget;
 mod golden;
 mod hooked;
+mod keys;
 mod model;
 mod prune;
 mod races;

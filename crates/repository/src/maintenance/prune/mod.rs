@@ -271,7 +271,7 @@ impl Prune<'_> {
         let snapshots = roots.len() as u64;
         let roots: HashMap<_, _> =
             roots.into_iter().map(|(id, record)| (id, record.root())).collect();
-        shared.index.refresh(&shared.objects, &shared.keys).await?;
+        shared.refresh_index().await?;
         if let Some((name, what)) = shared.index.damaged().first() {
             return Err(Error::NotKnown { what: format!("{name} is damaged: {what}") });
         }

@@ -153,7 +153,7 @@ impl Prune<'_> {
         for source in &sources {
             shared.objects.delete(&name_in(INDEX, *source)).await?;
         }
-        shared.index.refresh(&shared.objects, &shared.keys).await
+        shared.refresh_index().await
     }
 
     /// Brings the marks to where the packs are: those of rescued and deleted ones go.
