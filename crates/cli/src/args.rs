@@ -1,6 +1,7 @@
 //! The words of the command line. Parsing is pure: nothing is opened or looked up here.
 
 mod browse;
+mod retention;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,6 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lifeboat_core::{EntryPath, StoreRef};
 
 pub(crate) use browse::{Cat, Diff, Find};
+pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
+use retention::{FORGET, PIN, PINS, UNPIN};
 
 /// Takes stores to safety in one encrypted, deduplicated repository, and brings them back.
 #[derive(Debug, Parser)]
@@ -99,6 +102,18 @@ pub(crate) enum Command {
     /// Bring a snapshot back
     #[command(after_help = RESTORE)]
     Restore(Restore),
+    /// Forget snapshots that are not needed any more
+    #[command(after_help = FORGET)]
+    Forget(Forget),
+    /// Hold a snapshot: nothing forgets it
+    #[command(after_help = PIN)]
+    Pin(Pin),
+    /// Release pins
+    #[command(after_help = UNPIN)]
+    Unpin(Unpin),
+    /// List the pins
+    #[command(after_help = PINS)]
+    Pins,
     /// Look for damage in the repository
     #[command(after_help = VERIFY)]
     Verify(Verify),
@@ -127,6 +142,10 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Diff(_) => "diff",
             Self::Restore(_) => "restore",
+            Self::Forget(_) => "forget",
+            Self::Pin(_) => "pin",
+            Self::Unpin(_) => "unpin",
+            Self::Pins => "pins",
             Self::Verify(_) => "verify",
             Self::Prune(_) => "prune",
             Self::Doctor { subject } => match subject {

@@ -87,7 +87,7 @@ pub use pattern::Pattern;
 pub use pin::Pin;
 pub use retention::{
     Count, Decision, Group, GroupBy, JournalNeed, KeepPolicy, KeepRules, Reason, RetentionPolicy,
-    RuleKind, Verdict, group, parse_time_zone, time_zone_name,
+    RuleKind, Verdict, group, parse_span, parse_time_zone, time_zone_name,
 };
 pub use sink::{Header, Lane, Receipt, Sink, Writing, host};
 pub use snapshot::{Completeness, SnapshotInfo};

@@ -94,6 +94,50 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// A pin holds a snapshot that was to be forgotten.
+    #[error("forget snapshot {snapshot}: it is pinned ({why})")]
+    Pinned {
+        /// The snapshot.
+        snapshot: String,
+        /// The pin.
+        pin: String,
+        /// Its reason, and when it runs out.
+        why: String,
+    },
+    /// A store would have lost its last snapshot.
+    #[error("forget snapshots: {store} would have none left")]
+    LastSnapshot {
+        /// The store.
+        store: StoreRef,
+    },
+    /// A pin cannot be read, so that nobody knows what it holds.
+    #[error("forget snapshots: pin {pin} cannot be read, and may hold any of them: {what}")]
+    DamagedPin {
+        /// The pin.
+        pin: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A pin was to be made that makes no sense.
+    #[error("pin a snapshot: {what}")]
+    BadPin {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// No pin has the name that was asked for.
+    #[error("find pin \"{name}\": there is none")]
+    NoSuchPin {
+        /// What was asked for.
+        name: String,
+    },
+    /// More than one pin has a name that begins so.
+    #[error("find pin \"{name}\": {count} pins begin with it")]
+    AmbiguousPin {
+        /// What was asked for.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
     /// `latest` was asked for without a store, and there are snapshots of more than one.
     #[error(
         "find snapshot \"latest\": there are snapshots of more than one store: {}",
@@ -269,6 +313,7 @@ impl Failure for Error {
         match self {
             Self::NotARepository
             | Self::NoSuchSnapshot { .. }
+            | Self::NoSuchPin { .. }
             | Self::NoSuchEntry { .. }
             | Self::NoKeys => ErrorKind::NotFound,
             Self::AlreadyARepository | Self::PlaceNotEmpty { .. } | Self::Conflict { .. } => {
@@ -277,11 +322,15 @@ impl Failure for Error {
             Self::NewerVersion { .. } | Self::UnknownFeature { .. } => ErrorKind::Unsupported,
             Self::WrongSecret { .. } => ErrorKind::Refused,
             Self::Store { source, .. } => store_kind(source),
-            Self::Damaged { .. } | Self::MissingChunk { .. } | Self::NotKnown { .. } => {
-                ErrorKind::Corrupt
-            }
+            Self::Damaged { .. }
+            | Self::MissingChunk { .. }
+            | Self::NotKnown { .. }
+            | Self::DamagedPin { .. } => ErrorKind::Corrupt,
             Self::Local { source, .. } => ErrorKind::of_io(source),
+            Self::Pinned { .. } | Self::LastSnapshot { .. } => ErrorKind::Refused,
             Self::AmbiguousSnapshot { .. }
+            | Self::AmbiguousPin { .. }
+            | Self::BadPin { .. }
             | Self::AmbiguousLatest { .. }
             | Self::NotAFile { .. }
             | Self::NothingUnchanged { .. }
@@ -319,7 +368,21 @@ impl Failure for Error {
                 "run `lifeboat verify --every-byte` to see which snapshots are hurt"
             }
             Self::NoSuchSnapshot { .. } => "list them with `lifeboat snapshots`",
-            Self::AmbiguousSnapshot { .. } => "give more digits of its name",
+            Self::Pinned { pin, .. } => {
+                return Some(format!("release it first, with `lifeboat unpin {pin}`").into());
+            }
+            Self::LastSnapshot { store } => {
+                let text = "take a new one first; or, if nothing is to be left, say its name";
+                return Some(format!("{text}: --allow-remove-last {store}").into());
+            }
+            Self::DamagedPin { pin, .. } => {
+                let text = "bring it back from a copy of the repository, or release it";
+                return Some(format!("{text} with `lifeboat unpin {pin}`").into());
+            }
+            Self::NoSuchPin { .. } => "list them with `lifeboat pins`",
+            Self::AmbiguousSnapshot { .. } | Self::AmbiguousPin { .. } => {
+                "give more digits of its name"
+            }
             Self::AmbiguousLatest { .. } => {
                 "say which one is meant, on the command line with --store"
             }

@@ -11,6 +11,7 @@
 //! | look at snapshots | [`Repository::snapshots`], [`Repository::find`], [`Snapshot`] |
 //! | look into snapshots | [`Snapshot::list`], [`Snapshot::members`], [`Snapshot::file`], [`Repository::search`], [`Repository::diff`] |
 //! | restore | [`Snapshot::source`] and [`transfer`](lifeboat_core::transfer()) |
+//! | forget snapshots, hold them | [`ForgetPlan`], [`Repository::forget`], [`Repository::pin`] |
 //! | look for damage | [`Repository::check`], [`check_without_key`] |
 //!
 //! # How it works
@@ -76,11 +77,13 @@ mod config;
 mod content;
 mod crypto;
 mod error;
+mod forget;
 mod id;
 mod index;
 mod maintenance;
 mod objects;
 mod pack;
+mod pins;
 mod pool;
 mod probe;
 mod read;
@@ -97,8 +100,10 @@ pub use check::{CheckOptions, CheckReport, Damage, Depth, check_without_key};
 pub use config::Parameters;
 pub use crypto::{KdfCost, Secret};
 pub use error::{Error, Result};
+pub use forget::{ForgetOptions, ForgetPlan, Forgotten, PlannedGroup};
 pub use id::{ChunkId, ObjectId, RepositoryId};
 pub use maintenance::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
+pub use pins::{PinList, PinOptions};
 pub use read::Selection;
 pub use repository::{Compression, InitOptions, Promise, Repository, SnapshotList, WriteOptions};
 pub use snapshot::{Listing, Snapshot};

@@ -1,10 +1,12 @@
 //! The handle on a repository.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use lifeboat_core::{Sink, SnapshotId, SnapshotInfo, StoreRef};
+use lifeboat_core::{PinId, Sink, SnapshotId, SnapshotInfo, StoreRef};
 use object_store::{ObjectStore, PutPayload};
 use parking_lot::RwLock;
 
@@ -165,6 +167,8 @@ pub struct SnapshotList {
     pub snapshots: Vec<SnapshotInfo>,
     /// The objects that should be snapshots and cannot be read, and why.
     pub damaged: Vec<(String, String)>,
+    /// The pins that cannot be read, and why: nobody knows which snapshot they hold.
+    pub damaged_pins: Vec<(PinId, String)>,
 }
 
 impl SnapshotList {
@@ -258,11 +262,26 @@ impl Repository {
         self.shared.config.parameters
     }
 
-    /// The snapshots, the oldest first. One that cannot be read does not hide the others.
+    /// The snapshots with their pins, the oldest first. One that cannot be read does not hide the
+    /// others.
     ///
     /// # Errors
     /// When the store cannot be listed or read.
     pub async fn snapshots(&self) -> Result<SnapshotList> {
+        let (mut list, pins) = try_join(self.roots(), self.pins()).await?;
+        let mut by_snapshot: HashMap<_, Vec<_>> = HashMap::new();
+        for pin in pins.pins {
+            by_snapshot.entry(pin.snapshot).or_default().push(pin);
+        }
+        for info in &mut list.snapshots {
+            info.pins = by_snapshot.remove(&info.id).unwrap_or_default();
+        }
+        list.damaged_pins = pins.damaged;
+        Ok(list)
+    }
+
+    /// The snapshots without their pins.
+    pub(crate) async fn roots(&self) -> Result<SnapshotList> {
         self.listed(RootArea::Snapshots).await
     }
 
@@ -277,7 +296,7 @@ impl Repository {
 
     async fn listed(&self, area: RootArea) -> Result<SnapshotList> {
         let (records, damaged) = self.records(area).await?;
-        let mut list = SnapshotList { snapshots: Vec::new(), damaged };
+        let mut list = SnapshotList { damaged, ..SnapshotList::default() };
         list.snapshots = records.into_iter().map(|(id, record)| record.info(id)).collect();
         list.snapshots.sort_by_key(|info| (info.taken, info.id));
         list.damaged.sort();

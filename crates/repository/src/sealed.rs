@@ -21,6 +21,7 @@ pub(crate) enum SealedKind {
     Trash = 5,
     Lease = 7,
     References = 9,
+    Pin = 10,
 }
 
 impl SealedKind {
@@ -28,7 +29,7 @@ impl SealedKind {
         match self {
             Self::Index => Purpose::Index,
             Self::Snapshot => Purpose::Snapshots,
-            Self::Session | Self::Trash | Self::Lease => Purpose::Maintenance,
+            Self::Session | Self::Trash | Self::Lease | Self::Pin => Purpose::Maintenance,
             Self::References => Purpose::Trees,
         }
     }
@@ -41,6 +42,7 @@ impl SealedKind {
             Self::Trash => "list of marked packs",
             Self::Lease => "lease",
             Self::References => "list of references",
+            Self::Pin => "pin",
         }
     }
 
@@ -50,7 +52,7 @@ impl SealedKind {
             Self::Index | Self::References => 64 << 20,
             Self::Snapshot => 16 << 20,
             Self::Trash => 8 << 20,
-            Self::Session | Self::Lease => 64 << 10,
+            Self::Session | Self::Lease | Self::Pin => 64 << 10,
         }
     }
 }

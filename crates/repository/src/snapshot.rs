@@ -97,11 +97,11 @@ impl RootArea {
     }
 }
 
-fn nanoseconds(time: Timestamp) -> i64 {
+pub(crate) fn nanoseconds(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
 }
 
-fn timestamp(nanoseconds: i64) -> Timestamp {
+pub(crate) fn timestamp(nanoseconds: i64) -> Timestamp {
     // Every i64 of nanoseconds is within the range of a timestamp.
     Timestamp::from_nanosecond(nanoseconds.into()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -339,7 +339,7 @@ mod tests {
             SnapshotInfo::new(SnapshotId::from_bytes([*id; 32]), store, taken)
         };
         let snapshots = stores.iter().enumerate().map(info).collect();
-        SnapshotList { snapshots, damaged: Vec::new() }
+        SnapshotList { snapshots, ..SnapshotList::default() }
     }
 
     #[test]

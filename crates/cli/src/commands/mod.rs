@@ -5,8 +5,10 @@ mod cat;
 mod diff;
 mod doctor;
 mod find;
+mod forget;
 mod init;
 mod ls;
+mod pin;
 mod prune;
 mod restore;
 mod shown;
@@ -30,6 +32,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Cat(arguments) => cat::run(&arguments, session).await,
         Command::Diff(arguments) => diff::run(&arguments, session).await,
         Command::Restore(arguments) => restore::run(arguments, session).await,
+        Command::Forget(arguments) => forget::run(&arguments, session).await,
+        Command::Pin(arguments) => pin::pin(&arguments, session).await,
+        Command::Unpin(arguments) => pin::unpin(&arguments, session).await,
+        Command::Pins => pin::list(session).await,
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Prune(arguments) => prune::run(&arguments, session).await,
         Command::Doctor { subject } => doctor::run(subject, session).await,

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
-use lifeboat_core::SnapshotInfo;
+use lifeboat_core::{Pin, SnapshotInfo};
 use serde::Serialize;
 
 use crate::args::Snapshots;
@@ -10,6 +10,14 @@ use crate::exit::Exit;
 use crate::failure::Failed;
 use crate::output::{facts_to_json, number, one_line, size, time};
 use crate::session::Session;
+
+/// A pin that holds the snapshot.
+#[derive(Serialize)]
+struct Held<'a> {
+    id: String,
+    reason: &'a str,
+    until: Option<Timestamp>,
+}
 
 /// The event `snapshot`.
 #[derive(Serialize)]
@@ -29,6 +37,7 @@ struct Shown<'a> {
     warnings: u64,
     position: &'a str,
     parent: Option<String>,
+    pins: Vec<Held<'a>>,
     facts: serde_json::Value,
 }
 
@@ -50,8 +59,21 @@ impl<'a> From<&'a SnapshotInfo> for Shown<'a> {
             warnings: info.warnings,
             position: &info.position,
             parent: info.parent.map(|id| id.to_string()),
+            pins: live(info).map(Held::from).collect(),
             facts: facts_to_json(&info.facts),
         }
+    }
+}
+
+/// The pins that still hold.
+fn live(info: &SnapshotInfo) -> impl Iterator<Item = &Pin> {
+    let now = Timestamp::now();
+    info.pins.iter().filter(move |pin| pin.is_live(now))
+}
+
+impl<'a> From<&'a Pin> for Held<'a> {
+    fn from(pin: &'a Pin) -> Self {
+        Self { id: pin.id.to_string(), reason: &pin.reason, until: pin.until }
     }
 }
 
@@ -96,6 +118,7 @@ fn table(snapshots: &[&SnapshotInfo]) -> String {
     table.set_header(["id", "store", "as of", "entries", "size", "added", "host", "remarks"]);
     for info in snapshots {
         let mut remarks = info.tags.clone();
+        remarks.extend(live(info).map(|pin| format!("pinned: {}", pin.reason)));
         if info.warnings > 0 {
             remarks.push(number(info.warnings, "warning", "warnings"));
         }

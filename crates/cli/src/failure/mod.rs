@@ -115,6 +115,11 @@ pub(crate) fn in_repository(error: impl Into<Error>, location: &Location) -> Err
     }
 }
 
+/// What went wrong with one of several things, on one line and without the hint.
+pub(crate) fn words_of(error: &(dyn StdError + 'static)) -> String {
+    words::of_any(error)
+}
+
 /// Whether it was the repository's store that failed.
 pub(crate) fn is_of_store(error: &Error) -> bool {
     store_error(error).is_some()

@@ -30,6 +30,11 @@ pub(crate) fn of_store(error: &object_store::Error) -> String {
     join(String::new(), Some(error))
 }
 
+/// Any error with its causes, on one line.
+pub(super) fn of_any(error: &(dyn StdError + 'static)) -> String {
+    join(error.to_string(), error.source())
+}
+
 /// Where a repository is, as its owner would write it.
 pub(crate) fn place(location: &Location) -> String {
     let text = location.to_string();

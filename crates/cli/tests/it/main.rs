@@ -6,6 +6,7 @@ mod browse;
 mod common;
 mod damage;
 mod files;
+mod forget;
 mod full_disk;
 mod json;
 mod postgres;

@@ -33,6 +33,7 @@ mod period;
 mod policy;
 mod rule;
 mod rules;
+mod span;
 mod zone;
 
 use std::fmt;
@@ -46,6 +47,7 @@ pub use group::{Group, GroupBy, group};
 pub use journal::JournalNeed;
 pub use policy::KeepPolicy;
 pub use rules::{Count, KeepRules};
+pub use span::parse_span;
 pub use zone::{parse_time_zone, time_zone_name};
 
 /// What becomes of a snapshot.

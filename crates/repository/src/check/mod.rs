@@ -23,7 +23,7 @@ use object_store::ObjectStore;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
-use crate::objects::{INDEX, KEYS, Listed, Objects, PACKS, SNAPSHOTS, id_of, pack_name};
+use crate::objects::{INDEX, KEYS, Listed, Objects, PACKS, PINS, SNAPSHOTS, id_of, pack_name};
 use crate::pack::MAX_PACK;
 use crate::repository::Repository;
 use crate::sealed::SealedKind;
@@ -54,7 +54,9 @@ impl Repository {
 
         context.phase("check keys and snapshots");
         check_named(&shared.objects, KEYS, 64 << 10, &mut report, &mut damages).await?;
-        let listed = self.snapshots().await?;
+        let limit = SealedKind::Pin.limit();
+        check_named(&shared.objects, PINS, limit, &mut report, &mut damages).await?;
+        let listed = self.roots().await?;
         for (name, what) in &listed.damaged {
             let damage = damages.of(name, what);
             damage.snapshots.extend(id_of(name).map(|id| SnapshotId::from_bytes(*id.as_bytes())));
@@ -183,6 +185,7 @@ pub async fn check_without_key(
         Err(error) => return Err(error),
     }
     check_named(&objects, KEYS, 64 << 10, &mut report, &mut damages).await?;
+    check_named(&objects, PINS, SealedKind::Pin.limit(), &mut report, &mut damages).await?;
     check_named(&objects, SNAPSHOTS, SealedKind::Snapshot.limit(), &mut report, &mut damages)
         .await?;
     for id in &snapshots {

@@ -45,7 +45,7 @@ impl Sink for RepositorySink {
             let of_store = list.snapshots.into_iter().filter(|info| info.store == *store);
             of_store.max_by_key(|info| (info.committed, info.id))
         };
-        let whole = newest(self.repository.snapshots().await?);
+        let whole = newest(self.repository.roots().await?);
         let checkpoint = newest(self.repository.checkpoints().await?).filter(|checkpoint| {
             whole.as_ref().is_none_or(|whole| whole.committed < checkpoint.started)
         });

@@ -9,6 +9,7 @@ mod conformance;
 mod damage;
 mod dedup;
 mod extents;
+mod forget;
 mod golden;
 mod hooked;
 mod model;
