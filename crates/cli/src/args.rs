@@ -11,8 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lifeboat_core::{EntryPath, StoreRef};
 
 pub(crate) use browse::{Cat, Diff, Find};
-pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
 use retention::{FORGET, PIN, PINS, UNPIN};
+pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
 
 /// Takes stores to safety in one encrypted, deduplicated repository, and brings them back.
 #[derive(Debug, Parser)]

@@ -10,8 +10,6 @@ pub(crate) struct Forget {
     /// Snapshots to forget, by the first digits of their ids. Without any, the rules below decide
     #[arg(value_name = "SNAPSHOT", conflicts_with = "rules")]
     pub(crate) snapshots: Vec<String>,
-    #[command(flatten)]
-    pub(crate) rules: Rules,
     /// Only snapshots of this store, such as postgres/shop; can be repeated
     #[arg(long, value_name = "KIND/NAME", value_parser = store, conflicts_with = "snapshots")]
     pub(crate) store: Vec<StoreName>,
@@ -31,6 +29,8 @@ pub(crate) struct Forget {
     /// Forget even the last snapshot of this store. Its name must be given in full
     #[arg(long, value_name = "KIND/NAME", value_parser = whole_store)]
     pub(crate) allow_remove_last: Vec<StoreRef>,
+    #[command(flatten)]
+    pub(crate) rules: Rules,
 }
 
 /// What is kept.
@@ -64,8 +64,8 @@ pub(crate) struct Rules {
     pub(crate) keep_yearly: Option<Count>,
     /// All that have every tag of this list, such as release,verified; can be repeated, and then
     /// one list is enough
-    #[arg(long, value_name = "TAGS")]
-    pub(crate) keep_tag: Vec<String>,
+    #[arg(long, value_name = "TAGS", value_parser = tags)]
+    pub(crate) keep_tag: Vec<Tags>,
     /// For stores with a journal: what recovery to any moment needs, from this time before the
     /// latest snapshot on
     #[arg(long, value_name = "TIME", value_parser = span)]
@@ -75,6 +75,10 @@ pub(crate) struct Rules {
     #[arg(long, value_name = "ZONE", value_parser = zone)]
     pub(crate) time_zone: Option<TimeZone>,
 }
+
+/// Tags of which a snapshot must have all.
+#[derive(Debug, Clone)]
+pub(crate) struct Tags(pub(crate) Vec<String>);
 
 /// What is judged together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -140,6 +144,14 @@ fn whole_store(text: &str) -> Result<StoreRef, String> {
     match store(text)? {
         StoreName::Whole(store) => Ok(store),
         StoreName::Name(name) => Err(format!("give the kind as well, as in KIND/{name}")),
+    }
+}
+
+fn tags(text: &str) -> Result<Tags, String> {
+    let tags: Vec<_> = text.split(',').map(|tag| tag.trim().to_owned()).collect();
+    match tags.iter().any(String::is_empty) {
+        true => Err("write tags with commas between them, such as release,verified".to_owned()),
+        false => Ok(Tags(tags)),
     }
 }
 

@@ -131,7 +131,10 @@ fn plan(arguments: &Forget, list: &SnapshotList, opened: &Opened) -> Result<Plan
         let plan = plan.map_err(|error| opened.failed(error))?;
         return Ok(Planned { plan, gone, policy: None, zone: None });
     }
-    let policy = rules(&arguments.rules).policy().map_err(of_rules)?;
+    let policy = rules(&arguments.rules).policy().map_err(|error| {
+        let hint = "say what to keep, such as --keep-within 14d --keep-weekly 8; or name snapshots";
+        Failed::usage(error.to_string(), hint)
+    })?;
     for name in &arguments.store {
         options.stores.push(resolve(name, list)?);
     }
@@ -140,16 +143,6 @@ fn plan(arguments: &Forget, list: &SnapshotList, opened: &Opened) -> Result<Plan
     let plan = plan.map_err(|error| opened.failed(error))?;
     let zone = Some(policy.time_zone().clone());
     Ok(Planned { plan, gone: Vec::new(), policy: Some(policy.to_string()), zone })
-}
-
-fn of_rules(error: Error) -> Failed {
-    let hint = "say what to keep, such as --keep-within 14d --keep-weekly 8; or name snapshots";
-    match error.hint() {
-        Some(hint) if error.to_string() != "no rule says what to keep" => {
-            Failed::usage(error.to_string(), hint.to_owned())
-        }
-        _ => Failed::usage(error.to_string(), hint),
-    }
 }
 
 fn rules(arguments: &Rules) -> KeepRules {
@@ -162,8 +155,7 @@ fn rules(arguments: &Rules) -> KeepRules {
     rules.monthly = arguments.keep_monthly;
     rules.quarterly = arguments.keep_quarterly;
     rules.yearly = arguments.keep_yearly;
-    let split = |tags: &String| tags.split(',').map(|tag| tag.trim().to_owned()).collect();
-    rules.tags = arguments.keep_tag.iter().map(split).collect();
+    rules.tags = arguments.keep_tag.iter().map(|list| list.0.clone()).collect();
     rules.recoverable = arguments.recoverable;
     if let Some(zone) = &arguments.time_zone {
         rules.time_zone = zone.clone();
@@ -293,20 +285,10 @@ fn tell(done: &Forgotten, session: &Session) {
     }
 }
 
-fn conclude(
-    done: &Forgotten,
-    kept: usize,
-    removals: usize,
-    arguments: &Forget,
-    session: &Session,
-) {
+fn conclude(done: &Forgotten, kept: usize, removals: usize, arguments: &Forget, session: &Session) {
     let snapshots = |count: usize| number(count as u64, "snapshot", "snapshots");
     let stay = |count: usize| {
-        if arguments.snapshots.is_empty() {
-            format!(", {count} stay")
-        } else {
-            String::new()
-        }
+        if arguments.snapshots.is_empty() { format!(", {count} stay") } else { String::new() }
     };
     if arguments.dry_run {
         let line = format!("{} would be forgotten{}", snapshots(removals), stay(kept));

@@ -108,9 +108,9 @@ fn rules_that_make_no_sense_are_refused_before_anything_is_looked_at() {
     two(&["forget"], &["no rule says what to keep", "--keep-within 14d"]);
     two(&["forget", "--store", "files/t"], &["no rule says what to keep"]);
     two(&["forget", "--keep-within", "3m"], &["months (3mo)"]);
-    two(&["forget", "--keep-last", "0"], &["leave the rule out"]);
+    two(&["forget", "--keep-last", "0"], &["a rule that keeps 0 snapshots is none"]);
     two(&["forget", "--keep-last", "1", "--time-zone", "local"], &["Europe/Berlin"]);
-    two(&["forget", "--keep-tag", "a,,b"], &["tag that is empty"]);
+    two(&["forget", "--keep-tag", "a,,b"], &["release,verified"]);
     two(&["forget", &all[0], "--keep-last", "1"], &["cannot be used with"]);
     two(&["pin", &all[0], "--reason", "x", "--until", "soon"], &["2027-01-31"]);
     home.run(&["pin", &all[0], "--reason", " "]).expect(1).error_says(&["1 to 1024 bytes"]);
@@ -168,10 +168,10 @@ fn every_event_is_described() {
     let done = json(&["forget", "--keep-last", "1"], 0);
     let outcomes = done.events_of("outcome");
     assert_eq!(outcomes.len(), 1);
-    assert_eq!((&outcomes[0]["snapshot"], &outcomes[0]["outcome"]), (
-        &all[1].as_str().into(),
-        &"removed".into()
-    ));
+    assert_eq!(
+        (&outcomes[0]["snapshot"], &outcomes[0]["outcome"]),
+        (&all[1].as_str().into(), &"removed".into())
+    );
     json(&["forget", &all[0]], 1);
     json(&["unpin", pinned["pin"].as_str().unwrap()], 0);
     assert_eq!(ids(&home), [all[0].clone(), all[2].clone()]);

@@ -32,9 +32,13 @@ mod tests {
 
     #[test]
     fn times_are_read_as_people_write_them_and_minutes_are_not_months() {
-        for (text, same) in
-            [("36h", "36h"), ("14d", "14d"), ("3mo", "3mo"), ("1y 6 months", "1y 6mo"), ("P2W", "2w")]
-        {
+        for (text, same) in [
+            ("36h", "36h"),
+            ("14d", "14d"),
+            ("3mo", "3mo"),
+            ("1y 6 months", "1y 6mo"),
+            ("P2W", "2w"),
+        ] {
             assert_eq!(format!("{:#}", parse_span(text).unwrap()), same);
         }
         for bad in ["3m", "", "0d", "-3d", "3d ago", "14", "90s", "3x", "1d 1m"] {

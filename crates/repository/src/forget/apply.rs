@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use lifeboat_core::{Context, SnapshotId, SnapshotInfo};
+use lifeboat_core::{Context, SnapshotId, StoreRef};
 use object_store::PutPayload;
 
 use super::ForgetPlan;
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 use crate::maintenance::StoreClock;
-use crate::objects::{SNAPSHOTS, id_of, name_in};
+use crate::objects::{SNAPSHOTS, check_name, id_of, name_in};
 use crate::pins::{PinReader, all_known};
 use crate::repository::{Repository, Shared};
 use crate::sealed::SealedKind;
@@ -35,8 +35,9 @@ pub struct Forgotten {
 }
 
 /// A root that was to be deleted.
-struct Root<'a> {
-    info: &'a SnapshotInfo,
+struct Root {
+    id: SnapshotId,
+    store: StoreRef,
     bytes: Bytes,
     /// Why the store did not delete it, if it says so.
     error: Option<Error>,
@@ -63,26 +64,27 @@ impl Repository {
         clock.agree()?;
         context.phase("forget snapshots");
         let mut pins = PinReader::default();
+        let mut held = held(shared, &mut pins, &clock).await?;
         for step in removals.chunks(STEP) {
             context.check()?;
-            let held = held(shared, &mut pins, &clock).await?;
             let (spared, step): (Vec<_>, Vec<_>) =
                 step.iter().copied().partition(|info| held.contains(&info.id));
             report.spared.extend(spared.into_iter().map(|info| (info.id, PINNED.to_owned())));
             let mut roots = Vec::new();
-            let mut deleted = stream::iter(step)
-                .map(async |info| (info.id, delete(shared, info).await))
-                .buffered(STEP);
-            while let Some((id, root)) = deleted.next().await {
+            let step: Vec<_> = step.into_iter().map(|info| (info.id, info.store.clone())).collect();
+            let deletions = step.into_iter().map(|(id, store)| delete(shared, id, store));
+            for (id, root) in stream::iter(deletions).buffered(STEP).collect::<Vec<_>>().await {
                 match root {
                     Ok(Some(root)) => roots.push(root),
                     Ok(None) => report.absent.push(id),
                     Err(error) => report.failed.push((id, error)),
                 }
             }
-            drop(deleted);
             match Seen::look(shared, &mut pins, &clock).await {
-                Ok(seen) => settle(shared, plan, &seen, roots, &mut report).await?,
+                Ok(seen) => {
+                    settle(shared, plan, &seen, roots, &mut report).await?;
+                    held = seen.held;
+                }
                 Err(error) => {
                     // Nobody knows what was pinned meanwhile: so all of it stays.
                     for root in &roots {
@@ -113,18 +115,28 @@ async fn held(
 }
 
 /// Deletes one root, and keeps its bytes. `None` when it is gone already.
-async fn delete<'a>(shared: &Shared, info: &'a SnapshotInfo) -> Result<Option<Root<'a>>> {
-    let name = name_of(&info.id);
-    let Some(bytes) = shared.objects.read(&name, SealedKind::Snapshot.limit()).await? else {
-        return Ok(None);
+async fn delete(
+    shared: &Shared,
+    id: SnapshotId,
+    store: StoreRef,
+) -> (SnapshotId, Result<Option<Root>>) {
+    let name = name_of(&id);
+    let bytes = match shared.objects.read(&name, SealedKind::Snapshot.limit()).await {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return (id, Ok(None)),
+        Err(error) => return (id, Err(error)),
     };
+    // What was changed on its way could not be put back.
+    if let Err(error) = check_name(&name, &bytes) {
+        return (id, Err(error));
+    }
     let error = shared.objects.delete(&name).await.err();
-    Ok(Some(Root { info, bytes, error }))
+    (id, Ok(Some(Root { id, store, bytes, error })))
 }
 
-async fn put_back(shared: &Shared, root: &Root<'_>) -> Result<()> {
+async fn put_back(shared: &Shared, root: &Root) -> Result<()> {
     let payload = PutPayload::from(root.bytes.clone());
-    shared.objects.create(&name_of(&root.info.id), payload).await
+    shared.objects.create(&name_of(&root.id), payload).await
 }
 
 fn name_of(id: &SnapshotId) -> String {
@@ -152,20 +164,20 @@ async fn settle(
     shared: &Shared,
     plan: &ForgetPlan,
     seen: &Seen,
-    roots: Vec<Root<'_>>,
+    roots: Vec<Root>,
     report: &mut Forgotten,
 ) -> Result<()> {
     let mut saved = HashSet::new();
     let mut removed = Vec::new();
     // The newest first: of a store that was left with nothing it is the one to keep.
     for root in roots.into_iter().rev() {
-        let id = root.info.id;
+        let id = root.id;
         if seen.there.contains(&id) {
             let silent = || Error::damaged(name_of(&id), "the store deleted it, and still has it");
             report.failed.push((id, root.error.unwrap_or_else(silent)));
             continue;
         }
-        let store = &root.info.store;
+        let store = &root.store;
         let is_last = !saved.contains(store)
             && plan.staying.get(store).is_some_and(|staying| staying.is_disjoint(&seen.there));
         let why = match (seen.held.contains(&id), is_last) {
@@ -177,7 +189,7 @@ async fn settle(
             }
         };
         put_back(shared, &root).await?;
-        saved.insert(store);
+        saved.insert(store.clone());
         report.spared.push((id, why.to_owned()));
     }
     report.removed.extend(removed.into_iter().rev());
@@ -206,6 +218,7 @@ mod tests {
         let (context, store) = (Context::silent(), StoreRef::new("memory", "a"));
         let sink = repository.sink(&WriteOptions::default());
         let writing = sink.write(&Header::new(store.clone()), &context).await.unwrap();
+        let writing: Arc<dyn lifeboat_core::Writing> = Arc::from(writing);
         let taken = lifeboat_core::Timestamp::now();
         let receipt = writing.commit(Completion::at(taken)).await.unwrap();
         let id = receipt.snapshot.unwrap();

@@ -35,6 +35,7 @@ async fn take(repository: &Repository, name: &str, number: i64) -> SnapshotId {
     let context = Context::silent();
     let header = Header::new(StoreRef::new("memory", name));
     let writing = repository.sink(&WriteOptions::default()).write(&header, &context).await.unwrap();
+    let writing: Arc<dyn lifeboat_core::Writing> = Arc::from(writing);
     let content = format!("{name} on day {number}");
     let entry = Entry::file(crate::common::path("diary"), Default::default(), content);
     writing.put(0, entry).await.unwrap();
