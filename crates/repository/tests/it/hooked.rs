@@ -47,9 +47,9 @@ type Hook = dyn Fn(Request, &str) -> Fate + Send + Sync;
 pub(crate) struct Hooked {
     inner: Arc<InMemory>,
     hook: Arc<Mutex<Arc<Hook>>>,
+    heedless: AtomicBool,
     /// How far the store's clock is ahead.
     ahead: Mutex<Duration>,
-    heedless: AtomicBool,
 }
 
 impl Hooked {
@@ -58,8 +58,8 @@ impl Hooked {
         Arc::new(Self {
             inner: Arc::default(),
             hook: Arc::new(Mutex::new(hook)),
-            ahead: Mutex::default(),
             heedless: AtomicBool::new(false),
+            ahead: Mutex::default(),
         })
     }
 
@@ -99,8 +99,6 @@ async fn meet(hook: &Mutex<Arc<Hook>>, request: Request, name: &Path) -> Result<
         }
         fate @ (Fate::Done | Fate::FailsWhenDone | Fate::Pretended) => Ok(fate),
     }
-}
-
 }
 
 impl fmt::Debug for Hooked {
