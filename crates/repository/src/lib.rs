@@ -110,5 +110,9 @@ pub use keyring::{
 pub use maintenance::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub use pins::{PinList, PinOptions};
 pub use read::Selection;
+pub use repair::{
+    IndexRepair, Originals, PackRepair, PacksRepair, RepairMode, RepairOptions, SnapshotRepair,
+    SnapshotsRepair,
+};
 pub use repository::{Compression, InitOptions, Promise, Repository, SnapshotList, WriteOptions};
 pub use snapshot::{Listing, Snapshot};

@@ -11,6 +11,7 @@ mod key;
 mod ls;
 mod pin;
 mod prune;
+mod repair;
 mod restore;
 mod shown;
 mod snapshots;
@@ -40,6 +41,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Prune(arguments) => prune::run(&arguments, session).await,
         Command::Key(key) => key::run(key, session).await,
+        Command::Repair(subject) => repair::run(subject, session).await,
         Command::Doctor { subject } => doctor::run(subject, session).await,
     }
 }

@@ -7,7 +7,7 @@ mod chunks;
 mod pieces;
 mod source;
 
-pub(crate) use chunks::{ChunkReader, open_chunk};
-pub(crate) use pieces::{FingerprintCursor, PieceCursor, list_page};
+pub(crate) use chunks::{ChunkReader, open_chunk, read_place};
+pub(crate) use pieces::{FingerprintCursor, PieceCursor, is_there, list_page};
 pub use source::Selection;
 pub(crate) use source::{SnapshotSource, decode, read, read_range};
