@@ -2,7 +2,9 @@
 
 mod browse;
 mod key;
+mod repair;
 mod retention;
+mod units;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,6 +14,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
 use lifeboat_core::{EntryPath, StoreRef};
 
+use self::repair::VERIFY;
+pub(crate) use self::repair::{Mending, Repair, Verify};
 #[cfg(feature = "mount")]
 pub(crate) use browse::Mount;
 pub(crate) use browse::{Cat, Diff, Find, Stats};
@@ -38,6 +42,7 @@ Examples:
   lifeboat snapshots
   lifeboat restore latest --store files/etc --to /tmp/etc
   lifeboat verify --every-byte
+  lifeboat repair index --dry-run
 
 Exit codes:
   0    all of it worked
@@ -145,6 +150,9 @@ pub(crate) enum Command {
     /// Copy snapshots into another repository, as far as it lacks them
     #[command(after_help = COPY)]
     Copy(Copy),
+    /// Mend what is damaged, as far as that is possible
+    #[command(subcommand)]
+    Repair(Repair),
     /// Say what stands in the way of a backup, and the remedy
     #[command(after_help = DOCTOR)]
     Doctor {
@@ -181,6 +189,9 @@ impl Command {
             Self::Key(Key::Remove(_)) => "key remove",
             Self::Key(Key::Rotate(_)) => "key rotate",
             Self::Copy(_) => "copy",
+            Self::Repair(Repair::Index(_)) => "repair index",
+            Self::Repair(Repair::Packs(_)) => "repair packs",
+            Self::Repair(Repair::Snapshots { .. }) => "repair snapshots",
             Self::Doctor { subject } => match subject {
                 None | Some(Doctor::Repo) => "doctor repo",
                 Some(Doctor::Postgres(_)) => "doctor postgres",
@@ -509,26 +520,6 @@ pub(crate) enum Since {
     /// This moment.
     At(jiff::Timestamp),
 }
-
-#[derive(Debug, Args)]
-pub(crate) struct Verify {
-    /// Read, decrypt and hash every byte that is stored. Without it, only what describes the
-    /// content is read, and of the content its size is compared
-    #[arg(long)]
-    pub(crate) every_byte: bool,
-    /// Look without the passphrase, on a host that does not have it: damage is found, but not
-    /// which entries it hurts
-    #[arg(long)]
-    pub(crate) without_key: bool,
-}
-
-const VERIFY: &str = "\
-Of each damaged object it says what is wrong, which snapshots cannot be restored in full, and which
-entries in them. Exit code 1 means damage.
-
-Examples:
-  lifeboat verify
-  lifeboat verify --every-byte --json";
 
 #[derive(Debug, Args)]
 pub(crate) struct Prune {

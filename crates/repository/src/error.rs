@@ -278,6 +278,12 @@ pub enum Error {
         "keep the repository in order: its store cannot tell whether another process does so too"
     )]
     NotAlone,
+    /// A pack on which a write relied turned out to be damaged.
+    #[error("commit: pack {pack}, which holds a part of it already, turned out to be damaged")]
+    FoundDamaged {
+        /// The pack.
+        pack: String,
+    },
     /// What snapshots need cannot be told, so nothing may be deleted.
     #[error("delete what is not needed: it is not known what is needed, since {what}")]
     NotKnown {
@@ -329,6 +335,15 @@ fn its_keys(count: usize) -> String {
 impl Error {
     pub(crate) fn damaged(object: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Damaged { object: object.into(), what: what.into() }
+    }
+
+    /// Whether something that was stored is not as it was: what is left may be used without it.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::MissingChunk { .. } => true,
+            Self::Earlier(earlier) => earlier.is_damage(),
+            _ => false,
+        }
     }
 
     pub(crate) fn store(
@@ -402,9 +417,10 @@ impl Failure for Error {
             | Self::KeyChange { .. } => ErrorKind::InvalidInput,
             Self::ClockSkew { .. } | Self::NotAlone => ErrorKind::Refused,
             Self::NoConditionalPut => ErrorKind::Unsupported,
-            Self::LeaseHeld { .. } | Self::LeaseLost | Self::Overtaken { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::LeaseHeld { .. }
+            | Self::LeaseLost
+            | Self::Overtaken { .. }
+            | Self::FoundDamaged { .. } => ErrorKind::Unavailable,
             Self::Crypto { .. } | Self::Worker { .. } => ErrorKind::Other,
             Self::Earlier(earlier) => earlier.kind(),
             Self::Source(error) => error.kind(),
@@ -476,6 +492,7 @@ impl Failure for Error {
             Self::NotAlone => "see to it that nobody else prunes or repairs, then say --alone",
             Self::LeaseLost | Self::Overtaken { .. } => "run it again",
             Self::SameRepository => "name another place, or make a repository there first",
+            Self::FoundDamaged { .. } => "run it again: it does not rely on that pack any more",
             Self::NothingUnchanged { .. } => "run the backup again with everything read",
             Self::Store { source, .. } => return store_hint(source),
             Self::Earlier(earlier) => return earlier.hint(),

@@ -90,6 +90,7 @@ mod pins;
 mod pool;
 mod probe;
 mod read;
+mod repair;
 mod repository;
 mod sealed;
 mod snapshot;
@@ -100,7 +101,10 @@ pub use browse::{
     AreaStats, Change, ChangeKind, ChunkTotals, Diff, DiffOptions, Found, Member, Members, Query,
     RepositoryStats, Search, SnapshotFile, SnapshotStats,
 };
-pub use check::{CheckOptions, CheckReport, Damage, Depth, check_without_key};
+pub use check::{
+    Budget, CheckOptions, CheckReport, Damage, Depth, Remedy, Rolling, Sample, SampleSize,
+    check_without_key,
+};
 pub use config::Parameters;
 pub use copy::{Copied, CopyOptions, CopyPlan, CopyReport, CopySelection, Verification};
 pub use crypto::{Access, Holder, KdfCost, KeyCommand, Secret};
@@ -113,5 +117,9 @@ pub use keyring::{
 pub use maintenance::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub use pins::{PinList, PinOptions};
 pub use read::{Selection, SnapshotCopies};
+pub use repair::{
+    IndexRepair, Originals, PackRepair, PacksRepair, RepairMode, RepairOptions, SnapshotRepair,
+    SnapshotsRepair,
+};
 pub use repository::{Compression, InitOptions, Promise, Repository, SnapshotList, WriteOptions};
 pub use snapshot::{Listing, Snapshot};

@@ -29,6 +29,7 @@ pub(crate) const TRASH: &str = "trash";
 pub(crate) const LEASES: &str = "leases";
 pub(crate) const REFERENCES: &str = "references";
 pub(crate) const PINS: &str = "pins";
+pub(crate) const CHECKS: &str = "checks";
 
 /// The name of an object whose id is the hash of its content.
 pub(crate) fn name_in(area: &str, id: ObjectId) -> String {

@@ -20,6 +20,7 @@ pub(crate) enum SealedKind {
     Session = 4,
     Trash = 5,
     Lease = 7,
+    Check = 8,
     References = 9,
     Pin = 10,
 }
@@ -29,7 +30,9 @@ impl SealedKind {
         match self {
             Self::Index => Purpose::Index,
             Self::Snapshot => Purpose::Snapshots,
-            Self::Session | Self::Trash | Self::Lease | Self::Pin => Purpose::Maintenance,
+            Self::Session | Self::Trash | Self::Lease | Self::Check | Self::Pin => {
+                Purpose::Maintenance
+            }
             Self::References => Purpose::Trees,
         }
     }
@@ -41,6 +44,7 @@ impl SealedKind {
             Self::Session => "session",
             Self::Trash => "list of marked packs",
             Self::Lease => "lease",
+            Self::Check => "record of a check",
             Self::References => "list of references",
             Self::Pin => "pin",
         }
@@ -50,7 +54,7 @@ impl SealedKind {
     pub(crate) fn limit(self) -> u64 {
         match self {
             Self::Index | Self::References => 64 << 20,
-            Self::Snapshot => 16 << 20,
+            Self::Snapshot | Self::Check => 16 << 20,
             Self::Trash => 8 << 20,
             Self::Session | Self::Lease | Self::Pin => 64 << 10,
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lifeboat_core::{
-    Completeness, Completion, Content, Context, EntryInfo, EntryPath, Header, Origin, SnapshotId,
-    SnapshotInfo, Source, StoreRef, Timestamp,
+    Attributes, Completeness, Completion, Content, Context, EntryInfo, EntryPath, Header, Origin,
+    SnapshotId, SnapshotInfo, Source, StoreRef, Timestamp,
 };
 use minicbor::{Decode, Encode};
 use object_store::PutPayload;
@@ -14,7 +14,7 @@ use crate::crypto::Keys;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId, RepositoryId};
 use crate::objects::{CHECKPOINTS, Objects, SNAPSHOTS, check_name, name_in};
-use crate::read::{ChunkReader, Selection, SnapshotSource};
+use crate::read::{ChunkReader, Selection, SnapshotSource, is_there};
 use crate::repository::SnapshotList;
 use crate::sealed::{SealedKind, open, seal};
 use crate::tree::AttributesRecord;
@@ -136,6 +136,25 @@ impl SnapshotRecord {
         }
     }
 
+    /// A snapshot of the same moment, with another tree.
+    pub(crate) fn sibling(
+        &self,
+        of: SnapshotId,
+        root: ChunkId,
+        tag: &str,
+        facts: &Attributes,
+    ) -> Self {
+        let mut sibling = self.clone();
+        if !sibling.tags.iter().any(|known| known == tag) {
+            sibling.tags.push(tag.to_owned());
+        }
+        sibling.facts = AttributesRecord::new(facts);
+        sibling.parent = Some(ObjectId::from_bytes(*of.as_bytes()));
+        sibling.root = root;
+        env!("CARGO_PKG_VERSION").clone_into(&mut sibling.program);
+        sibling
+    }
+
     pub(crate) fn counted(mut self, entries: u64, bytes: u64, stored: u64, warnings: u64) -> Self {
         (self.entries, self.bytes, self.stored, self.warnings) = (entries, bytes, stored, warnings);
         self
@@ -226,6 +245,18 @@ impl Snapshot {
 
     pub(crate) fn chunks(&self) -> &Arc<ChunkReader> {
         &self.chunks
+    }
+
+    /// Whether all that an entry of it consists of is in packs that something new may rely on.
+    pub(crate) async fn has_all(&self, entry: &EntryRecord) -> bool {
+        let chunks = &self.chunks;
+        let content = &entry.content;
+        for part in std::iter::once(content).chain(content.fingerprints.as_deref()) {
+            if !is_there(chunks, part, |chunk| chunks.has(chunk)).await {
+                return false;
+            }
+        }
+        true
     }
 
     pub(crate) fn tree(&self) -> &TreeReader {

@@ -14,6 +14,7 @@ mod ls;
 mod mount;
 mod pin;
 mod prune;
+mod repair;
 mod restore;
 mod shown;
 mod snapshots;
@@ -49,6 +50,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Prune(arguments) => prune::run(&arguments, session).await,
         Command::Key(key) => key::run(key, session).await,
         Command::Copy(arguments) => copy::run(&arguments, session).await,
+        Command::Repair(subject) => repair::run(subject, session).await,
         Command::Doctor { subject } => doctor::run(subject, session).await,
     }
 }

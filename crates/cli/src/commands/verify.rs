@@ -1,8 +1,12 @@
 //! `lifeboat verify`: looks for damage in the repository.
 
+use std::time::Duration;
+
 use lifeboat_core::{Error, ErrorKind, SnapshotId};
 use lifeboat_objstore::Intent;
-use lifeboat_repository::{CheckOptions, CheckReport, Damage, check_without_key};
+use lifeboat_repository::{
+    Budget, CheckOptions, CheckReport, Damage, Depth, Remedy, Rolling, Sample, check_without_key,
+};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use serde::Serialize;
@@ -25,6 +29,7 @@ const SNAPSHOTS: &str = "snapshots";
 struct Found<'a> {
     object: &'a str,
     what: &'a str,
+    next: String,
     snapshots: Vec<String>,
     entries: Vec<&'a str>,
 }
@@ -34,6 +39,7 @@ impl<'a> From<&'a Damage> for Found<'a> {
         Self {
             object: &damage.object,
             what: &damage.what,
+            next: next_step(damage),
             snapshots: damage.snapshots.iter().map(ToString::to_string).collect(),
             entries: damage.entries.iter().map(String::as_str).collect(),
         }
@@ -48,15 +54,50 @@ struct Summary {
     objects: u64,
     bytes: u64,
     unreferenced: u64,
+    packs_read: u64,
+    packs_bytes: u64,
+    seed: Option<u64>,
+    rolling: Option<Progress>,
     damaged: usize,
     exit: u8,
 }
 
-pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, Failed> {
-    let options = match arguments.every_byte {
-        true => CheckOptions::every_byte(),
-        false => CheckOptions::default(),
+/// How far a rolling check has come.
+#[derive(Serialize)]
+struct Progress {
+    bytes: u64,
+    share: Option<u64>,
+    never_read: u64,
+    full_round_seconds: Option<u64>,
+}
+
+impl From<&Rolling> for Progress {
+    fn from(rolling: &Rolling) -> Self {
+        Self {
+            bytes: rolling.bytes,
+            share: rolling.share,
+            never_read: rolling.never_read,
+            full_round_seconds: rolling.full_round.map(|time| time.as_secs()),
+        }
+    }
+}
+
+fn options(arguments: &Verify) -> CheckOptions {
+    let mut budget = Budget::default();
+    (budget.bytes, budget.duration) = (arguments.budget, arguments.max_duration);
+    budget.within = arguments.within;
+    let mut options = CheckOptions::default();
+    options.depth = match arguments.sample {
+        Some(size) => Depth::Sample(Sample { size, seed: arguments.seed }),
+        None if arguments.every_byte => Depth::EveryByte,
+        None if budget == Budget::default() => Depth::Structure,
+        None => Depth::Rolling(budget),
     };
+    options
+}
+
+pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, Failed> {
+    let options = options(arguments);
     let report = if arguments.without_key {
         keyless(&options, session).await?
     } else {
@@ -100,6 +141,10 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
             objects: report.objects,
             bytes: report.bytes,
             unreferenced: report.unreferenced,
+            packs_read: report.packs_read,
+            packs_bytes: report.packs_bytes,
+            seed: report.seed,
+            rolling: report.rolling.as_ref().map(Progress::from),
             damaged: report.damage.len(),
             exit: exit.code(),
         },
@@ -144,6 +189,7 @@ fn tell(damage: &Damage, session: &Session) {
         0 => {}
         more => note(format!("  and {} more", number(more, "entry", "entries"))),
     }
+    note(format!("  next: {}", next_step(damage)));
 }
 
 fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
@@ -165,15 +211,59 @@ fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
     if !report.is_sound() {
         let damaged = number(report.damage.len() as u64, "damaged object", "damaged objects");
         session.output.warn(&format!(
-            "{damaged} ({looked}); bring back what is damaged from a copy of the repository, \
-             if there is one; what is not named above can still be restored; until then take new \
-             backups into a new repository, since a backup into this one relies on what it \
-             believes to have"
+            "{damaged} ({looked}); bring back what is damaged from a copy of the repository, if \
+             there is one; else take a backup of each store that is hurt, which makes whole what \
+             the store still has, and go on as docs/repair.md says; what is not named above can \
+             still be restored"
         ));
         return;
     }
     session.output.say(&format!("no damage found ({looked})"));
-    if !arguments.every_byte {
+    if let Some(seed) = report.seed {
+        let packs = number(report.packs_read, "pack", "packs");
+        session.output.say(&format!("the sample had {packs}; `--seed {seed}` draws it again"));
+    } else if let Some(rolling) = &report.rolling {
+        let never = match rolling.never_read {
+            0 => "every pack was read before".to_owned(),
+            more => format!("{} never read so far", number(more, "pack was", "packs were")),
+        };
+        let of = format!("{} of {}", size(rolling.bytes), size(report.packs_bytes));
+        let round = rolling.full_round.map_or_else(String::new, |time| {
+            format!("; at this pace everything is read in {}", days(time))
+        });
+        session.output.say(&format!("{of} read in this run{round}; {never}"));
+    } else if !arguments.every_byte && report.packs_read == 0 {
         session.output.say("the content itself was not read: `lifeboat verify --every-byte` does");
     }
+}
+
+fn days(time: Duration) -> String {
+    match time.as_secs().div_ceil(3600) {
+        hours @ 0..72 => number(hours, "hour", "hours"),
+        hours => number(hours.div_ceil(24), "day", "days"),
+    }
+}
+
+/// What to do about a damaged object, on one line.
+fn next_step(damage: &Damage) -> String {
+    let step = match damage.remedy() {
+        Remedy::RepairIndex => "`lifeboat repair index --dry-run`, then without --dry-run",
+        Remedy::RepairPacks if damage.snapshots.is_empty() => {
+            "no snapshot needs it to be whole: `lifeboat repair packs --dry-run`, then without \
+             --dry-run"
+        }
+        Remedy::RepairPacks => {
+            "back up the stores that are hurt (`lifeboat backup …`), then `lifeboat repair packs \
+             --dry-run`, then without --dry-run"
+        }
+        Remedy::Delete => {
+            let object = one_line(&damage.object);
+            return format!("nothing depends on it: delete the object {object} from the store");
+        }
+        _ => {
+            let object = one_line(&damage.object);
+            return format!("bring the object {object} back from a copy of the repository");
+        }
+    };
+    step.to_owned()
 }

@@ -66,6 +66,11 @@ fn every_verb_keeps_to_the_page() {
         (&["copy", "--all", "--to", &other, "--dry-run", "--json"], 0, "copy"),
         (&["copy", "--all", "--to", &other, "--json"], 0, "copy"),
         (&["restore", "latest", "--to", &twice, "--or-from", &other, "--json"], 0, "restore"),
+        (&["verify", "--sample", "5%", "--json"], 0, "verify"),
+        (&["verify", "--within", "30d", "--budget", "1GB", "--json"], 0, "verify"),
+        (&["repair", "index", "--dry-run", "--json"], 0, "repair index"),
+        (&["repair", "packs", "--json"], 0, "repair packs"),
+        (&["repair", "snapshots", "--dry-run", "--json"], 0, "repair snapshots"),
         (&["doctor", "--json"], 0, "doctor repo"),
         (&["doctor", "files", &tree, "--json"], 0, "doctor files"),
         (&["doctor", "files", "/nothing", "--json"], 1, "doctor files"),
@@ -97,6 +102,9 @@ fn every_verb_keeps_to_the_page() {
     let ran = home.run(&["verify", "--json"]).expect(1);
     check(&ran.events(), &described);
     assert!(!ran.events_of("damage").is_empty());
+    let ran = home.run(&["repair", "packs", "--dry-run", "--json"]).expect(3);
+    check(&ran.events(), &described);
+    assert!(!ran.events_of("repair").is_empty());
 }
 
 #[test]

@@ -7,42 +7,45 @@
 //!
 //! What no index knows is no damage: an interrupted backup leaves it behind.
 
+mod health;
+mod keyless;
+mod ledger;
+mod named;
 mod packs;
+mod plan;
 mod report;
 mod walk;
 
-pub use report::{CheckOptions, CheckReport, Damage, Depth};
+pub(crate) use health::Health;
+pub use keyless::check_without_key;
+pub(crate) use ledger::{Ledger, Part};
+pub use report::{
+    Budget, CheckOptions, CheckReport, Damage, Depth, Remedy, Rolling, Sample, SampleSize,
+};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use lifeboat_core::{Context, SnapshotId};
-use object_store::ObjectStore;
+use lifeboat_core::{Context, SnapshotId, Timestamp};
 
-use crate::config::{self, Config};
-use crate::error::{Error, Result};
-use crate::id::{ChunkId, ObjectId};
-use crate::objects::{INDEX, KEYS, Listed, Objects, PACKS, PINS, SNAPSHOTS, id_of, pack_name};
-use crate::pack::MAX_PACK;
-use crate::repository::Repository;
+use crate::error::Result;
+use crate::id::ObjectId;
+use crate::index::Pack;
+use crate::objects::{INDEX, KEYS, PACKS, PINS, id_of, pack_name};
+use crate::repository::{Repository, Shared};
 use crate::sealed::SealedKind;
+use packs::Limits;
+use plan::{Candidate, Round};
 use report::Damages;
-
-/// What is known of the packs: those that are not whole, and the chunks that do not open.
-#[derive(Default)]
-pub(crate) struct PackState {
-    /// Packs that are missing: nothing in them counts.
-    lost: HashSet<ObjectId>,
-    /// Chunks that do not open where they are.
-    bad: HashSet<(ObjectId, ChunkId)>,
-    /// Packs that are damaged outside of their chunks, or cut off: each chunk that is needed from
-    /// them has to be tried.
-    frayed: HashSet<ObjectId>,
-}
+use walk::Walk;
 
 impl Repository {
     /// Looks for damage.
+    ///
+    /// Others may back up, forget and prune meanwhile. Which packs were read, and which are
+    /// damaged, is noted in the repository, so that no backup relies on the latter; where it cannot
+    /// be noted, that is a warning.
     ///
     /// # Errors
     /// When the store cannot be read or the context is cancelled. Damage is no error: it is in
@@ -53,151 +56,172 @@ impl Repository {
         let mut report = CheckReport::default();
 
         context.phase("check keys and snapshots");
-        check_named(&shared.objects, KEYS, 64 << 10, &mut report, &mut damages).await?;
+        named::check(&shared.objects, KEYS, 64 << 10, &mut report, &mut damages).await?;
         let limit = SealedKind::Pin.limit();
-        check_named(&shared.objects, PINS, limit, &mut report, &mut damages).await?;
+        named::check(&shared.objects, PINS, limit, &mut report, &mut damages).await?;
         let listed = self.roots().await?;
         for (name, what) in &listed.damaged {
-            let damage = damages.of(name, what);
-            damage.snapshots.extend(id_of(name).map(|id| SnapshotId::from_bytes(*id.as_bytes())));
+            // It may have been forgotten since it was listed.
+            if shared.objects.head(name).await?.is_some() {
+                let damage = damages.of(name, what);
+                let id = id_of(name).map(|id| SnapshotId::from_bytes(*id.as_bytes()));
+                damage.snapshots.extend(id);
+            }
         }
         report.snapshots = (listed.snapshots.len() + listed.damaged.len()) as u64;
         report.objects += report.snapshots + 1;
+        named::check_passing(shared, &mut report, &mut damages).await?;
 
         context.phase("check the index");
-        check_named(&shared.objects, INDEX, SealedKind::Index.limit(), &mut report, &mut damages)
-            .await?;
+        let limit = SealedKind::Index.limit();
+        named::check(&shared.objects, INDEX, limit, &mut report, &mut damages).await?;
         shared.refresh_index().await?;
         for (name, what) in shared.index.damaged() {
             damages.of(&name, &what);
         }
 
         context.phase("check the packs");
-        let state = self.check_packs(options.depth, &mut report, &mut damages, context).await?;
+        let ledger = Ledger::read_or_default(shared, Part::Damaged).await;
+        let known = shared.index.packs();
+        let mut health = Health::look(shared, &known, &ledger, &mut report, &mut damages).await?;
+        if options.depth.reads_packs() {
+            self.read(options.depth, known, &mut health, &mut report, &mut damages, context)
+                .await?;
+        }
+
+        // Unless it was found to be sound again just now.
+        for (id, what) in ledger.damaged().filter(|(id, _)| health.frayed.contains(id)) {
+            damages.of(&pack_name(id), what);
+        }
 
         context.phase("check the snapshots' trees");
-        walk::Walk::new(self, &state, &mut damages, context).all(&listed.snapshots).await?;
+        Walk::new(self, &health, &mut damages, context).all(&listed.snapshots).await?;
         report.damage = damages.finish();
+        if let Err(error) = remember(shared, &ledger, &health, &report).await {
+            context.warn("checks", format!("what was found could not be noted: {error}"));
+        }
         Ok(report)
     }
 
-    async fn check_packs(
+    /// Reads the content of packs, of all or of some.
+    async fn read(
         &self,
         depth: Depth,
+        known: HashMap<ObjectId, Arc<Pack>>,
+        health: &mut Health,
         report: &mut CheckReport,
         damages: &mut Damages,
         context: &Context,
-    ) -> Result<PackState> {
+    ) -> Result<()> {
         let shared = self.shared();
-        let stored: Vec<Listed> = shared.objects.list(PACKS).try_collect().await?;
-        let sizes: HashMap<_, _> = stored
-            .iter()
-            .filter_map(|listed| id_of(&listed.name).map(|id| (id, listed.size)))
-            .collect();
-        let known = shared.index.packs();
-        let mut state = PackState::default();
-        for pack in known.values() {
-            let name = pack_name(pack.id);
-            match sizes.get(&pack.id) {
-                None => {
-                    damages.of(&name, "it is missing");
-                    state.lost.insert(pack.id);
-                }
-                Some(found) if *found != pack.size => {
-                    let what = format!("it has {found} bytes instead of {}", pack.size);
-                    damages.of(&name, &what);
-                    state.frayed.insert(pack.id);
-                }
-                Some(_) => {}
+        let whole = known
+            .values()
+            .filter(|pack| !health.lost.contains(&pack.id) && !health.cut.contains(&pack.id));
+        let all: Vec<_> = whole.map(|pack| Candidate { id: pack.id, size: pack.size }).collect();
+        let before = Ledger::read_or_default(shared, Part::Verified).await;
+        let mut limits = Limits::default();
+        let mut round = None;
+        let mut chosen = match depth {
+            Depth::Structure | Depth::EveryByte => all,
+            Depth::Sample(sample) => {
+                let seed = sample.seed.unwrap_or_else(rand::random);
+                report.seed = Some(seed);
+                plan::draw(all, &sample, seed)
             }
+            Depth::Rolling(budget) => {
+                let elapsed = before.last.map(|last| Timestamp::now().duration_since(last));
+                let interval = elapsed.map(|time| Duration::try_from(time).unwrap_or_default());
+                let planned = Round::plan(all, &budget, |id| before.verified(id), interval);
+                limits = Limits::of(planned.bytes, budget.duration);
+                let packs = planned.packs.clone();
+                round = Some((planned, budget));
+                packs
+            }
+        };
+        if depth != Depth::EveryByte {
+            // What was found damaged is looked at each time: it may be sound again.
+            chosen.sort_by_key(|pack| !health.frayed.contains(&pack.id));
         }
-        report.objects += known.len() as u64;
-        report.unreferenced = sizes.keys().filter(|id| !known.contains_key(id)).count() as u64;
-        if depth == Depth::EveryByte {
-            let whole = known
-                .into_values()
-                .filter(|pack| !state.lost.contains(&pack.id) && !state.frayed.contains(&pack.id))
-                .collect();
-            packs::read_all(shared, whole, &mut state, report, damages, context).await?;
+        // Only reading tells anew what is wrong with them.
+        let packs = chosen.iter().filter_map(|pack| known.get(&pack.id).cloned()).collect();
+        let unread = health.sound.len();
+        packs::read_all(shared, packs, limits, health, report, damages, context).await?;
+        if let Some((round, budget)) = round {
+            let read: HashSet<_> = health.sound[unread..].iter().collect();
+            let never = round.packs[..round.never as usize].iter();
+            let rolling = Rolling {
+                bytes: health.sound[unread..].iter().map(|id| known[id].size).sum(),
+                share: round.share,
+                never_read: never.filter(|pack| !read.contains(&pack.id)).count() as u64,
+                full_round: None,
+            };
+            let all_read = read.len() == round.packs.len();
+            let full_round =
+                if all_read { Some(round.interval) } else { round.pace(rolling.bytes) };
+            warn_of_pace(full_round, all_read, &round, &budget, context);
+            report.rolling = Some(Rolling { full_round, ..rolling });
         }
-        Ok(state)
+        let ledger = Ledger::read_or_default(shared, Part::Verified).await;
+        let (objects, keys) = (&shared.objects, &shared.keys);
+        let merged = ledger.merge(objects, keys, Part::Verified, |id| known.contains_key(id)).await;
+        if let Err(error) = merged {
+            tracing::debug!(%error, "what checks noted could not be merged");
+        }
+        Ok(())
     }
 }
 
-/// Checks that the names of an area's objects are the hashes of their content.
-async fn check_named(
-    objects: &Objects,
-    area: &str,
-    limit: u64,
-    report: &mut CheckReport,
-    damages: &mut Damages,
-) -> Result<()> {
-    let names: Vec<_> = objects.list(area).map_ok(|listed| listed.name).try_collect().await?;
-    for name in names.into_iter().filter(|name| id_of(name).is_some()) {
-        report.objects += 1;
-        match objects.read_named(&name, limit).await {
-            Ok(bytes) => report.bytes += bytes.len() as u64,
-            Err(Error::Damaged { what, .. }) => {
-                damages.of(&name, &what);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Looks for damage without a key: that every object's name is the hash of its content.
-///
-/// It serves hosts that hold no key, and repositories that cannot be opened any more. Which
-/// snapshots are hurt it can tell only where the damage hurts all of them.
-///
-/// # Errors
-/// When the store cannot be read, or there is no repository.
-pub async fn check_without_key(
-    store: Arc<dyn ObjectStore>,
-    options: &CheckOptions,
+/// Says so when a rolling check does not come round in the time asked for.
+fn warn_of_pace(
+    full_round: Option<Duration>,
+    all_read: bool,
+    round: &Round,
+    budget: &Budget,
     context: &Context,
-) -> Result<CheckReport> {
-    let objects = Objects::new(store);
-    let mut damages = Damages::default();
-    let mut report = CheckReport::default();
-    let snapshots: Vec<_> = objects
-        .list(SNAPSHOTS)
-        .try_filter_map(async |listed| Ok(id_of(&listed.name)))
-        .map_ok(|id| SnapshotId::from_bytes(*id.as_bytes()))
-        .try_collect()
-        .await?;
-    report.snapshots = snapshots.len() as u64;
-
-    context.phase("check the configuration, keys, index and snapshots");
-    let bytes = objects.read(config::NAME, config::MAX_SIZE).await?;
-    report.objects += 1;
-    let parsed = match bytes {
-        None if snapshots.is_empty() => return Err(Error::NotARepository),
-        None => Err(Error::damaged(config::NAME, "it is missing")),
-        Some(bytes) => Config::parse(&bytes),
+) {
+    let Some(within) = budget.within.filter(|_| !all_read && !round.packs.is_empty()) else {
+        return;
     };
-    match parsed {
-        Ok(_) => {}
-        Err(Error::Damaged { what, .. }) => {
-            damages.of(config::NAME, &what).snapshots.extend(&snapshots);
-        }
-        Err(error) => return Err(error),
+    // What is one pack short tonight is made good tomorrow.
+    let slack = round.interval.max(within / 50);
+    let asked = days(within);
+    let share = round.share.unwrap_or_default();
+    let message = match full_round {
+        Some(time) if time <= within + slack => return,
+        Some(time) => format!(
+            "at this pace everything is read in {}, and {asked} were asked for: {share} bytes a \
+             run would do",
+            days(time)
+        ),
+        None => format!("nothing was read, and everything within {asked} was asked for"),
+    };
+    context.warn("packs", message);
+}
+
+fn days(time: Duration) -> String {
+    let days = time.as_secs_f64() / 86_400.0;
+    if days < 3.0 {
+        format!("{:.0} hours", (24.0 * days).ceil())
+    } else {
+        format!("{:.0} days", days.ceil())
     }
-    check_named(&objects, KEYS, 64 << 10, &mut report, &mut damages).await?;
-    check_named(&objects, PINS, SealedKind::Pin.limit(), &mut report, &mut damages).await?;
-    check_named(&objects, SNAPSHOTS, SealedKind::Snapshot.limit(), &mut report, &mut damages)
-        .await?;
-    for id in &snapshots {
-        damages.if_known(&format!("{SNAPSHOTS}/{id}"), |damage| {
-            damage.snapshots.insert(*id);
-        });
-    }
-    check_named(&objects, INDEX, SealedKind::Index.limit(), &mut report, &mut damages).await?;
-    if options.depth == Depth::EveryByte {
-        context.phase("check the packs");
-        check_named(&objects, PACKS, MAX_PACK, &mut report, &mut damages).await?;
-    }
-    report.damage = damages.finish();
-    Ok(report)
+}
+
+/// Takes note of what is damaged, so that no backup relies on it, and of what is sound again.
+async fn remember(
+    shared: &Shared,
+    ledger: &Ledger,
+    health: &Health,
+    report: &CheckReport,
+) -> Result<()> {
+    let packs = report.damage.iter().filter(|damage| damage.object.starts_with(PACKS));
+    let named = packs.filter_map(|damage| Some((id_of(&damage.object)?, damage.what.clone())));
+    let damaged: Vec<_> = named.filter(|(id, _)| ledger.damage_of(id).is_none()).collect();
+    let again = |id: &&ObjectId| ledger.damage_of(id).is_some();
+    let sound: Vec<_> = health.sound.iter().filter(again).copied().collect();
+    let (objects, keys) = (&shared.objects, &shared.keys);
+    shared.features().may_write()?;
+    Ledger::append(objects, keys, Part::Damaged, &sound, &damaged).await?;
+    let known = shared.index.packs();
+    ledger.merge(objects, keys, Part::Damaged, |id| known.contains_key(id)).await
 }

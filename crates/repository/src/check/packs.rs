@@ -1,14 +1,16 @@
 //! Reading every byte of the packs.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use lifeboat_core::Context;
 
-use super::PackState;
+use super::health::Health;
+use super::ledger::{Ledger, Part};
 use super::report::{CheckReport, Damages};
 use crate::error::{Error, Result};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ObjectId};
 use crate::index::Pack;
 use crate::objects::pack_name;
 use crate::pack::{ChunkRecord, HEADER, PackRecord, TRAILER};
@@ -19,6 +21,9 @@ use crate::repository::Shared;
 const AT_ONCE: usize = 3;
 /// About how many bytes of a pack are in memory.
 const PART: u64 = 2 << 20;
+
+/// How often it is noted which packs were read: so much work a check that is killed loses.
+const NOTE_EVERY: Duration = Duration::from_mins(5);
 
 /// What reading one pack found.
 struct Found {
@@ -35,21 +40,95 @@ enum Wholeness {
     Frayed,
 }
 
+/// When no more packs are begun.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    bytes: Option<u64>,
+    duration: Option<Duration>,
+}
+
+impl Limits {
+    pub(super) fn of(bytes: Option<u64>, duration: Option<Duration>) -> Self {
+        Self { bytes, duration }
+    }
+
+    /// How many bytes are read of so many.
+    pub(super) fn expected(&self, total: u64) -> u64 {
+        self.bytes.map_or(total, |most| most.min(total))
+    }
+
+    /// Whether another pack may be begun, after `started` bytes; the first one always may.
+    pub(super) fn allow(&self, started: &mut u64, size: u64, began: Instant) -> bool {
+        let first = *started == 0;
+        *started += size;
+        let fits = self.bytes.is_none_or(|most| *started <= most)
+            && self.duration.is_none_or(|most| began.elapsed() < most);
+        first || fits
+    }
+}
+
+/// Reads packs in order. What was sound is noted in the repository now and then, and at the end,
+/// whatever it is.
 pub(super) async fn read_all(
     shared: &Arc<Shared>,
     packs: Vec<Arc<Pack>>,
-    state: &mut PackState,
+    limits: Limits,
+    health: &mut Health,
     report: &mut CheckReport,
     damages: &mut Damages,
     context: &Context,
 ) -> Result<()> {
-    context.expect(packs.iter().map(|pack| pack.size).sum());
+    context.expect(limits.expected(packs.iter().map(|pack| pack.size).sum()));
+    let mut noted = Noted { upto: health.sound.len(), last: Instant::now() };
+    let done = read_each(shared, packs, limits, health, report, damages, context, &mut noted).await;
+    noted.note(shared, health, context).await;
+    done
+}
+
+/// Up to which of the sound packs it is noted that they are.
+struct Noted {
+    upto: usize,
+    last: Instant,
+}
+
+impl Noted {
+    async fn note(&mut self, shared: &Shared, health: &Health, context: &Context) {
+        let fresh = &health.sound[self.upto..];
+        (self.upto, self.last) = (health.sound.len(), Instant::now());
+        let (objects, keys) = (&shared.objects, &shared.keys);
+        let noted = match shared.features().may_write() {
+            Ok(()) => Ledger::append(objects, keys, Part::Verified, fresh, &[]).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = noted {
+            context.warn("checks", format!("which packs were read could not be noted: {error}"));
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn read_each(
+    shared: &Arc<Shared>,
+    packs: Vec<Arc<Pack>>,
+    limits: Limits,
+    health: &mut Health,
+    report: &mut CheckReport,
+    damages: &mut Damages,
+    context: &Context,
+    noted: &mut Noted,
+) -> Result<()> {
+    let (began, mut started) = (Instant::now(), 0);
+    let packs = packs.into_iter().take_while(|pack| limits.allow(&mut started, pack.size, began));
     let mut found = stream::iter(packs)
         .map(async |pack| (read(shared, &pack).await, pack.id))
         .buffer_unordered(AT_ONCE);
     while let Some((found, id)) = found.next().await {
         context.check()?;
         let found = found?;
+        if found.what.is_some() && is_gone(shared, id).await? {
+            continue;
+        }
+        report.packs_read += 1;
         report.bytes += found.bytes;
         context.count_read(found.bytes);
         context.report();
@@ -57,14 +136,31 @@ pub(super) async fn read_all(
             damages.of(&pack_name(id), &what);
         }
         match found.state {
-            Wholeness::Whole => {}
-            Wholeness::Frayed => {
-                state.frayed.insert(id);
+            Wholeness::Whole => {
+                health.frayed.remove(&id);
+                health.sound.push(id);
             }
-            Wholeness::Bad(chunks) => state.bad.extend(chunks.into_iter().map(|chunk| (id, chunk))),
+            Wholeness::Frayed => {
+                health.frayed.insert(id);
+            }
+            Wholeness::Bad(chunks) => {
+                health.bad.extend(chunks.into_iter().map(|chunk| (id, chunk)));
+            }
+        }
+        if noted.last.elapsed() > NOTE_EVERY {
+            noted.note(shared, health, context).await;
         }
     }
     Ok(())
+}
+
+/// Whether a pack was deleted in good order: who deletes takes it out of the index first.
+pub(super) async fn is_gone(shared: &Shared, id: ObjectId) -> Result<bool> {
+    if shared.objects.head(&pack_name(id)).await?.is_some() {
+        return Ok(false);
+    }
+    shared.refresh_index().await?;
+    Ok(!shared.index.packs().contains_key(&id))
 }
 
 async fn read(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use lifeboat_core::{Context, EntryPath, SnapshotId, SnapshotInfo};
 
-use super::PackState;
+use super::health::Health;
 use super::report::Damages;
 use crate::chunk::ChunkKind;
 use crate::content::ContentRecord;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
-use crate::index::Location;
-use crate::objects::{INDEX, pack_name};
+use crate::objects::{INDEX, SNAPSHOTS, pack_name};
 use crate::read::{ChunkReader, PieceCursor};
 use crate::repository::Repository;
 use crate::tree::{EntryRecord, Page, TreeReader, compare};
@@ -20,8 +19,12 @@ use crate::tree::{EntryRecord, Page, TreeReader, compare};
 /// The trees of all snapshots, one after the other.
 pub(super) struct Walk<'a> {
     repository: &'a Repository,
-    state: &'a PackState,
+    health: &'a Health,
     damages: &'a mut Damages,
+    /// What was found in the snapshot that is looked at.
+    found: Damages,
+    /// Objects that were to blame although the index was read again.
+    confirmed: HashSet<String>,
     context: &'a Context,
     chunks: Arc<ChunkReader>,
     /// Pages beneath which all is well. Snapshots share most pages, so that many cost little more
@@ -38,21 +41,58 @@ struct Blame {
 impl<'a> Walk<'a> {
     pub(super) fn new(
         repository: &'a Repository,
-        state: &'a PackState,
+        health: &'a Health,
         damages: &'a mut Damages,
         context: &'a Context,
     ) -> Self {
         let chunks = Arc::new(ChunkReader::new(Arc::clone(repository.shared())));
-        Self { repository, state, damages, context, chunks, sound: HashSet::new() }
+        Self {
+            repository,
+            health,
+            damages,
+            found: Damages::default(),
+            confirmed: HashSet::new(),
+            context,
+            chunks,
+            sound: HashSet::new(),
+        }
     }
 
     pub(super) async fn all(&mut self, snapshots: &[SnapshotInfo]) -> Result<()> {
         for info in snapshots {
-            let root = self.repository.root(&info.id).await?;
-            let tree = TreeReader::new(Arc::clone(&self.chunks), root);
-            self.page(&tree, info.id, root, None).await?;
+            let whole = self.snapshot(info.id).await;
+            let found = std::mem::take(&mut self.found);
+            if matches!(whole, Ok(true)) {
+                self.damages.add(found);
+                continue;
+            }
+            // It may have been forgotten meanwhile, and what it needed deleted.
+            let name = format!("{SNAPSHOTS}/{}", info.id);
+            if self.repository.shared().objects.head(&name).await?.is_some() {
+                whole?;
+                self.damages.add(found);
+            }
         }
         Ok(())
+    }
+
+    async fn snapshot(&mut self, id: SnapshotId) -> Result<bool> {
+        self.confirmed.retain(|object| !object.starts_with(INDEX));
+        let root = self.repository.root(&id).await?;
+        let tree = TreeReader::new(Arc::clone(&self.chunks), root);
+        self.page(&tree, id, root, None).await
+    }
+
+    /// Reads the index again unless that was done for the same objects before; whether what could
+    /// not be read may be found now. Somebody may have moved it to other packs.
+    async fn look_again(&mut self, blame: &Blame) -> Result<bool> {
+        if blame.objects.iter().all(|object| self.confirmed.contains(object)) {
+            return Ok(false);
+        }
+        self.confirmed.extend(blame.objects.iter().cloned());
+        let shared = self.repository.shared();
+        shared.refresh_index().await?;
+        Ok(true)
     }
 
     /// Walks a page; whether all is well beneath it.
@@ -71,6 +111,9 @@ impl<'a> Walk<'a> {
             Ok(page) => page,
             Err(error) => {
                 let blame = self.blame_for(id, error)?;
+                if self.look_again(&blame).await? {
+                    return Box::pin(self.page(tree, snapshot, id, level)).await;
+                }
                 self.record(snapshot, &blame, None);
                 return Ok(false);
             }
@@ -110,7 +153,7 @@ impl<'a> Walk<'a> {
             let lost = self.content(fingerprints, size, ChunkKind::Fingerprints).await?;
             // They save the next backup work; a restore does not need them.
             for object in lost.iter().flat_map(|blame| &blame.objects) {
-                self.damages.of(object, "fingerprints of pages cannot be read from it");
+                self.found.of(object, "fingerprints of pages cannot be read from it");
             }
         }
         Ok(blame.is_none())
@@ -118,6 +161,20 @@ impl<'a> Walk<'a> {
 
     /// Whether the content can be read: every piece of it, and `size` bytes together.
     async fn content(
+        &mut self,
+        record: &ContentRecord,
+        size: u64,
+        kind: ChunkKind,
+    ) -> Result<Option<Blame>> {
+        loop {
+            match self.pieces(record, size, kind).await? {
+                Some(blame) if self.look_again(&blame).await? => {}
+                found => return Ok(found),
+            }
+        }
+    }
+
+    async fn pieces(
         &mut self,
         record: &ContentRecord,
         size: u64,
@@ -146,20 +203,7 @@ impl<'a> Walk<'a> {
 
     /// Whether the first `end` bytes of a chunk can be read.
     async fn chunk(&mut self, kind: ChunkKind, id: ChunkId, end: u64) -> Result<Option<Blame>> {
-        let locations = self.repository.shared().index.locations(&id);
-        let usable = |at: &&Location| {
-            !self.state.lost.contains(&at.pack.id)
-                && !self.state.bad.contains(&(at.pack.id, id))
-                && u64::from(at.plain) >= end
-        };
-        let found: Vec<_> = locations.iter().filter(usable).collect();
-        if found.is_empty() {
-            let missing = Error::MissingChunk { id: id.to_string() };
-            return self.blame_for(id, missing).map(Some);
-        }
-        // A pack that cannot tell its chunks must be asked for this one.
-        let asked = found.iter().all(|at| self.state.frayed.contains(&at.pack.id));
-        match if asked { self.chunks.read(kind, id).await.err() } else { None } {
+        match self.health.trouble(&self.chunks, kind, id, end).await? {
             Some(error) => self.blame_for(id, error).map(Some),
             None => Ok(None),
         }
@@ -190,7 +234,7 @@ impl<'a> Walk<'a> {
 
     fn record(&mut self, snapshot: SnapshotId, blame: &Blame, entry: Option<&str>) {
         for object in &blame.objects {
-            self.damages.of(object, &blame.what).hurts(snapshot, entry);
+            self.found.of(object, &blame.what).hurts(snapshot, entry);
         }
     }
 }

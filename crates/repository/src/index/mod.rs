@@ -228,6 +228,13 @@ impl Index {
         }
     }
 
+    /// Whether a chunk is in a pack that something new may rely on.
+    pub(crate) fn has(&self, id: &ChunkId) -> bool {
+        let state = self.state.read();
+        let mut found = state.find(id).filter_map(|(pack, _)| state.packs.get(pack));
+        found.any(|pack| state.may_rely_on(&pack.id))
+    }
+
     /// Takes note that a write relies on a pack, as on those that it stores itself.
     pub(crate) fn rely_on(&self, pack: &ObjectId, reliance: &Reliance) {
         if let Some(number) = self.state.read().packs.number(pack) {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, RepositoryId};
 use crate::index::Location;
 use crate::objects::pack_name;
-use crate::pack::{ChunkRecord, PackHeader};
+use crate::pack::{ChunkRecord, PackHeader, PackRecord, Place};
 use crate::repository::Shared;
 
 /// Bytes of opened chunks that are kept: neighbours in a file often share a chunk.
@@ -57,6 +57,16 @@ impl ChunkReader {
         self.shared.keys.repository()
     }
 
+    /// Everywhere that a chunk is, as the index says.
+    pub(crate) fn locations(&self, id: &ChunkId) -> Vec<Location> {
+        self.shared.index.locations(id)
+    }
+
+    /// Whether a chunk is in a pack that is sound as far as anybody knows.
+    pub(crate) fn has(&self, id: &ChunkId) -> bool {
+        self.shared.index.has(id)
+    }
+
     /// The plain bytes of a chunk. Where it is stored more than once, one sound copy suffices.
     pub(crate) async fn read(&self, kind: ChunkKind, id: ChunkId) -> Result<Bytes> {
         let kept = self.kept.lock().chunks.get(&id).cloned();
@@ -70,7 +80,13 @@ impl ChunkReader {
                     self.kept.lock().insert(id, &bytes);
                     return Ok(bytes);
                 }
-                Err(error) => failure = error,
+                Err(error) => {
+                    if error.is_damage() {
+                        // Nothing new relies on a pack that was found to be damaged.
+                        self.shared.index.lose([location.pack.id]);
+                    }
+                    failure = error;
+                }
             }
         }
         Err(failure)
@@ -96,6 +112,21 @@ impl ChunkReader {
         };
         self.shared.pool.run("open a chunk", open).await?
     }
+}
+
+/// Reads and opens one chunk of a pack, where its record says that it lies.
+pub(crate) async fn read_place(
+    shared: &Shared,
+    pack: &PackRecord,
+    place: &Place<'_>,
+) -> Result<(ChunkKind, Bytes)> {
+    let name = pack_name(pack.id);
+    let (offset, chunk) = (place.offset, place.chunk);
+    let kind = chunk.kind().ok_or_else(|| Error::damaged(&name, "a chunk is of no known kind"))?;
+    let end = offset + u64::from(place.stored);
+    let sealed = shared.objects.range(&name, offset..end).await?;
+    let plain = open_chunk(&shared.keys, &name, &pack.header, offset, chunk, &sealed)?;
+    Ok((kind, plain))
 }
 
 /// Opens a sealed chunk and checks that it is what its record says.

@@ -8,8 +8,8 @@ mod copies;
 mod pieces;
 mod source;
 
-pub(crate) use chunks::{ChunkReader, open_chunk};
+pub(crate) use chunks::{ChunkReader, open_chunk, read_place};
 pub use copies::SnapshotCopies;
-pub(crate) use pieces::{FingerprintCursor, PieceCursor, list_page};
+pub(crate) use pieces::{FingerprintCursor, PieceCursor, is_there, list_page};
 pub use source::Selection;
 pub(crate) use source::{SnapshotSource, decode, fetch, read, read_range};

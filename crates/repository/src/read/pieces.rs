@@ -7,6 +7,7 @@ use super::chunks::ChunkReader;
 use crate::chunk::ChunkKind;
 use crate::content::{ContentRecord, MAX_DEPTH, Piece, PieceList, total};
 use crate::error::{Error, Result};
+use crate::id::ChunkId;
 
 /// Goes through the pieces of a content, reading pages of the list when it comes to them.
 pub(crate) struct PieceCursor {
@@ -102,6 +103,31 @@ pub(crate) async fn list_page(chunks: &ChunkReader, piece: &Piece) -> Result<Vec
 enum Pages {
     Read,
     Skip,
+}
+
+/// Whether every chunk that a content consists of is one that `has` says is there.
+///
+/// The pages of a long list are read for it, a few KiB for a GiB. Where one cannot be read, what
+/// is listed there cannot be either.
+pub(crate) async fn is_there(
+    chunks: &Arc<ChunkReader>,
+    record: &ContentRecord,
+    has: impl Fn(&ChunkId) -> bool,
+) -> bool {
+    if !record.list.chunks().iter().all(&has) {
+        return false;
+    }
+    if record.depth == 0 {
+        return true;
+    }
+    let mut pieces = PieceCursor::new(Arc::clone(chunks), record);
+    loop {
+        match pieces.next(u64::MAX).await {
+            Ok(Some(piece)) if piece.chunk.as_ref().is_none_or(&has) => {}
+            Ok(None) => return true,
+            Ok(Some(_)) | Err(_) => return false,
+        }
+    }
 }
 
 /// Goes through the fingerprints of a content's pages.

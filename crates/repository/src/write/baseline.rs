@@ -8,6 +8,7 @@ use lifeboat_core::{
 };
 
 use crate::error::Result;
+use crate::read::{ChunkReader, decode};
 use crate::snapshot::Snapshot;
 use crate::tree::EntryRecord;
 
@@ -40,14 +41,45 @@ impl Baselines {
         self.info.id
     }
 
-    /// What is known of the entry at `path`.
+    /// What reads the content that is compared with.
+    pub(crate) fn chunks(&self) -> Option<&Arc<ChunkReader>> {
+        self.whole.as_ref().or(self.checkpoint.as_ref()).map(Snapshot::chunks)
+    }
+
+    /// What is known of the entry at `path`: in the later snapshot that has all of it, else in the
+    /// later one that has it at all.
+    ///
+    /// # Errors
+    /// When what may know it is damaged, and nothing else knows it.
     pub(crate) async fn get(&self, path: &EntryPath) -> Result<Option<EntryRecord>> {
+        let (mut in_part, mut damage) = (None, None);
         for snapshot in [&self.checkpoint, &self.whole].into_iter().flatten() {
-            if let Some(entry) = snapshot.tree().get(path).await? {
-                return Ok(Some(entry));
+            match snapshot.tree().get(path).await {
+                Ok(Some(entry)) if snapshot.has_all(&entry).await => return Ok(Some(entry)),
+                Ok(Some(entry)) => drop(in_part.get_or_insert(entry)),
+                Ok(None) => {}
+                Err(error) if error.is_damage() => damage = Some(error),
+                Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        match (in_part, damage) {
+            (None, Some(error)) => Err(error),
+            (entry, _) => Ok(entry),
+        }
+    }
+
+    /// The entry of a snapshot, unless something that belongs to it is lost: then it is as good as
+    /// changed, and a source that reads it again makes it whole.
+    async fn reliable(snapshot: &Snapshot, path: &EntryPath) -> Result<Option<EntryInfo>> {
+        let found = match snapshot.tree().get(path).await {
+            // What cannot be read saves no work, and hurts nothing but that.
+            Err(error) if error.is_damage() => return Ok(None),
+            found => found?,
+        };
+        match found {
+            Some(entry) if snapshot.has_all(&entry).await => decode(&entry).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Whether an entry of the whole snapshot may count as if the later one had it.
@@ -68,14 +100,14 @@ impl Baseline for Baselines {
 
     async fn entry(&self, path: &EntryPath) -> lifeboat_core::Result<Option<EntryInfo>> {
         if let Some(checkpoint) = &self.checkpoint
-            && let Some(entry) = checkpoint.entry(path).await?
+            && let Some(entry) = Self::reliable(checkpoint, path).await?
         {
             return Ok(Some(entry));
         }
         let Some(whole) = &self.whole else {
             return Ok(None);
         };
-        let entry = whole.entry(path).await?;
+        let entry = Self::reliable(whole, path).await?;
         Ok(entry.filter(|entry| self.is_settled(whole, &entry.attributes)))
     }
 

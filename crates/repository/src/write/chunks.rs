@@ -12,6 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::inventory;
 use crate::chunk::{ChunkKind, Encoding, MAX_CHUNK, compress};
 use crate::content::Piece;
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ use crate::index::{IndexObject, Reliance};
 use crate::maintenance::{Marks, Session};
 use crate::objects::{INDEX, PACKS, id_of, name_in, pack_name};
 use crate::pack::{Contents, FinishedPack, PackBuilder, PackRecord, read_record};
-use crate::read::open_chunk;
+use crate::read::read_place;
 use crate::repository::Shared;
 
 /// Data goes to one of so many open packs at random, so that the sizes of stored chunks do not
@@ -373,21 +374,27 @@ impl ChunkWriter {
 
     /// Stores again what only this pack has, and relies on it no more.
     async fn rescue(self: &Arc<Self>, pack: ObjectId) -> Result<()> {
+        match self.copy_out(pack).await {
+            Err(Error::Damaged { what, .. }) => {
+                // Noted, so that the next run does not rely on it in the first place.
+                inventory::note_damage(&self.shared, pack, what).await;
+                Err(Error::FoundDamaged { pack: pack.to_string() })
+            }
+            done => done,
+        }
+    }
+
+    async fn copy_out(self: &Arc<Self>, pack: ObjectId) -> Result<()> {
         let name = pack_name(pack);
         let gone = || Error::Overtaken { pack: pack.to_string() };
         let listed = self.shared.objects.head(&name).await?.ok_or_else(gone)?;
         let record = read_record(&self.shared, pack, listed.size).await?;
         for place in record.places() {
-            let (offset, chunk) = (place.offset, place.chunk);
-            if self.has(&chunk.id) {
-                continue;
+            let id = place.chunk.id;
+            if !self.has(&id) {
+                let (kind, plain) = read_place(&self.shared, &record, &place).await?;
+                self.store_again(kind, id, plain).await?;
             }
-            let kind = chunk.kind().ok_or_else(|| Error::damaged(&name, "a chunk's kind"))?;
-            let end = offset + u64::from(chunk.stored);
-            let sealed = self.shared.objects.range(&name, offset..end).await?;
-            let keys = &self.shared.keys;
-            let plain = open_chunk(keys, &name, &record.header, offset, chunk, &sealed)?;
-            self.store_again(kind, chunk.id, plain).await?;
         }
         self.shared.index.rely_no_more(&pack, &self.reliance);
         Ok(())

@@ -17,6 +17,7 @@
 
 mod baseline;
 mod chunks;
+mod inventory;
 mod pages;
 mod peeked;
 mod pieces;
@@ -24,4 +25,5 @@ mod sink;
 mod stream;
 
 pub(crate) use chunks::ChunkWriter;
+pub(crate) use pieces::record as record_of;
 pub(crate) use sink::RepositorySink;

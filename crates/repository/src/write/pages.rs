@@ -167,7 +167,14 @@ impl<'a> PageStorer<'a> {
         let Some(baseline) = &mut self.baseline else {
             return Ok((Vec::new(), Vec::new()));
         };
-        let pieces = baseline.pieces.take(length).await?;
+        let pieces = match baseline.pieces.take(length).await {
+            Err(error) if error.is_damage() => {
+                // Where the rest lies, nobody knows any more.
+                self.baseline = None;
+                return Ok((Vec::new(), Vec::new()));
+            }
+            pieces => pieces?,
+        };
         let fingerprints = match &mut baseline.fingerprints {
             Some(cursor) => cursor.take(pages as usize).await,
             None => Vec::new(),
@@ -290,7 +297,10 @@ impl<'a> PageStorer<'a> {
 
     async fn hole(&mut self, length: u64) -> Result<()> {
         if let Some(baseline) = &mut self.baseline {
-            baseline.pieces.skip(length).await?;
+            match baseline.pieces.skip(length).await {
+                Err(error) if error.is_damage() => self.baseline = None,
+                skipped => skipped?,
+            }
         }
         let pages = self.beginning(length);
         if let Some(cursor) = self.baseline.as_mut().and_then(|old| old.fingerprints.as_mut()) {

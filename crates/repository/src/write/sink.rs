@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use lifeboat_core::{
-    Baseline, Completion, Context, Entry, EntryInfo, EntryKind, Extent, Header, Layout, Receipt,
-    Sink, SnapshotId, SnapshotInfo, StoreRef, Timestamp, Writing,
+    Baseline, Completion, Context, Entry, EntryInfo, EntryKind, EntryPath, Extent, Header, Layout,
+    Receipt, Sink, SnapshotId, SnapshotInfo, StoreRef, Timestamp, Writing,
 };
 use parking_lot::Mutex as SyncMutex;
 use tokio::sync::Mutex;
 
 use super::baseline::Baselines;
 use super::chunks::ChunkWriter;
+use super::inventory::{self, Thoroughness};
 use super::pages::{PageBaseline, PageStorer};
 use super::peeked::Peeked;
 use super::stream;
 use crate::content::ContentRecord;
 use crate::crypto::Access;
 use crate::error::{Error, Result};
-use crate::read::{ChunkReader, FingerprintCursor, PieceCursor};
+use crate::read::{ChunkReader, FingerprintCursor, PieceCursor, is_there};
 use crate::repository::{Repository, SnapshotList, WriteOptions};
 use crate::snapshot::{RootArea, Snapshot, SnapshotRecord};
 use crate::tree::{EntryRecord, TreeWriter};
@@ -93,12 +94,19 @@ impl Sink for RepositorySink {
             (Some(id), _) => Baselines::new(Some(self.repository.snapshot(&id).await?), None),
             (None, _) => None,
         };
+        let thoroughness = match baseline {
+            Some(_) => Thoroughness::Usual,
+            None => Thoroughness::Full,
+        };
+        inventory::take(&shared, thoroughness, context).await?;
+        // It has the pages already that the source asks for.
+        let reader = baseline.as_ref().and_then(Baselines::chunks).cloned();
         for (name, what) in shared.index.damaged() {
             context.warn(&name, format!("this index object is damaged and is not used: {what}"));
         }
         let tree = TreeWriter::new(Arc::clone(&chunks), Arc::clone(&shared.keys));
         Ok(Box::new(SnapshotWriting {
-            reader: Arc::new(ChunkReader::new(Arc::clone(&shared))),
+            reader: reader.unwrap_or_else(|| Arc::new(ChunkReader::new(Arc::clone(&shared)))),
             repository: self.repository.clone(),
             header: header.clone(),
             warned,
@@ -109,6 +117,7 @@ impl Sink for RepositorySink {
             checkpoint_every: self.options.checkpoint_every,
             checkpoint: Mutex::new(Checkpoint { since: Instant::now(), id: None }),
             committed: SyncMutex::new(false),
+            degraded: SyncMutex::new(false),
         }))
     }
 }
@@ -127,6 +136,8 @@ struct SnapshotWriting {
     checkpoint_every: Option<Duration>,
     checkpoint: Mutex<Checkpoint>,
     committed: SyncMutex<bool>,
+    /// Whether it was said that a part of the baseline cannot be read.
+    degraded: SyncMutex<bool>,
 }
 
 /// The last checkpoint of this write.
@@ -160,10 +171,7 @@ impl SnapshotWriting {
         let mut info = EntryInfo { path, kind, attributes, layout, size: 0 };
         let mut record = ContentRecord::default();
         if kind == EntryKind::File {
-            let old = match &self.baseline {
-                Some(baseline) => baseline.get(&info.path).await?,
-                None => None,
-            };
+            let old = self.old(&info.path).await?;
             let content = Peeked::new(content).await?;
             (record, info.size) = self.content(&info, content, old).await?;
         }
@@ -229,6 +237,25 @@ impl SnapshotWriting {
         }
     }
 
+    /// What the baseline has at `path`. Where it is damaged it has nothing: it saves work, and
+    /// nothing depends on it.
+    async fn old(&self, path: &EntryPath) -> Result<Option<EntryRecord>> {
+        let Some(baseline) = &self.baseline else {
+            return Ok(None);
+        };
+        match baseline.get(path).await {
+            Err(error) if error.is_damage() => {
+                if !std::mem::replace(&mut *self.degraded.lock(), true) {
+                    let message = "a part of the last snapshot cannot be read, so what is in it \
+                                   is not compared with it";
+                    self.context.warn("", format!("{message}: {error}"));
+                }
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
     async fn content(
         &self,
         info: &EntryInfo,
@@ -240,7 +267,13 @@ impl SnapshotWriting {
             && info.layout == old.layout()
             && self.has_all(&old.content).await
         {
-            return Ok((old.content.clone(), old.size));
+            let mut content = old.content.clone();
+            if let Some(fingerprints) = &content.fingerprints
+                && !self.has_all(fingerprints).await
+            {
+                content.fingerprints = None;
+            }
+            return Ok((content, old.size));
         }
         let pieces = |record: &ContentRecord| PieceCursor::new(Arc::clone(&self.reader), record);
         match info.layout {
@@ -267,26 +300,10 @@ impl SnapshotWriting {
         self.header.warnings.saturating_add(mine)
     }
 
-    /// Whether the repository has all that the content of an earlier snapshot consists of.
-    ///
-    /// The pages of a long list are read for it, a few KiB for a GiB: what was lost beneath them
-    /// must not be inherited. Where one cannot be read, there is nothing to rely on.
+    /// Whether the repository has all that the content of an earlier snapshot consists of: what was
+    /// lost of it must not be inherited.
     async fn has_all(&self, record: &ContentRecord) -> bool {
-        let chunks = record.list.chunks();
-        if !chunks.iter().all(|chunk| self.chunks.has(chunk)) {
-            return false;
-        }
-        if record.depth == 0 {
-            return true;
-        }
-        let mut pieces = PieceCursor::new(Arc::clone(&self.reader), record);
-        loop {
-            match pieces.next(u64::MAX).await {
-                Ok(Some(piece)) if self.chunks.has_all(&[piece]) => {}
-                Ok(None) => return true,
-                Ok(Some(_)) | Err(_) => return false,
-            }
-        }
+        is_there(&self.reader, record, |chunk| self.chunks.has(chunk)).await
     }
 
     async fn finish(&self, completion: Completion) -> Result<Receipt> {

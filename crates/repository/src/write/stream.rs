@@ -33,9 +33,7 @@ pub(crate) async fn store(
         length += extent.len();
         match extent {
             Extent::Data(data) => {
-                if let Some(baseline) = &mut baseline {
-                    baseline.skip(data.len() as u64).await?;
-                }
+                skip(&mut baseline, data.len() as u64).await?;
                 if length == data.len() as u64 && data.len() <= SMALL && content.is_exhausted() {
                     let id = chunks.shared().keys.chunk_id(ChunkKind::Data, &data);
                     push(&mut pieces, Piece::whole(id, data.len()));
@@ -53,16 +51,16 @@ pub(crate) async fn store(
             }
             Extent::Hole(hole) => {
                 cut(chunks, &mut buffer, More::Ends, &mut pieces).await?;
-                if let Some(baseline) = &mut baseline {
-                    baseline.skip(hole).await?;
-                }
+                skip(&mut baseline, hole).await?;
                 push(&mut pieces, Piece::hole(hole));
             }
             Extent::Unchanged(same) => {
                 cut(chunks, &mut buffer, More::Ends, &mut pieces).await?;
                 let missing = || Error::NothingUnchanged { path: path.to_string() };
-                let baseline = baseline.as_mut().ok_or_else(missing)?;
-                let taken = baseline.take(same).await?;
+                let taken = match baseline.as_mut().ok_or_else(missing)?.take(same).await {
+                    Err(error) if error.is_damage() => return Err(missing()),
+                    taken => taken?,
+                };
                 if !chunks.has_all(&taken) || total(&taken) != same {
                     return Err(missing());
                 }
@@ -72,6 +70,18 @@ pub(crate) async fn store(
     }
     cut(chunks, &mut buffer, More::Ends, &mut pieces).await?;
     Ok((pieces::record(chunks, pieces, None).await?, length))
+}
+
+/// Goes on in the baseline; there is none any more where it is damaged.
+async fn skip(baseline: &mut Option<PieceCursor>, length: u64) -> Result<()> {
+    let Some(cursor) = baseline else {
+        return Ok(());
+    };
+    match cursor.skip(length).await {
+        Err(error) if error.is_damage() => *baseline = None,
+        skipped => skipped?,
+    }
+    Ok(())
 }
 
 /// Whether the buffer's content goes on.

@@ -4,6 +4,7 @@
 
 mod browse;
 mod checkpoints;
+mod checks;
 mod common;
 mod conformance;
 mod copy;
@@ -13,11 +14,13 @@ mod elsewhere;
 mod extents;
 mod forget;
 mod golden;
+mod healing;
 mod hooked;
 mod keys;
 mod model;
 mod prune;
 mod races;
+mod repairs;
 mod scripted;
 mod staged;
 mod stats;

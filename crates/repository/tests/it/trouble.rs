@@ -137,7 +137,6 @@ async fn a_snapshot_does_not_inherit_what_is_lost_beneath_a_long_list() {
     let (_, _) = back_up(&one, &repository).await;
     let objects = names(&store, "index").await;
     assert!(objects.len() > 1, "all is in one index object");
-    let mut inherited = 0;
     for lost in objects {
         let location = Path::from(lost.as_str());
         let bytes = store.get(&location).await.unwrap().bytes().await.unwrap();
@@ -145,10 +144,10 @@ async fn a_snapshot_does_not_inherit_what_is_lost_beneath_a_long_list() {
         let later = open(&store).await;
         let sink = later.sink(&WriteOptions::default());
         let (options, context) = (TransferOptions::default(), Context::silent());
-        if let Ok(summary) = transfer(&one, &sink, &options, &context).await {
-            assert_restores(&later, summary.receipt.snapshot.unwrap(), &one).await;
-            inherited += 1;
-        }
+        // What is lost counts as changed, and is stored again.
+        let summary = transfer(&one, &sink, &options, &context).await.unwrap();
+        assert!(summary.progress.unchanged < 12_000_000, "{:?}", summary.progress);
+        assert_restores(&later, summary.receipt.snapshot.unwrap(), &one).await;
         let mut options = TransferOptions::default();
         options.comparison = Comparison::Nothing;
         let summary = transfer(&one, &sink, &options, &context).await.unwrap();
@@ -158,7 +157,6 @@ async fn a_snapshot_does_not_inherit_what_is_lost_beneath_a_long_list() {
         }
         store.put(&location, bytes.into()).await.unwrap();
     }
-    assert_eq!(inherited, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ use futures_util::TryStreamExt;
 use lifeboat_core::Timestamp;
 
 use super::{PackCount, PackSet};
+use crate::check::{Ledger, Part};
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 use crate::index::{Place, Prefix};
@@ -68,6 +69,9 @@ pub(super) struct Plan {
     stored: Stored,
     weights: Vec<Weight>,
     marked: Vec<bool>,
+    /// Packs that have not their full size, or are damaged as a check found: what another pack has
+    /// as well counts for that one.
+    doubtful: Vec<bool>,
     marked_others: PackSet,
     needed: Arc<SortedIds>,
 }
@@ -87,9 +91,17 @@ impl Plan {
                 None => drop(marked_others.insert(pack)),
             }
         }
+        let ledger = Ledger::read_or_default(shared, Part::Damaged).await;
+        let doubtful = stored.known.iter().enumerate().map(|(number, listed)| {
+            let pack = shared.index.pack(number as u32);
+            pack.zip(*listed).is_some_and(|(pack, listed)| {
+                pack.size != listed.size || ledger.damage_of(&pack.id).is_some()
+            })
+        });
+        let doubtful = doubtful.collect();
         let weights = vec![Weight::default(); stored.known.len()];
         let (shared, needed) = (Arc::clone(shared), Arc::new(needed));
-        let mut plan = Self { shared, stored, weights, marked, marked_others, needed };
+        let mut plan = Self { shared, stored, weights, marked, doubtful, marked_others, needed };
         let pool = plan.shared.pool.clone();
         let weigh = move || plan.weigh().map(|()| plan);
         pool.run("compare snapshots with packs", weigh).await?
@@ -140,7 +152,8 @@ impl Plan {
         });
         let rank = |place: &&Place| {
             let number = place.pack as usize;
-            (!self.marked[number], weights[number].needed, std::cmp::Reverse(place.pack))
+            let sound = !self.doubtful[number];
+            (sound, !self.marked[number], weights[number].needed, std::cmp::Reverse(place.pack))
         };
         usable.max_by_key(rank).copied()
     }
@@ -224,7 +237,7 @@ impl Plan {
     pub(super) async fn chunks_of(&self, packs: Vec<u32>) -> Result<HashMap<u32, Vec<Prefix>>> {
         let (shared, needed) = (Arc::clone(&self.shared), Arc::clone(&self.needed));
         let weights = self.weights.clone();
-        let marked = self.marked.clone();
+        let (marked, doubtful) = (self.marked.clone(), self.doubtful.clone());
         let there: Vec<_> = self.stored.known.iter().map(Option::is_some).collect();
         let find = move || {
             let mut chunks: HashMap<u32, Vec<Prefix>> =
@@ -236,7 +249,8 @@ impl Plan {
                 let usable = places.iter().filter(|place| there[place.pack as usize]);
                 let rank = |place: &&Place| {
                     let number = place.pack as usize;
-                    (!marked[number], weights[number].needed, std::cmp::Reverse(place.pack))
+                    let (sound, stays) = (!doubtful[number], !marked[number]);
+                    (sound, stays, weights[number].needed, std::cmp::Reverse(place.pack))
                 };
                 let counting = usable.max_by_key(rank).map(|place| place.pack);
                 if let Some(found) = counting.and_then(|pack| chunks.get_mut(&pack)) {
