@@ -58,7 +58,8 @@
 //! stored; the snapshot is complete all the same.
 //!
 //! `examples/embed_files.rs` and `examples/embed_postgres.rs` are whole programs to copy from, with
-//! progress and warnings.
+//! progress and warnings; `examples/embed_copy.rs` keeps a second repository, and restores from
+//! whichever of the two answers.
 //!
 //! # Features
 //!
@@ -108,5 +109,6 @@ pub use lifeboat_core::{
 };
 pub use lifeboat_objstore::{Intent, Location, StoreOptions, open};
 pub use lifeboat_repository::{
-    CheckOptions, InitOptions, Repository, Secret, Selection, Snapshot, WriteOptions,
+    CheckOptions, CopyOptions, InitOptions, Repository, Secret, Selection, Snapshot,
+    SnapshotCopies, WriteOptions,
 };

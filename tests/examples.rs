@@ -13,6 +13,18 @@ mod embed_files;
 mod embed_postgres;
 
 #[cfg(feature = "files")]
+#[path = "../examples/embed_copy.rs"]
+#[allow(dead_code)]
+mod embed_copy;
+
+#[cfg(feature = "files")]
+#[tokio::test]
+async fn a_second_repository_saves_a_damaged_one() {
+    let folder = tempfile::tempdir().unwrap();
+    embed_copy::run(folder.path()).await.unwrap();
+}
+
+#[cfg(feature = "files")]
 #[tokio::test]
 async fn files_are_backed_up_and_restored() {
     let folder = tempfile::tempdir().unwrap();

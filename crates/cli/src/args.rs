@@ -133,6 +133,9 @@ pub(crate) enum Command {
     /// Say who can open the repository, and change that
     #[command(subcommand)]
     Key(Key),
+    /// Copy snapshots into another repository, as far as it lacks them
+    #[command(after_help = COPY)]
+    Copy(Copy),
     /// Say what stands in the way of a backup, and the remedy
     #[command(after_help = DOCTOR)]
     Doctor {
@@ -165,6 +168,7 @@ impl Command {
             Self::Key(Key::Add(_)) => "key add",
             Self::Key(Key::Remove(_)) => "key remove",
             Self::Key(Key::Rotate(_)) => "key rotate",
+            Self::Copy(_) => "copy",
             Self::Doctor { subject } => match subject {
                 None | Some(Doctor::Repo) => "doctor repo",
                 Some(Doctor::Postgres(_)) => "doctor postgres",
@@ -396,6 +400,12 @@ pub(crate) struct Restore {
     /// Whose the files are afterwards. For files
     #[arg(long, value_enum, default_value_t = Owners::Numbers)]
     pub(crate) owners: Owners,
+    /// A second repository with copies of the snapshots (see `lifeboat copy`): what the first one
+    /// cannot give comes from there. It serves alone when the first cannot be opened
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) or_from: Option<String>,
+    #[command(flatten)]
+    pub(crate) other: OtherSecret,
 }
 
 /// Whose restored files are.
@@ -417,7 +427,76 @@ directory that the server starts from; the last lines say how.
 Examples:
   lifeboat restore latest --store postgres/shop --to /var/lib/postgresql/15/main
   lifeboat restore latest --store postgres/shop --to /srv/copy --tablespace /mnt/fast=/srv/fast
-  lifeboat restore 3f2a91bc --to /tmp/etc --path ssh --path hosts";
+  lifeboat restore 3f2a91bc --to /tmp/etc --path ssh --path hosts
+  lifeboat restore latest --store files/etc --to /tmp/etc --or-from s3://offsite/backups";
+
+/// How the other repository of a command is opened.
+#[derive(Debug, Args)]
+pub(crate) struct OtherSecret {
+    /// Read the passphrase of the other repository from the first line of this file. Without this
+    /// and the next option, it comes from LIFEBOAT_OTHER_PASSPHRASE, from the file that
+    /// LIFEBOAT_OTHER_PASSPHRASE_FILE names, or from the command in
+    /// LIFEBOAT_OTHER_PASSPHRASE_COMMAND; or it is asked for on a terminal
+    #[arg(long, value_name = "FILE")]
+    pub(crate) other_passphrase_file: Option<PathBuf>,
+    /// Run this with `sh -c`, and take what it prints as the passphrase of the other repository
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) other_passphrase_command: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
+pub(crate) struct Copy {
+    /// The first digits of the ids of snapshots, or `latest`, which needs --store where there are
+    /// snapshots of several stores
+    #[arg(value_name = "SNAPSHOT", group = "which", conflicts_with_all = ["all", "since"])]
+    pub(crate) snapshots: Vec<String>,
+    /// Copy all snapshots
+    #[arg(long, group = "which")]
+    pub(crate) all: bool,
+    /// Only those that show this moment or a later one: so long ago, such as 7d (s, m, h, d, w),
+    /// or a date or time such as 2026-03-01 or 2026-03-01T12:00:00Z
+    #[arg(long, group = "which", value_name = "WHEN", value_parser = since)]
+    pub(crate) since: Option<Since>,
+    /// Only snapshots of this store, such as files/etc; its name alone when no other has it
+    #[arg(long, value_name = "KIND/NAME", value_parser = store)]
+    pub(crate) store: Option<StoreName>,
+    /// The repository to copy into, as for --repo. It must exist: make it with `lifeboat init`
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) other: OtherSecret,
+    /// Read all content, also what the other repository has already. Nothing is stored twice
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Read each copy back and compare it with the original, byte by byte
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Copy nothing; say what would be copied, and how much of it has to be read
+    #[arg(long, conflicts_with = "verify")]
+    pub(crate) dry_run: bool,
+}
+
+const COPY: &str = "\
+The other repository has keys and a passphrase of its own. Content is read, checked, and encrypted
+anew; of a store that was copied before, only what changed is read. A snapshot is copied once,
+however often this runs; what is stopped goes on the next time. Each snapshot keeps its times, host
+and tags, and its copy also answers to the original's id. Variables for the other store's
+credentials begin with LIFEBOAT_OTHER_, such as LIFEBOAT_OTHER_AWS_ACCESS_KEY_ID: see docs/copy.md.
+
+Examples:
+  lifeboat copy --all --to s3://offsite/backups
+  lifeboat copy --since 7d --store files/etc --to /mnt/usb/backups --dry-run
+  lifeboat copy 3f2a91bc --to /mnt/usb/backups --verify";
+
+/// From when on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// So long before now.
+    Ago(std::time::Duration),
+    /// This moment.
+    At(jiff::Timestamp),
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
@@ -537,6 +616,24 @@ fn store(text: &str) -> Result<StoreName, String> {
     }
 }
 
+fn since(text: &str) -> Result<Since, String> {
+    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800)];
+    let ago = units.iter().find_map(|(unit, seconds)| {
+        let count: u64 = text.strip_suffix(*unit)?.parse().ok()?;
+        let ago = std::time::Duration::from_secs(count.checked_mul(*seconds)?);
+        // Longer ago than there are calendars.
+        (ago.as_secs() < 9000 * 31_557_600).then_some(Since::Ago(ago))
+    });
+    let date = || {
+        let date: jiff::civil::Date = text.parse().ok()?;
+        Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    };
+    let moment = || text.parse().ok().or_else(date).map(Since::At);
+    ago.or_else(moment).ok_or_else(|| {
+        "write how long ago, such as 7d or 12h, or a date such as 2026-03-01 (UTC)".to_owned()
+    })
+}
+
 /// People write paths as they are on disk; entries are named from the top of the tree.
 fn path(text: &str) -> Result<EntryPath, String> {
     let text = text.strip_prefix("./").unwrap_or(text);
@@ -591,6 +688,20 @@ mod tests {
         assert_eq!(path("a\\xff").unwrap().as_bytes(), b"a\xff");
         for bad in ["", "/", "..", "a/../b", "a\\xzz"] {
             assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments_are_taken_as_people_write_them() {
+        let day = std::time::Duration::from_secs(86_400);
+        assert_eq!(since("7d"), Ok(Since::Ago(7 * day)));
+        assert_eq!(since("2w"), Ok(Since::Ago(14 * day)));
+        let noon = "2026-03-01T12:00:00Z";
+        assert_eq!(since(noon), Ok(Since::At(noon.parse().unwrap())));
+        let midnight = "2026-03-01T00:00:00Z".parse().unwrap();
+        assert_eq!(since("2026-03-01"), Ok(Since::At(midnight)));
+        for bad in ["", "d", "7", "-7d", "soon", "99999999999999999999d", "999999999w"] {
+            assert!(since(bad).is_err(), "{bad}");
         }
     }
 

@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
-use crate::args::{Global, NewHolder};
+use crate::args::{Global, NewHolder, OtherSecret};
 use crate::failure::Failed;
 
 /// Holds the passphrase itself.
@@ -25,6 +25,8 @@ const COMMAND_VARIABLE: &str = "LIFEBOAT_PASSPHRASE_COMMAND";
 /// Name the file with identities, and the command that keeps the key.
 const IDENTITY_VARIABLE: &str = "LIFEBOAT_IDENTITY_FILE";
 const KEY_COMMAND_VARIABLE: &str = "LIFEBOAT_KEY_COMMAND";
+/// How the variables begin that are for the other repository of a command.
+const OTHER: &str = "LIFEBOAT_OTHER_";
 /// No passphrase is longer; a file that is, was named by mistake.
 const MAX_LENGTH: u64 = 64 << 10;
 
@@ -67,6 +69,32 @@ pub(crate) async fn find(global: &Global, purpose: Purpose) -> Result<Secret, Fa
         let hint = "name a file with --passphrase-file, a command with --passphrase-command, or \
                     set LIFEBOAT_PASSPHRASE";
         from_person("passphrase: ", purpose, hint).await?
+    };
+    passphrase(&text)
+}
+
+/// The same for the other repository of a command that works with two, which is at `place`. Its
+/// options and variables are its own.
+pub(crate) async fn find_other(other: &OtherSecret, place: &str) -> Result<Secret, Failed> {
+    let name = |suffix: &str| format!("{OTHER}{suffix}");
+    let variable = |suffix| std::env::var_os(name(suffix)).filter(|value| !value.is_empty());
+    let text = if let Some(path) = &other.other_passphrase_file {
+        from_file(path).await?
+    } else if let Some(command) = &other.other_passphrase_command {
+        from_command(command.as_ref()).await?
+    } else if let Some(text) = variable("PASSPHRASE") {
+        Zeroizing::new(text.into_string().map_err(|_| not_text(&name("PASSPHRASE")))?)
+    } else if let Some(path) = variable("PASSPHRASE_FILE") {
+        from_file(Path::new(&path)).await?
+    } else if let Some(command) = variable("PASSPHRASE_COMMAND") {
+        from_command(&command).await?
+    } else if let Some(path) = variable("IDENTITY_FILE") {
+        return identity(Path::new(&path)).await;
+    } else {
+        let hint = "this is about the other repository: name a file with \
+                    --other-passphrase-file, a command with --other-passphrase-command, or set \
+                    LIFEBOAT_OTHER_PASSPHRASE";
+        from_person(&format!("passphrase of {place}: "), Purpose::Open, hint).await?
     };
     passphrase(&text)
 }
@@ -184,7 +212,7 @@ fn not_text(what: &str) -> Failed {
 }
 
 async fn from_person(
-    prompt: &'static str,
+    prompt: &str,
     purpose: Purpose,
     hint: &str,
 ) -> Result<Zeroizing<String>, Failed> {

@@ -1,15 +1,17 @@
 //! What one run of the command works with.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::future::Future;
 use std::sync::Arc;
 
 use lifeboat_core::{Context, Error};
-use lifeboat_objstore::{Intent, Location, StoreOptions};
+use lifeboat_objstore::{Intent, Location, StoreOptions, Variables};
 use lifeboat_repository::{Repository, Secret, SnapshotList};
 use object_store::ObjectStore;
 
-use crate::args::Global;
-use crate::failure::{Failed, in_repository, is_of_store};
+use crate::args::{Global, OtherSecret};
+use crate::failure::{Failed, in_repository, is_of_store, place};
 use crate::output::Output;
 use crate::secret::{self, Purpose};
 
@@ -45,7 +47,7 @@ impl Session {
             let hint = "give it another name, or a link with one";
             return Err(Failed::usage("the location of the repository is not UTF-8", hint));
         };
-        text.parse().map_err(|error: lifeboat_objstore::Error| Failed::argument(error))
+        parse(text)
     }
 
     /// Opens the store that the repository is in.
@@ -55,6 +57,18 @@ impl Session {
         intent: Intent,
     ) -> Result<Arc<dyn ObjectStore>, Failed> {
         Ok(lifeboat_objstore::open(location, &StoreOptions::new(intent))?)
+    }
+
+    /// Opens a second repository, whose secrets and variables are its own.
+    pub(crate) async fn other(&self, at: &str, secret: &OtherSecret) -> Result<Opened, Failed> {
+        let location = parse(at)?;
+        let mut options = StoreOptions::new(Intent::Existing);
+        options.variables = Variables::Given(variables_of_other(std::env::vars_os()));
+        let store = lifeboat_objstore::open(&location, &options)?;
+        let at = place(&location);
+        let finding = Box::pin(secret::find_other(secret, &at));
+        let secret = self.unless_cancelled(finding).await??;
+        self.open(location, store, &secret).await
     }
 
     /// Finds the passphrase.
@@ -102,6 +116,36 @@ impl Session {
     }
 }
 
+fn parse(location: &str) -> Result<Location, Failed> {
+    location.parse().map_err(|error: lifeboat_objstore::Error| Failed::argument(error))
+}
+
+/// The variables that count for the store of another repository: where one begins with
+/// `LIFEBOAT_OTHER_`, what follows is its name there.
+///
+/// Half of one account and half of another help nobody: once there is one of a provider, those
+/// that the first repository uses of that provider do not count.
+fn variables_of_other(
+    all: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Vec<(String, String)> {
+    let mut others = Vec::new();
+    let mut plain = Vec::new();
+    for (name, value) in all {
+        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else {
+            continue;
+        };
+        match name.strip_prefix("LIFEBOAT_OTHER_") {
+            Some(name) => others.push((name.to_owned(), value)),
+            None => plain.push((name, value)),
+        }
+    }
+    let provider = |name: &str| name.split('_').next().unwrap_or(name).to_ascii_uppercase();
+    let own: BTreeSet<_> = others.iter().map(|(name, _)| provider(name)).collect();
+    plain.retain(|(name, _)| !own.contains(&provider(name)));
+    plain.extend(others);
+    plain
+}
+
 /// An open repository, and where it is.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -133,5 +177,25 @@ impl Opened {
     /// Says of an error where the repository is.
     pub(crate) fn failed(&self, error: impl Into<Error>) -> Failed {
         in_repository(error, &self.location).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_store_has_variables_of_its_own() {
+        let counts = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+            let mut found = variables_of_other(pairs);
+            found.sort();
+            found.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        let plain = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SESSION_TOKEN", "t"), ("HOME", "/")];
+        assert_eq!(counts(&plain), ["AWS_ACCESS_KEY_ID=a", "AWS_SESSION_TOKEN=t", "HOME=/"]);
+        let mut all = plain.to_vec();
+        all.push(("LIFEBOAT_OTHER_AWS_ACCESS_KEY_ID", "b"));
+        assert_eq!(counts(&all), ["AWS_ACCESS_KEY_ID=b", "HOME=/"]);
     }
 }

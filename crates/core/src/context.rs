@@ -70,6 +70,14 @@ impl Context {
         self.observer.event(&Event::Warning { subject, message });
     }
 
+    /// Says something that is worth knowing, and because of which nothing is missing. `subject` is
+    /// what it is about.
+    pub fn note(&self, subject: &(impl std::fmt::Display + ?Sized), message: impl Into<String>) {
+        let (subject, message) = (subject.to_string(), message.into());
+        tracing::info!(subject, "{message}");
+        self.observer.event(&Event::Notice { subject, message });
+    }
+
     /// How many warnings there were.
     pub fn warnings(&self) -> u64 {
         self.counters.warnings.load(Ordering::Relaxed)

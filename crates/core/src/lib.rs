@@ -90,7 +90,7 @@ pub use retention::{
     RuleKind, Verdict, group, parse_span, parse_time_zone, time_zone_name,
 };
 pub use sink::{Header, Lane, Receipt, Sink, Writing, host};
-pub use snapshot::{Completeness, SnapshotInfo};
+pub use snapshot::{Completeness, Origin, SnapshotInfo};
 pub use source::{Completion, Reading, Source};
 pub use store::{Finding, Inspection, Severity, StoreRef};
 pub use transfer::{Comparison, Summary, TransferOptions, transfer};

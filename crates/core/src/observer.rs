@@ -38,6 +38,13 @@ pub enum Event {
         /// Where they stand.
         progress: Progress,
     },
+    /// Something is worth knowing, and nothing is missing because of it.
+    Notice {
+        /// What it is about: an entry's path, an object's name; may be empty.
+        subject: String,
+        /// What happened.
+        message: String,
+    },
     /// Something needs attention; the work goes on.
     Warning {
         /// What it is about: an entry's path, an object's name; may be empty.
@@ -82,6 +89,19 @@ impl Collecting {
             .into_iter()
             .filter_map(|event| match event {
                 Event::Warning { subject, message } => Some((subject, message)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+impl Collecting {
+    /// The notices so far, as subject and message.
+    pub fn notices(&self) -> Vec<(String, String)> {
+        self.events()
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Notice { subject, message } => Some((subject, message)),
                 _ => None,
             })
             .collect()

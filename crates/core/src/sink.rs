@@ -12,6 +12,7 @@ use crate::entry::Entry;
 use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::path::EntryPath;
+use crate::snapshot::{Origin, SnapshotInfo};
 use crate::source::Completion;
 use crate::store::StoreRef;
 
@@ -50,12 +51,39 @@ pub struct Header {
     pub started: Timestamp,
     /// The snapshot to which [`Extent::Unchanged`](crate::Extent::Unchanged) refers.
     pub baseline: Option<SnapshotId>,
+    /// How many things already needed attention in what is written, before this write: those of
+    /// the original, when it is a copy.
+    pub warnings: u64,
+    /// The snapshot of which a copy is written.
+    pub origin: Option<Origin>,
 }
 
 impl Header {
     /// An image of `store`, begun now on this host, without a baseline.
     pub fn new(store: StoreRef) -> Self {
-        Self { store, host: host(), tags: Vec::new(), started: Timestamp::now(), baseline: None }
+        Self {
+            store,
+            host: host(),
+            tags: Vec::new(),
+            started: Timestamp::now(),
+            baseline: None,
+            warnings: 0,
+            origin: None,
+        }
+    }
+
+    /// A copy of `original`, which says of itself what that says: who took it, when, and of what.
+    /// Its origin is the one that `original` names.
+    pub fn of_copy(original: &SnapshotInfo) -> Self {
+        Self {
+            store: original.store.clone(),
+            host: original.host.clone(),
+            tags: original.tags.clone(),
+            started: original.started,
+            baseline: None,
+            warnings: original.warnings,
+            origin: original.origin.clone(),
+        }
     }
 }
 

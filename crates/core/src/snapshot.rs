@@ -7,6 +7,16 @@ use crate::id::SnapshotId;
 use crate::pin::Pin;
 use crate::store::StoreRef;
 
+/// The snapshot that a copy was made of. A copy of a copy names the first of them all, so that
+/// every copy of one snapshot is known as such, wherever it lies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// What tells its repository from every other, as that writes it.
+    pub repository: String,
+    /// Its name there.
+    pub snapshot: SnapshotId,
+}
+
 /// A snapshot, as listings and retention policies see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,6 +53,8 @@ pub struct SnapshotInfo {
     pub pins: Vec<Pin>,
     /// Whether it is all that the source gave.
     pub completeness: Completeness,
+    /// The snapshot of which it is a copy, when it is one.
+    pub origin: Option<Origin>,
 }
 
 /// Whether an image is all that its source gave.
@@ -75,6 +87,7 @@ impl SnapshotInfo {
             parent: None,
             pins: Vec::new(),
             completeness: Completeness::Whole,
+            origin: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observer::Progress;
 use crate::path::EntryPath;
 use crate::sink::{Header, Lane, Receipt, Sink, Writing};
+use crate::snapshot::SnapshotInfo;
 use crate::source::{Completion, Reading, Source};
 
 /// How a transfer is done.
@@ -27,13 +28,16 @@ pub struct TransferOptions {
     /// How many entries are in work at once: 1 to 1024. By default two for each processor, but
     /// four at least and sixteen at most.
     pub concurrency: usize,
+    /// The snapshot of which this transfer makes a copy, with its [`origin`](SnapshotInfo::origin)
+    /// set: host, tags and times are its own then, in place of `tags` and this host's.
+    pub original: Option<SnapshotInfo>,
 }
 
 impl Default for TransferOptions {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let concurrency = (2 * processors).clamp(4, 16);
-        Self { tags: Vec::new(), comparison: Comparison::Newest, concurrency }
+        Self { tags: Vec::new(), comparison: Comparison::Newest, concurrency, original: None }
     }
 }
 
@@ -92,8 +96,10 @@ pub async fn transfer(
         Comparison::Newest => sink.baseline(store).await?,
         Comparison::Nothing => None,
     };
-    let mut header = Header::new(store.clone());
-    header.tags.clone_from(&options.tags);
+    let mut header = match &options.original {
+        Some(original) => Header::of_copy(original),
+        None => Header { tags: options.tags.clone(), ..Header::new(store.clone()) },
+    };
     header.baseline = baseline.as_ref().map(|baseline| baseline.snapshot().id);
     // The sink goes first: a target that refuses must do so before a server is asked for anything.
     let writing: Arc<dyn Writing> = Arc::from(sink.write(&header, context).await?);

@@ -206,6 +206,17 @@ pub enum Error {
         /// What it is.
         kind: &'static str,
     },
+    /// What was to stand in for a snapshot is no copy of it.
+    #[error("read snapshot {original} or a copy of it: {snapshot} is none")]
+    NotACopy {
+        /// The one that is no copy.
+        snapshot: String,
+        /// The one that it should be a copy of.
+        original: String,
+    },
+    /// A repository was to be copied into itself.
+    #[error("copy into another repository: it is the same one")]
+    SameRepository,
     /// A source said that something is unchanged which the baseline does not have.
     #[error(
         "store {path}: the source says it is unchanged, but the last snapshot does not hold it"
@@ -382,6 +393,8 @@ impl Failure for Error {
             | Self::NothingUnchanged { .. }
             | Self::TooLarge { .. }
             | Self::ObjectTooLarge { .. }
+            | Self::SameRepository
+            | Self::NotACopy { .. }
             | Self::BadParameter { .. }
             | Self::BadIdentity { .. }
             | Self::BadRecipient { .. }
@@ -462,6 +475,7 @@ impl Failure for Error {
             }
             Self::NotAlone => "see to it that nobody else prunes or repairs, then say --alone",
             Self::LeaseLost | Self::Overtaken { .. } => "run it again",
+            Self::SameRepository => "name another place, or make a repository there first",
             Self::NothingUnchanged { .. } => "run the backup again with everything read",
             Self::Store { source, .. } => return store_hint(source),
             Self::Earlier(earlier) => return earlier.hint(),

@@ -76,6 +76,7 @@ mod check;
 mod chunk;
 mod config;
 mod content;
+mod copy;
 mod crypto;
 mod error;
 mod forget;
@@ -100,6 +101,7 @@ pub use browse::{
 };
 pub use check::{CheckOptions, CheckReport, Damage, Depth, check_without_key};
 pub use config::Parameters;
+pub use copy::{Copied, CopyOptions, CopyPlan, CopyReport, CopySelection, Verification};
 pub use crypto::{Access, Holder, KdfCost, KeyCommand, Secret};
 pub use error::{Error, Result};
 pub use forget::{ForgetOptions, ForgetPlan, Forgotten, PlannedGroup};
@@ -109,6 +111,6 @@ pub use keyring::{
 };
 pub use maintenance::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub use pins::{PinList, PinOptions};
-pub use read::Selection;
+pub use read::{Selection, SnapshotCopies};
 pub use repository::{Compression, InitOptions, Promise, Repository, SnapshotList, WriteOptions};
 pub use snapshot::{Listing, Snapshot};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use lifeboat_core::{PinId, Sink, SnapshotId, SnapshotInfo, StoreRef};
+use lifeboat_core::{Origin, PinId, Sink, SnapshotId, SnapshotInfo, StoreRef};
 use object_store::{ObjectStore, PutPayload};
 use parking_lot::RwLock;
 
@@ -303,6 +303,13 @@ impl Repository {
     /// What tells this repository from every other.
     pub fn id(&self) -> RepositoryId {
         self.shared.keys.repository()
+    }
+
+    /// Where a snapshot of this repository is from: what it says itself, if it is a copy, and else
+    /// this repository and its own name. All copies of one snapshot have the same origin.
+    pub fn origin_of(&self, snapshot: &SnapshotInfo) -> Origin {
+        let own = || Origin { repository: self.id().to_string(), snapshot: snapshot.id };
+        snapshot.origin.clone().unwrap_or_else(own)
     }
 
     /// How content is cut and packed.

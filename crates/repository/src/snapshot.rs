@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lifeboat_core::{
-    Completeness, Completion, Content, Context, EntryInfo, EntryPath, Header, SnapshotId,
+    Completeness, Completion, Content, Context, EntryInfo, EntryPath, Header, Origin, SnapshotId,
     SnapshotInfo, Source, StoreRef, Timestamp,
 };
 use minicbor::{Decode, Encode};
@@ -12,7 +12,7 @@ use object_store::PutPayload;
 
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, ObjectId};
+use crate::id::{ChunkId, ObjectId, RepositoryId};
 use crate::objects::{CHECKPOINTS, Objects, SNAPSHOTS, check_name, name_in};
 use crate::read::{ChunkReader, Selection, SnapshotSource};
 use crate::repository::SnapshotList;
@@ -63,6 +63,9 @@ pub(crate) struct SnapshotRecord {
     /// A reader refuses other numbers.
     #[n(16)]
     state: u8,
+    /// The repository and the name of the snapshot of which this is a copy.
+    #[n(17)]
+    origin: Option<(RepositoryId, ObjectId)>,
 }
 
 /// The snapshot holds all that the source gave.
@@ -126,6 +129,10 @@ impl SnapshotRecord {
             root,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             state: WHOLE,
+            origin: header.origin.as_ref().and_then(|origin| {
+                let repository = RepositoryId::from_hex(&origin.repository)?;
+                Some((repository, ObjectId::from_bytes(*origin.snapshot.as_bytes())))
+            }),
         }
     }
 
@@ -191,6 +198,10 @@ impl SnapshotRecord {
         info.position.clone_from(&self.position);
         info.facts = self.facts.decode();
         info.parent = self.parent.map(|parent| SnapshotId::from_bytes(*parent.as_bytes()));
+        info.origin = self.origin.map(|(repository, snapshot)| Origin {
+            repository: repository.to_string(),
+            snapshot: SnapshotId::from_bytes(*snapshot.as_bytes()),
+        });
         info
     }
 
@@ -224,6 +235,14 @@ impl Snapshot {
     /// What is known of it.
     pub fn info(&self) -> &SnapshotInfo {
         &self.info
+    }
+
+    /// Where it is from, as [`Repository::origin_of`](crate::Repository::origin_of) says: all
+    /// copies of one snapshot have the same origin.
+    pub fn origin(&self) -> Origin {
+        let repository = || self.chunks.repository().to_string();
+        let own = || Origin { repository: repository(), snapshot: self.info.id };
+        self.info.origin.clone().unwrap_or_else(own)
     }
 
     /// The entry at `path`.
@@ -308,7 +327,11 @@ pub(crate) fn choose(
         let all = list.snapshots.iter().filter(wanted);
         return all.max_by_key(|info| (info.taken, info.id)).cloned().ok_or_else(none);
     }
-    let begins = |info: &&SnapshotInfo| info.id.to_string().starts_with(name);
+    // A copy answers to the name of its original as well.
+    let begins = |info: &&SnapshotInfo| {
+        let original = info.origin.as_ref().map(|origin| &origin.snapshot);
+        original.into_iter().chain([&info.id]).any(|id| id.to_string().starts_with(name))
+    };
     let found: Vec<_> = list.snapshots.iter().filter(wanted).filter(begins).collect();
     // Nobody knows any more of which store a damaged one is.
     let damaged: Vec<_> = list.damaged.iter().filter(|(object, _)| names(object, name)).collect();

@@ -1,5 +1,6 @@
 //! A network that fails in a chosen way: a TCP proxy on loopback.
 
+pub mod http;
 mod pump;
 
 use std::{

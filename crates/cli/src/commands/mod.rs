@@ -2,6 +2,7 @@
 
 mod backup;
 mod cat;
+mod copy;
 mod diff;
 mod doctor;
 mod find;
@@ -14,6 +15,7 @@ mod prune;
 mod restore;
 mod shown;
 mod snapshots;
+mod two;
 mod verify;
 mod which;
 
@@ -40,6 +42,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Prune(arguments) => prune::run(&arguments, session).await,
         Command::Key(key) => key::run(key, session).await,
+        Command::Copy(arguments) => copy::run(&arguments, session).await,
         Command::Doctor { subject } => doctor::run(subject, session).await,
     }
 }

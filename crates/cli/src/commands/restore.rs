@@ -1,17 +1,18 @@
 //! `lifeboat restore`: brings a snapshot back.
 
 use lifeboat_core::{
-    Attributes, Sink, SnapshotInfo, Source, Summary, TransferOptions, Value, transfer,
+    Attributes, EntryPath, Error, ErrorKind, Sink, SnapshotInfo, Source, Summary, TransferOptions,
+    Value, transfer,
 };
 use lifeboat_files::{Existing, FilesSink, Owners as FileOwners, SinkOptions};
 use lifeboat_postgres::{ClusterSink, RestoreOptions, TablespaceMapping};
-use lifeboat_repository::Selection;
+use lifeboat_repository::{Selection, SnapshotCopies};
 use serde::Serialize;
 
-use super::which::find;
+use super::two::{Found, found};
 use crate::args::{Owners, Restore};
 use crate::exit::Exit;
-use crate::failure::Failed;
+use crate::failure::{Failed, place};
 use crate::output::{duration, facts_to_json, number, one_line, size, time};
 use crate::session::Session;
 
@@ -26,18 +27,26 @@ struct Restored {
     seconds: f64,
     warnings: u64,
     facts: serde_json::Value,
+    from: Vec<Share>,
     exit: u8,
 }
 
+/// How much of the content came from one repository.
+#[derive(Serialize)]
+struct Share {
+    repository: String,
+    bytes: u64,
+}
+
 pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, Failed> {
-    let opened = session.repository().await?;
-    let info = find(&arguments.which, &opened, session).await?;
+    let found = found(&arguments, session).await?;
+    let [first, ..] = &found[..] else {
+        return Err(Error::new(ErrorKind::NotFound, "no snapshot was found").into());
+    };
+    let info = first.snapshot.info().clone();
     let sink = sink_for(&info, &arguments)?;
-    let opening = session.unless_cancelled(opened.repository.snapshot(&info.id)).await?;
-    let snapshot = opening.map_err(|error| opened.failed(error))?;
     for path in &arguments.paths {
-        let entry = snapshot.entry(path).await.map_err(|error| opened.failed(error))?;
-        if entry.is_none() {
+        if !holds(&found, path).await? {
             let message = format!("snapshot {} has no entry \"{path}\"", info.id.short());
             return Err(Failed::usage(message, "list the entries with `lifeboat ls`"));
         }
@@ -46,9 +55,13 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
         format!("snapshot {} of {}, as of {}", info.id.short(), info.store, time(info.taken));
     session.output.begin(&format!("restore {what}"));
     session.context.phase("restore");
-    let source = snapshot.source(&Selection::paths(arguments.paths.iter().cloned()));
-    let summary =
-        move_to(&source, &*sink, session).await.map_err(|error| opened.of_store(error))?;
+    let selection = Selection::paths(arguments.paths.iter().cloned());
+    let copies = found.iter().map(|one| (place(&one.opened.location), one.snapshot.clone()));
+    let copies = SnapshotCopies::new(copies).map_err(|error| first.opened.failed(error))?;
+    let (only, any) = (first.snapshot.source(&selection), copies.source(&selection));
+    let source: &dyn Source = if found.len() == 1 { &only } else { &any };
+    let moved = move_to(source, &*sink, session).await;
+    let summary = moved.map_err(|error| first.opened.of_store(error))?;
     session.output.finish();
 
     let exit = Exit::with_warnings(summary.warnings);
@@ -64,6 +77,7 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
             seconds: summary.elapsed.as_secs_f64(),
             warnings: summary.warnings,
             facts: facts_to_json(&summary.receipt.facts),
+            from: shares(&copies, &summary),
             exit: exit.code(),
         },
     );
@@ -73,10 +87,36 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
         size(summary.progress.read),
         duration(summary.elapsed)
     ));
+    let shares = shares(&copies, &summary);
+    for share in shares.iter().filter(|_| shares.len() > 1) {
+        session.output.say(&format!("  {} from {}", size(share.bytes), share.repository));
+    }
     for fact in texts(&summary.receipt.facts) {
         session.output.say(&fact);
     }
     Ok(exit)
+}
+
+fn shares(copies: &SnapshotCopies, summary: &Summary) -> Vec<Share> {
+    let served = copies.served();
+    let share = |(place, bytes): &(&str, u64)| {
+        // One alone is read without being counted.
+        let bytes = if served.len() == 1 { summary.progress.read } else { *bytes };
+        Share { repository: (*place).to_owned(), bytes }
+    };
+    served.iter().map(share).collect()
+}
+
+/// Whether there is such an entry, as the first says that can say it.
+async fn holds(found: &[Found], path: &EntryPath) -> Result<bool, Failed> {
+    let mut failed = None;
+    for one in found {
+        match one.snapshot.entry(path).await {
+            Ok(entry) => return Ok(entry.is_some()),
+            Err(error) => drop(failed.get_or_insert_with(|| one.opened.failed(error))),
+        }
+    }
+    failed.map_or(Ok(false), Err)
 }
 
 async fn move_to(

@@ -38,7 +38,15 @@ struct Shown<'a> {
     position: &'a str,
     parent: Option<String>,
     pins: Vec<Held<'a>>,
+    origin: Option<Original>,
     facts: serde_json::Value,
+}
+
+/// Where a copy is from.
+#[derive(Serialize)]
+struct Original {
+    repository: String,
+    snapshot: String,
 }
 
 impl<'a> From<&'a SnapshotInfo> for Shown<'a> {
@@ -60,6 +68,10 @@ impl<'a> From<&'a SnapshotInfo> for Shown<'a> {
             position: &info.position,
             parent: info.parent.map(|id| id.to_string()),
             pins: live(info).map(Held::from).collect(),
+            origin: info.origin.as_ref().map(|origin| Original {
+                repository: origin.repository.clone(),
+                snapshot: origin.snapshot.to_string(),
+            }),
             facts: facts_to_json(&info.facts),
         }
     }
@@ -119,6 +131,9 @@ fn table(snapshots: &[&SnapshotInfo]) -> String {
     for info in snapshots {
         let mut remarks = info.tags.clone();
         remarks.extend(live(info).map(|pin| format!("pinned: {}", pin.reason)));
+        if info.origin.is_some() {
+            remarks.push("a copy".to_owned());
+        }
         if info.warnings > 0 {
             remarks.push(number(info.warnings, "warning", "warnings"));
         }

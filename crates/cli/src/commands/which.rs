@@ -33,6 +33,16 @@ pub(super) fn choose(
             session.context.warn(object, told);
         }
     }
+    in_list(name, store, list, opened)
+}
+
+/// Finds the snapshot that is called `name`, and tells nothing but the error.
+pub(super) fn in_list(
+    name: &str,
+    store: Option<&StoreName>,
+    list: &SnapshotList,
+    opened: &Opened,
+) -> Result<SnapshotInfo, Failed> {
     let store = store.map(|name| resolve(name, list)).transpose()?;
     list.find(name, store.as_ref()).map_err(|error| opened.failed(error))
 }

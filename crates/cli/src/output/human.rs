@@ -52,6 +52,12 @@ impl Human {
                     bar.progress(progress);
                 }
             }
+            Event::Notice { subject, message } if subject.is_empty() => {
+                self.write(&format!("note: {}", one_line(message)));
+            }
+            Event::Notice { subject, message } => {
+                self.write(&format!("note: {}: {}", one_line(subject), one_line(message)));
+            }
             Event::Warning { subject, message } if subject.is_empty() => {
                 self.write(&format!("warning: {}", one_line(message)));
             }

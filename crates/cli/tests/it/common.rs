@@ -62,6 +62,7 @@ impl Home {
         let mut command = bare(arguments);
         command.env("LIFEBOAT_REPO", self.repo());
         command.env("LIFEBOAT_PASSPHRASE_FILE", self.path("passphrase"));
+        command.env("LIFEBOAT_OTHER_PASSPHRASE_FILE", self.path("passphrase"));
         command
     }
 

@@ -38,6 +38,8 @@ fn every_verb_keeps_to_the_page() {
     let tree = home.tree();
     let (out, second) = (home.arg("out"), home.arg("second"));
     fs::write(home.path("second"), "another one\n").unwrap();
+    let (other, twice) = (home.arg("other"), home.arg("twice"));
+    home.run(&["--repo", &other, "init"]).expect(0);
     let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"tree/odd\xff\n");
     fs::write(home.path("").join(odd), "odd").unwrap();
     for (arguments, code, command) in [
@@ -60,6 +62,9 @@ fn every_verb_keeps_to_the_page() {
         (&["key", "list", "--json"], 0, "key list"),
         (&["key", "remove", "two", "--json"], 0, "key remove"),
         (&["key", "rotate", "--json"], 0, "key rotate"),
+        (&["copy", "--all", "--to", &other, "--dry-run", "--json"], 0, "copy"),
+        (&["copy", "--all", "--to", &other, "--json"], 0, "copy"),
+        (&["restore", "latest", "--to", &twice, "--or-from", &other, "--json"], 0, "restore"),
         (&["doctor", "--json"], 0, "doctor repo"),
         (&["doctor", "files", &tree, "--json"], 0, "doctor files"),
         (&["doctor", "files", "/nothing", "--json"], 1, "doctor files"),

@@ -4,6 +4,7 @@
 mod bad_input;
 mod browse;
 mod common;
+mod copy;
 mod damage;
 mod files;
 mod forget;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::chunk::{ChunkKind, MAX_CHUNK, decompress};
 use crate::crypto::{Keys, Purpose};
 use crate::error::{Error, Result};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, RepositoryId};
 use crate::index::Location;
 use crate::objects::pack_name;
 use crate::pack::{ChunkRecord, PackHeader};
@@ -50,6 +50,11 @@ impl Kept {
 impl ChunkReader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, kept: Mutex::default() }
+    }
+
+    /// Whose chunks they are.
+    pub(crate) fn repository(&self) -> RepositoryId {
+        self.shared.keys.repository()
     }
 
     /// The plain bytes of a chunk. Where it is stored more than once, one sound copy suffices.

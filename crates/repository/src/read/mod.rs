@@ -4,10 +4,12 @@
 //! length and place, and what it opens to must hash to the name that was asked for.
 
 mod chunks;
+mod copies;
 mod pieces;
 mod source;
 
 pub(crate) use chunks::{ChunkReader, open_chunk};
+pub use copies::SnapshotCopies;
 pub(crate) use pieces::{FingerprintCursor, PieceCursor, list_page};
 pub use source::Selection;
-pub(crate) use source::{SnapshotSource, decode, read, read_range};
+pub(crate) use source::{SnapshotSource, decode, fetch, read, read_range};

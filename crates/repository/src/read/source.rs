@@ -87,11 +87,7 @@ impl Source for SnapshotSource {
             context.expect(self.snapshot.info().bytes);
         }
         for path in &self.selection.paths {
-            let mut beneath = self.snapshot.tree().entries(Some(path.clone()));
-            let found = beneath.next().await?.is_some_and(|entry| {
-                EntryPath::new(entry.raw_path()).is_ok_and(|found| found.starts_with(path))
-            });
-            if !found {
+            if !contains(&self.snapshot, path).await? {
                 let (path, snapshot) = (path.to_string(), self.snapshot.info().id.short());
                 return Err(Error::NoSuchEntry { path, snapshot }.into());
             }
@@ -103,6 +99,14 @@ impl Source for SnapshotSource {
             context: context.clone(),
         }))
     }
+}
+
+/// Whether a snapshot has something at or beneath `path`.
+pub(super) async fn contains(snapshot: &Snapshot, path: &EntryPath) -> Result<bool> {
+    let found = snapshot.tree().entries(Some(path.clone())).next().await?;
+    Ok(found.is_some_and(|entry| {
+        EntryPath::new(entry.raw_path()).is_ok_and(|found| found.starts_with(path))
+    }))
 }
 
 struct SnapshotReading {
@@ -203,7 +207,8 @@ pub(crate) fn read_range(
     Content::stream(extents)
 }
 
-async fn fetch(chunks: &ChunkReader, piece: Piece) -> Result<Extent> {
+/// The bytes of one piece.
+pub(crate) async fn fetch(chunks: &ChunkReader, piece: Piece) -> Result<Extent> {
     let Some(id) = piece.chunk else {
         return Ok(Extent::Hole(piece.length));
     };

@@ -65,6 +65,11 @@ impl TreeReader {
         Self { pages: Arc::new(PageReader::new(chunks)), root }
     }
 
+    /// Another tree of the same repository. What both share is read once.
+    pub(crate) fn beside(&self, other: &Self) -> Self {
+        Self { root: other.root, ..self.clone() }
+    }
+
     /// As [`PageReader::page`].
     pub(crate) async fn page(&self, id: ChunkId, level: Option<u8>) -> Result<Arc<Page>> {
         self.pages.page(id, level).await

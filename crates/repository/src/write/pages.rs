@@ -44,6 +44,15 @@ enum Pending {
     Grouped { group: usize, offset: usize, length: usize },
 }
 
+/// What comes after bytes.
+#[derive(Clone, Copy, PartialEq)]
+enum Next {
+    /// More of them, a hole, or the end.
+    Content,
+    /// What the source says is unchanged.
+    Unchanged,
+}
+
 /// Stores the content of one entry.
 pub(crate) struct PageStorer<'a> {
     chunks: &'a Arc<ChunkWriter>,
@@ -59,6 +68,8 @@ pub(crate) struct PageStorer<'a> {
     fingerprints: Vec<u8>,
     fingerprint_pieces: Vec<Piece>,
     length: u64,
+    /// Whether what came last was unchanged.
+    after_unchanged: bool,
 }
 
 impl<'a> PageStorer<'a> {
@@ -80,6 +91,7 @@ impl<'a> PageStorer<'a> {
             fingerprints: Vec::new(),
             fingerprint_pieces: Vec::new(),
             length: 0,
+            after_unchanged: false,
         }
     }
 
@@ -93,17 +105,17 @@ impl<'a> PageStorer<'a> {
                         let room = self.room(waiting.len());
                         let part = data.split_to(room.min(data.len()));
                         if waiting.is_empty() && part.len() == room {
-                            self.data(part).await?;
+                            self.data(part, Next::Content).await?;
                             continue;
                         }
                         waiting.extend_from_slice(&part);
                         if part.len() == room {
-                            self.data(waiting.split().freeze()).await?;
+                            self.data(waiting.split().freeze(), Next::Content).await?;
                         }
                     }
                 }
                 Extent::Unchanged(same) => {
-                    self.data(waiting.split().freeze()).await?;
+                    self.data(waiting.split().freeze(), Next::Unchanged).await?;
                     let mut left = same;
                     while left > 0 {
                         let step = left.min(self.step());
@@ -112,7 +124,7 @@ impl<'a> PageStorer<'a> {
                     }
                 }
                 Extent::Hole(hole) => {
-                    self.data(waiting.split().freeze()).await?;
+                    self.data(waiting.split().freeze(), Next::Content).await?;
                     let mut left = hole;
                     while left > 0 {
                         let step = left.min(self.step());
@@ -122,7 +134,7 @@ impl<'a> PageStorer<'a> {
                 }
             }
         }
-        self.data(waiting.split().freeze()).await?;
+        self.data(waiting.split().freeze(), Next::Content).await?;
         self.finish().await
     }
 
@@ -167,11 +179,15 @@ impl<'a> PageStorer<'a> {
         self.length.is_multiple_of(self.page as u64)
     }
 
-    /// Bytes of one stretch.
-    async fn data(&mut self, data: Bytes) -> Result<()> {
+    /// Bytes of one stretch, or of what is left of it beside unchanged content.
+    async fn data(&mut self, data: Bytes, next: Next) -> Result<()> {
         if data.is_empty() {
             return Ok(());
         }
+        // The source compared for us: what it gives are changed pages among others.
+        let is_part = next == Next::Unchanged || self.after_unchanged;
+        let are_few = is_part && data.len() * 2 < self.stretch;
+        self.after_unchanged = false;
         let aligned = self.is_aligned();
         let (old, known) = self.old(data.len() as u64).await?;
         let (shared, page, bytes) = (Arc::clone(self.chunks.shared()), self.page, data.clone());
@@ -190,8 +206,10 @@ impl<'a> PageStorer<'a> {
         let reuse = usable && self.chunks.has_all(&old);
         if reuse && changed == 0 {
             old.into_iter().for_each(|piece| self.push(piece));
-        } else if reuse && changed * 2 < same.len() && from.len() <= MOST_CHUNKS {
+        } else if reuse && (changed * 2 < same.len() || are_few) && from.len() <= MOST_CHUNKS {
             self.patch(&data, &same, &old).await?;
+        } else if are_few {
+            self.add_to_group(&data).await?;
         } else {
             self.whole(data.clone()).await?;
         }
@@ -262,6 +280,7 @@ impl<'a> PageStorer<'a> {
             return Err(self.missing());
         }
         old.into_iter().for_each(|piece| self.push(piece));
+        self.after_unchanged = true;
         if !(self.length + length).is_multiple_of(self.page as u64) {
             // The old page may have gone on where this content ends or changes.
             known.truncate(self.beginning(length).saturating_sub(1) as usize);
@@ -278,6 +297,7 @@ impl<'a> PageStorer<'a> {
             cursor.take(pages as usize).await;
         }
         self.push(Piece::hole(length));
+        self.after_unchanged = false;
         self.remember(length, &[]).await
     }
 

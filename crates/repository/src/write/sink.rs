@@ -22,26 +22,39 @@ use crate::crypto::Access;
 use crate::error::{Error, Result};
 use crate::read::{ChunkReader, FingerprintCursor, PieceCursor};
 use crate::repository::{Repository, SnapshotList, WriteOptions};
-use crate::snapshot::{RootArea, SnapshotRecord};
+use crate::snapshot::{RootArea, Snapshot, SnapshotRecord};
 use crate::tree::{EntryRecord, TreeWriter};
 
 /// Takes snapshots into a repository.
 pub(crate) struct RepositorySink {
     repository: Repository,
     options: WriteOptions,
+    /// The baseline, when it is chosen by the caller, and not the newest of the store.
+    chosen: Option<Snapshot>,
     /// What was given as baseline: the write that follows needs the same pages of it.
     baseline: SyncMutex<Option<Baselines>>,
 }
 
 impl RepositorySink {
     pub(crate) fn new(repository: Repository, options: WriteOptions) -> Self {
-        Self { repository, options, baseline: SyncMutex::default() }
+        Self { repository, options, chosen: None, baseline: SyncMutex::default() }
+    }
+
+    /// Compares with this snapshot, whatever else there is of the store.
+    pub(crate) fn comparing_with(mut self, baseline: Option<Snapshot>) -> Self {
+        self.chosen = baseline;
+        self
     }
 }
 
 #[async_trait]
 impl Sink for RepositorySink {
     async fn baseline(&self, store: &StoreRef) -> lifeboat_core::Result<Option<Arc<dyn Baseline>>> {
+        if let Some(chosen) = &self.chosen {
+            let chosen = Baselines::new(Some(chosen.clone()), None);
+            self.baseline.lock().clone_from(&chosen);
+            return Ok(chosen.map(|chosen| Arc::new(chosen) as Arc<dyn Baseline>));
+        }
         // Who may only write cannot read the last snapshot. What is in the repository is not
         // stored again all the same: the index tells.
         if self.repository.access() == Access::WriteOnly {
@@ -69,6 +82,7 @@ impl Sink for RepositorySink {
         header: &Header,
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Writing>> {
+        let warned = context.warnings();
         let shared = Arc::clone(self.repository.shared());
         let level = self.options.compression.level();
         let what = format!("a backup of {}", header.store);
@@ -87,6 +101,7 @@ impl Sink for RepositorySink {
             reader: Arc::new(ChunkReader::new(Arc::clone(&shared))),
             repository: self.repository.clone(),
             header: header.clone(),
+            warned,
             context: context.clone(),
             chunks,
             baseline,
@@ -102,6 +117,8 @@ impl Sink for RepositorySink {
 struct SnapshotWriting {
     repository: Repository,
     header: Header,
+    /// How many warnings there were before this write: not of this snapshot.
+    warned: u64,
     context: Context,
     chunks: Arc<ChunkWriter>,
     reader: Arc<ChunkReader>,
@@ -192,7 +209,7 @@ impl SnapshotWriting {
         self.chunks.settle().await?;
         let completion = Completion::at(self.header.started);
         let record = SnapshotRecord::new(&self.header, &completion, root)
-            .counted(entries, bytes, self.chunks.written(), self.context.warnings())
+            .counted(entries, bytes, self.chunks.written(), self.warnings())
             .committed_at(Timestamp::now())
             .incomplete();
         let shared = self.repository.shared();
@@ -244,6 +261,12 @@ impl SnapshotWriting {
         }
     }
 
+    /// How many things need attention in what is written.
+    fn warnings(&self) -> u64 {
+        let mine = self.context.warnings().saturating_sub(self.warned);
+        self.header.warnings.saturating_add(mine)
+    }
+
     /// Whether the repository has all that the content of an earlier snapshot consists of.
     ///
     /// The pages of a long list are read for it, a few KiB for a GiB: what was lost beneath them
@@ -277,7 +300,7 @@ impl SnapshotWriting {
         let (root, entries, bytes) = tree.finish().await?;
         self.chunks.settle().await?;
         let record = SnapshotRecord::new(&self.header, &completion, root)
-            .counted(entries, bytes, self.chunks.written(), self.context.warnings())
+            .counted(entries, bytes, self.chunks.written(), self.warnings())
             .committed_at(Timestamp::now());
         let shared = self.repository.shared();
         let (id, size) = record.write(&shared.objects, &shared.keys).await?;
