@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
 use lifeboat_core::{EntryPath, StoreRef};
 
-pub(crate) use browse::{Cat, Diff, Find};
+#[cfg(feature = "mount")]
+pub(crate) use browse::Mount;
+pub(crate) use browse::{Cat, Diff, Find, Stats};
 use retention::{FORGET, PIN, PINS, UNPIN};
 pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
 
@@ -45,7 +47,7 @@ Exit codes:
   130  stopped by SIGINT or SIGTERM
 
 Progress, warnings, errors and summaries go to standard error; what was asked for (the lists of
-`snapshots`, `ls`, `find` and `diff`, what `cat` reads) goes to standard output. With --json, standard output is a stream of JSON
+`snapshots`, `ls`, `find`, `diff` and `stats`, what `cat` reads) goes to standard output. With --json, standard output is a stream of JSON
 events, one a line, described in docs/cli-json.md.";
 
 /// What holds for every command.
@@ -109,6 +111,13 @@ pub(crate) enum Command {
     /// List what changed from one snapshot to another
     #[command(after_help = browse::DIFF)]
     Diff(Diff),
+    /// Say what the repository holds, and what each snapshot alone holds
+    #[command(after_help = browse::STATS)]
+    Stats(Stats),
+    /// Show the snapshots as files, in a directory
+    #[cfg(feature = "mount")]
+    #[command(after_help = browse::MOUNT)]
+    Mount(Mount),
     /// Bring a snapshot back
     #[command(after_help = RESTORE)]
     Restore(Restore),
@@ -157,6 +166,9 @@ impl Command {
             Self::Find(_) => "find",
             Self::Cat(_) => "cat",
             Self::Diff(_) => "diff",
+            Self::Stats(_) => "stats",
+            #[cfg(feature = "mount")]
+            Self::Mount(_) => "mount",
             Self::Restore(_) => "restore",
             Self::Forget(_) => "forget",
             Self::Pin(_) => "pin",

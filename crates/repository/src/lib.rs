@@ -9,7 +9,7 @@
 //! | make one, open one | [`Repository::init`], [`Repository::open`], [`Secret`] |
 //! | take a snapshot | [`Repository::sink`] and [`transfer`](lifeboat_core::transfer()) |
 //! | look at snapshots | [`Repository::snapshots`], [`Repository::find`], [`Snapshot`] |
-//! | look into snapshots | [`Snapshot::list`], [`Snapshot::members`], [`Snapshot::file`], [`Repository::search`], [`Repository::diff`] |
+//! | look into snapshots | [`Snapshot::list`], [`Snapshot::members`], [`Snapshot::file`], [`Repository::search`], [`Repository::diff`], [`Repository::stats`] |
 //! | restore | [`Snapshot::source`] and [`transfer`](lifeboat_core::transfer()) |
 //! | forget snapshots, hold them | [`ForgetPlan`], [`Repository::forget`], [`Repository::pin`] |
 //! | who can open it | [`Repository::keys`], [`Repository::add_key`], [`Repository::rotate_key`] |
@@ -97,7 +97,8 @@ mod tree;
 mod write;
 
 pub use browse::{
-    Change, ChangeKind, Diff, DiffOptions, Found, Member, Members, Query, Search, SnapshotFile,
+    AreaStats, Change, ChangeKind, ChunkTotals, Diff, DiffOptions, Found, Member, Members, Query,
+    RepositoryStats, Search, SnapshotFile, SnapshotStats,
 };
 pub use check::{CheckOptions, CheckReport, Damage, Depth, check_without_key};
 pub use config::Parameters;

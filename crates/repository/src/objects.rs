@@ -238,6 +238,15 @@ impl Objects {
             .boxed()
     }
 
+    /// Lists all there is. The order is the store's own.
+    pub(crate) fn list_all(&self) -> BoxStream<'static, Result<Listed>> {
+        let told = |error| Error::store("list", "the repository", error);
+        self.0
+            .list(None)
+            .map(move |meta| meta.map(|meta| Listed::from(&meta)).map_err(told))
+            .boxed()
+    }
+
     /// Anything that is at the place where a repository is to be made.
     pub(crate) async fn anything(&self) -> Result<Option<String>> {
         match self.0.list(None).next().await {

@@ -437,6 +437,12 @@ impl Repository {
         Err(Error::NoSuchSnapshot { name: id.to_string() })
     }
 
+    /// The top pages of some snapshots' trees, in the same order.
+    pub(crate) async fn top_pages(&self, ids: &[SnapshotId]) -> Result<Vec<ChunkId>> {
+        let reading = stream::iter(ids.iter().copied());
+        reading.map(async |id| self.root(&id).await).buffered(FETCHES).try_collect().await
+    }
+
     /// Opens a snapshot, or a checkpoint.
     ///
     /// # Errors

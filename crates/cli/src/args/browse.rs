@@ -137,6 +137,48 @@ Examples:
   lifeboat diff 3f2a91bc latest --store files/etc
   lifeboat diff 3f2a91bc 77b01e4c ssh --content-only";
 
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// Show only the snapshots of this store, such as files/etc. All are counted
+    #[arg(long, value_name = "KIND/NAME", value_parser = store)]
+    pub(crate) store: Option<StoreName>,
+}
+
+pub(super) const STATS: &str = "\
+Of each snapshot: its size; what it refers to, compressed; and what it alone holds, which is what
+pruning frees when just this one is forgotten. Then the whole repository: what repeats itself, what
+compression saves, what no snapshot needs. It reads what describes the content, each part once, and
+not the content.
+
+Examples:
+  lifeboat stats
+  lifeboat stats --store files/etc --json";
+
+#[cfg(feature = "mount")]
+#[derive(Debug, Args)]
+pub(crate) struct Mount {
+    /// The directory to mount on: an empty one, which this user owns
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: std::path::PathBuf,
+    /// Only the snapshots of this store, such as files/etc
+    #[arg(long, value_name = "KIND/NAME", value_parser = store)]
+    pub(crate) store: Option<StoreName>,
+    /// Let other users in, as the recorded owners and modes allow. Unless this is root,
+    /// /etc/fuse.conf must say user_allow_other
+    #[arg(long)]
+    pub(crate) allow_others: bool,
+}
+
+#[cfg(feature = "mount")]
+pub(super) const MOUNT: &str = "\
+Shows the snapshots there are as DIR/KIND/NAME/TIME-ID, and the newest as DIR/KIND/NAME/latest.
+Nothing can be written. Ctrl-C, or `fusermount3 -u DIR`, takes it away. The package fuse3 must be
+installed.
+
+Examples:
+  lifeboat mount /mnt
+  lifeboat mount /mnt --store files/etc --allow-others";
+
 /// Lengths are taken as people write them: 4096, 10MiB, 1GB.
 fn bytes(text: &str) -> Result<u64, String> {
     let size: ByteSize =

@@ -10,11 +10,14 @@ mod forget;
 mod init;
 mod key;
 mod ls;
+#[cfg(feature = "mount")]
+mod mount;
 mod pin;
 mod prune;
 mod restore;
 mod shown;
 mod snapshots;
+mod stats;
 mod two;
 mod verify;
 mod which;
@@ -34,6 +37,9 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Find(arguments) => find::run(&arguments, session).await,
         Command::Cat(arguments) => cat::run(&arguments, session).await,
         Command::Diff(arguments) => diff::run(&arguments, session).await,
+        Command::Stats(arguments) => stats::run(&arguments, session).await,
+        #[cfg(feature = "mount")]
+        Command::Mount(arguments) => mount::run(&arguments, session).await,
         Command::Restore(arguments) => restore::run(arguments, session).await,
         Command::Forget(arguments) => forget::run(&arguments, session).await,
         Command::Pin(arguments) => pin::pin(&arguments, session).await,

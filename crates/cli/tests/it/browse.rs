@@ -133,3 +133,23 @@ fn cat_writes_just_the_bytes() {
     assert_eq!(ran.0.stdout, "");
     ran.error_says(&["damaged", "lifeboat verify"]);
 }
+
+#[test]
+fn stats_say_what_each_snapshot_alone_holds() {
+    let (home, first, second) = two();
+    let ran = home.run(&["stats", "--json"]).expect(0);
+    let snapshots = ran.events_of("snapshot_stats");
+    let ids: Vec<_> = snapshots.iter().map(|it| it["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [&first, &second]);
+    for snapshot in &snapshots {
+        let stored = |part: &str| snapshot[part]["stored"].as_u64().unwrap();
+        assert!(0 < stored("alone") && stored("alone") < stored("referenced"), "{snapshot}");
+    }
+    let end = ran.end();
+    assert_eq!(end["missing"], 0);
+    assert!(end["deduplication_ratio"].as_f64().unwrap() > 1.5, "{end}");
+    let ran = home.run(&["stats", "--store", "t"]).expect(0);
+    for word in [&first[..8], &second[..8], "without repetitions", "the whole repository"] {
+        assert!(ran.0.stdout.contains(word), "{ran}");
+    }
+}

@@ -50,6 +50,7 @@ fn every_verb_keeps_to_the_page() {
         (&["find", "greeting", "--json"], 0, "find"),
         (&["diff", "latest", "latest", "--json"], 0, "diff"),
         (&["cat", "latest", "greeting", "--json"], 2, "cat"),
+        (&["stats", "--json"], 0, "stats"),
         (&["restore", "latest", "--to", &out, "--json"], 0, "restore"),
         (&["restore", "latest", "--to", &out, "--json"], 1, "restore"),
         (&["verify", "--json"], 0, "verify"),

@@ -11,14 +11,18 @@
 //!   before the part is read.
 //! - [`Snapshot::members`](crate::Snapshot::members): what lies in one directory. What lies deeper
 //!   is passed over.
+//! - [`Repository::stats`](crate::Repository::stats): what the repository holds, and what each
+//!   snapshot alone holds.
 
 mod diff;
 mod directory;
 mod file;
 mod same;
 mod search;
+mod stats;
 
 pub use diff::{Change, ChangeKind, Diff, DiffOptions};
 pub use directory::{Member, Members};
 pub use file::SnapshotFile;
 pub use search::{Found, Query, Search};
+pub use stats::{AreaStats, ChunkTotals, RepositoryStats, SnapshotStats};

@@ -88,10 +88,8 @@ impl Repository {
     /// # Errors
     /// When one of the snapshots does not exist or cannot be read.
     pub async fn search(&self, snapshots: &[SnapshotId], query: &Query) -> Result<Search> {
-        let mut roots = Vec::with_capacity(snapshots.len());
-        for id in snapshots {
-            roots.push((*id, self.root(id).await?));
-        }
+        let roots = self.top_pages(snapshots).await?;
+        let mut roots: Vec<_> = snapshots.iter().copied().zip(roots).collect();
         let shared = self.shared();
         // After the snapshots: what they need was indexed before they came to be.
         shared.refresh_index().await?;

@@ -118,8 +118,9 @@ async fn a_diff_costs_what_differs() {
         "removed folder-090/file-00090",
     ];
     assert_eq!(found, expected);
-    // Of each tree the pages above the three leaves, and those; of 400 there are in all.
-    assert!(counted.reads() <= 2 * (3 + 3), "{} reads", counted.reads());
+    // Of each tree the three leaves and the pages above them, and perhaps one beside where a name
+    // at which a page ended is gone. There are 400 in all.
+    assert!(counted.reads() <= 20, "{} reads", counted.reads());
 
     let repository = counted.afresh().await;
     assert!(diff(&repository, second, second).await.is_empty());

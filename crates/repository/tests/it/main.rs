@@ -20,4 +20,5 @@ mod prune;
 mod races;
 mod scripted;
 mod staged;
+mod stats;
 mod trouble;
