@@ -211,8 +211,8 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_know_what_deleting_takes_deletes_nothing() {
         let secret = Secret::passphrase("x");
-        let mut options = InitOptions::default();
-        options.cost = KdfCost { memory_kib: 64, passes: 1, lanes: 1 };
+        let cost = KdfCost { memory_kib: 64, passes: 1, lanes: 1 };
+        let options = InitOptions { cost, ..InitOptions::default() };
         let place = Arc::new(InMemory::new());
         let repository = Repository::init(place, &secret, &options).await.unwrap();
         let (context, store) = (Context::silent(), StoreRef::new("memory", "a"));
@@ -227,8 +227,7 @@ mod tests {
         let more = Features { delete: vec!["levitation".into()], ..Features::default() };
         let other = repository.clone();
         other.shared().demand(&more).await.unwrap();
-        let mut options = ForgetOptions::default();
-        options.may_lose_all = vec![store];
+        let options = ForgetOptions { may_lose_all: vec![store], ..ForgetOptions::default() };
         let list = repository.roots().await.unwrap();
         let plan = ForgetPlan::of_snapshots(&list, &[id], &options, taken).unwrap();
         let unknown = |error: &Error| matches!(error, Error::UnknownFeature { .. });

@@ -134,7 +134,7 @@ async fn a_pin_holds_against_policies_and_against_names() {
     let pin = repository.pin(&ids[0], &options).await.unwrap();
 
     let list = repository.snapshots().await.unwrap();
-    assert_eq!(list.snapshots[0].pins, [pin.clone()]);
+    assert_eq!(list.snapshots[0].pins, std::slice::from_ref(&pin));
     assert_eq!((pin.by.as_str(), pin.until), ("anna@db1", None));
     let removals = plan(&repository, &last(1)).await.unwrap();
     let removals: Vec<_> = removals.removals().iter().map(|info| info.id).collect();
