@@ -23,6 +23,7 @@ use object_store::ObjectStore;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
+use crate::journal;
 use crate::objects::{INDEX, KEYS, Listed, Objects, PACKS, PINS, SNAPSHOTS, id_of, pack_name};
 use crate::pack::MAX_PACK;
 use crate::repository::Repository;
@@ -74,6 +75,14 @@ impl Repository {
 
         context.phase("check the packs");
         let state = self.check_packs(options.depth, &mut report, &mut damages, context).await?;
+
+        context.phase("check the journals");
+        report.journals = journal::check(self, options.depth, context).await?;
+        report.objects += report.journals.segments;
+        report.bytes += report.journals.bytes;
+        for (name, what) in &report.journals.damage {
+            damages.of(name, what);
+        }
 
         context.phase("check the snapshots' trees");
         walk::Walk::new(self, &state, &mut damages, context).all(&listed.snapshots).await?;

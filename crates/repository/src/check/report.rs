@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_core::SnapshotId;
 
+use crate::journal::JournalReport;
+
 /// How a check is done.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -43,6 +45,8 @@ pub struct CheckReport {
     pub bytes: u64,
     /// Packs that no index knows: what interrupted backups left.
     pub unreferenced: u64,
+    /// What was found of the journals. Their damage is told in `damage`, too.
+    pub journals: JournalReport,
     /// The damage, by object.
     pub damage: Vec<Damage>,
 }

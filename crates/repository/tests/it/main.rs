@@ -14,6 +14,7 @@ mod extents;
 mod forget;
 mod golden;
 mod hooked;
+mod journal;
 mod keys;
 mod model;
 mod prune;
