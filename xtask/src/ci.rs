@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::cargo::cargo;
 
 /// In the order in which mistakes are found soonest.
-fn steps() -> [(&'static str, Command); 5] {
+fn steps() -> [(&'static str, Command); 6] {
     let mut doc = cargo(&["doc", "--workspace", "--all-features", "--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     let clippy =
@@ -21,6 +21,7 @@ fn steps() -> [(&'static str, Command); 5] {
         ("documentation", doc),
         // Small, so that it costs little: what newcomers see first must not rot.
         ("demo", cargo(&["xtask", "demo", "--size", "20"])),
+        ("fuzz targets", cargo(&["xtask", "fuzz", "--seconds", "10"])),
         // As a person would, so that the command in the README is what is proved.
         ("tests", cargo(&["xtask", "test"])),
     ]

@@ -1,4 +1,4 @@
-//! The tasks of Lifeboat's developers: `cargo xtask setup | demo | test | ci | bench`.
+//! The tasks of Lifeboat's developers: `cargo xtask setup | demo | test | fuzz | ci | bench`.
 //!
 //! One module for each task; this one only parses and calls.
 
@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod ci;
 mod demo;
+mod fuzz;
 mod setup;
 mod test;
 
@@ -28,6 +29,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run all tests, on real servers
     Test(test::Arguments),
+    /// Give every decoder inputs that nobody would write
+    Fuzz(fuzz::Arguments),
     /// What must pass before a change goes in: format, lints, documentation, tests
     Ci,
     /// Measure Lifeboat and its peers side by side
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&arguments).map(done),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Ci => ci::run().map(done),
         Task::Bench(arguments) => bench::run(&arguments),
     };

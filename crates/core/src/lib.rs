@@ -12,6 +12,7 @@
 //! | a named item and its content | [`Entry`], [`EntryPath`], [`Attributes`], [`Content`], [`Extent`] |
 //! | reading and writing as a whole | [`Source`], [`Reading`], [`Sink`], [`Writing`] |
 //! | what the last snapshot held | [`Baseline`] |
+//! | the history of a store, as sealed segments | [`journal`] |
 //! | which snapshots stay | [`RetentionPolicy`], [`KeepRules`], [`Pin`] |
 //! | what accompanies an operation | [`Context`], [`Observer`], [`ByteBudget`] |
 //! | errors | [`Error`], [`ErrorKind`], [`Failure`] |
@@ -54,6 +55,7 @@ mod context;
 mod entry;
 mod error;
 mod id;
+pub mod journal;
 #[cfg(target_os = "linux")]
 pub mod local;
 pub mod memory;

@@ -1,10 +1,15 @@
-//! The memory store passes the suites that every other store runs.
+//! The memory store and the memory journal pass the suites that every other store runs.
 
 #![allow(clippy::unwrap_used)]
 
-use lifeboat_core::conformance::{SinkHarness, sink_suite, source_suite};
-use lifeboat_core::memory::MemoryStore;
-use lifeboat_core::{Attributes, Entry, EntryKind, EntryPath, Sink, Source, async_trait, names};
+use lifeboat_core::conformance::{
+    JournalHarness, SinkHarness, journal_suite, sink_suite, source_suite,
+};
+use lifeboat_core::journal::{JournalLog, JournalName};
+use lifeboat_core::memory::{MemoryJournal, MemoryStore};
+use lifeboat_core::{
+    Attributes, Entry, EntryKind, EntryPath, Sink, Source, StoreRef, async_trait, names,
+};
 
 fn path(text: &str) -> EntryPath {
     EntryPath::new(text).unwrap()
@@ -55,4 +60,26 @@ async fn memory_is_a_source() {
 #[tokio::test]
 async fn memory_is_a_sink() {
     sink_suite(&Harness).await;
+}
+
+#[derive(Default)]
+struct Journals(std::sync::Mutex<std::collections::BTreeMap<JournalName, MemoryJournal>>);
+
+#[async_trait]
+impl JournalHarness for Journals {
+    async fn journal(&self, stream: &str) -> Box<dyn JournalLog> {
+        let name = JournalName::new(StoreRef::new("memory", "sample"), stream).unwrap();
+        let log = MemoryJournal::new(name.clone());
+        self.0.lock().unwrap().insert(name, log.clone());
+        Box::new(log)
+    }
+
+    async fn again(&self, log: &dyn JournalLog) -> Box<dyn JournalLog> {
+        Box::new(self.0.lock().unwrap()[log.name()].clone())
+    }
+}
+
+#[tokio::test]
+async fn memory_keeps_journals() {
+    journal_suite(&Journals::default()).await;
 }

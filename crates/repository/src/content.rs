@@ -117,8 +117,29 @@ pub(crate) struct ContentRecord {
     #[n(1)]
     pub(crate) list: PieceList,
     /// The fingerprints of the content's pages, 16 bytes a page, where there are any.
-    #[n(2)]
+    #[cbor(n(2), decode_with = "without_fingerprints")]
     pub(crate) fingerprints: Option<Box<ContentRecord>>,
+}
+
+/// Content without fingerprints. Fingerprints have none themselves; content that nests itself
+/// without end would end a reader that follows it.
+#[derive(Decode)]
+#[cbor(array)]
+struct Plain {
+    #[n(0)]
+    depth: u8,
+    #[n(1)]
+    list: PieceList,
+}
+
+fn without_fingerprints<C>(
+    decoder: &mut minicbor::Decoder<'_>,
+    context: &mut C,
+) -> Result<Option<Box<ContentRecord>>, minicbor::decode::Error> {
+    let plain = Option::<Plain>::decode(decoder, context)?;
+    let record =
+        |Plain { depth, list }| Box::new(ContentRecord { depth, list, fingerprints: None });
+    Ok(plain.map(record))
 }
 
 /// Lists of lists of lists hold more than 2^64 bytes.
@@ -155,6 +176,22 @@ mod tests {
         assert_eq!(list.length(), Some(32));
         let bytes = minicbor::to_vec(&list).unwrap();
         assert_eq!(minicbor::decode::<PieceList>(&bytes).unwrap().decode().unwrap(), pieces);
+    }
+
+    #[test]
+    fn content_that_nests_itself_is_not_followed() {
+        let plain = ContentRecord::default();
+        let with = |inner: ContentRecord| ContentRecord {
+            fingerprints: Some(Box::new(inner)),
+            ..ContentRecord::default()
+        };
+        let good = minicbor::to_vec(with(plain.clone())).unwrap();
+        assert_eq!(minicbor::decode::<ContentRecord>(&good).unwrap(), with(plain.clone()));
+        let deep = minicbor::to_vec(with(with(plain.clone()))).unwrap();
+        assert_eq!(minicbor::decode::<ContentRecord>(&deep).unwrap(), with(plain));
+        // As deep as a chunk is long, and cut off at the end.
+        let bottomless = [0x83, 0, 0x82, 0x80, 0x80].repeat(1 << 20);
+        assert!(minicbor::decode::<ContentRecord>(&bottomless).is_err());
     }
 
     #[test]

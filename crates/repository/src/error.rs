@@ -298,6 +298,24 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A segment of a journal has the positions that were to be appended, and other content.
+    #[error("append {segment}: a segment with other content is there")]
+    SegmentConflict {
+        /// The journal, the timeline and the positions.
+        segment: String,
+    },
+    /// A segment was to be appended to a timeline that nobody began.
+    #[error("append to {timeline}: this timeline was not begun")]
+    NoSuchTimeline {
+        /// The journal and the timeline.
+        timeline: String,
+    },
+    /// A journal was to be written to a store that cannot keep two writers apart.
+    #[error("append {what}: this object store cannot make an object only where there is none")]
+    NotExclusive {
+        /// What was to be appended.
+        what: String,
+    },
     /// A parameter is outside its range.
     #[error("create a repository: {what}")]
     BadParameter {
@@ -381,14 +399,18 @@ impl Failure for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NotARepository
+            | Self::NoSuchTimeline { .. }
             | Self::NoSuchSnapshot { .. }
             | Self::NoSuchPin { .. }
             | Self::NoSuchEntry { .. }
             | Self::NoKeys => ErrorKind::NotFound,
-            Self::AlreadyARepository | Self::PlaceNotEmpty { .. } | Self::Conflict { .. } => {
-                ErrorKind::AlreadyExists
+            Self::AlreadyARepository
+            | Self::PlaceNotEmpty { .. }
+            | Self::Conflict { .. }
+            | Self::SegmentConflict { .. } => ErrorKind::AlreadyExists,
+            Self::NewerVersion { .. } | Self::UnknownFeature { .. } | Self::NotExclusive { .. } => {
+                ErrorKind::Unsupported
             }
-            Self::NewerVersion { .. } | Self::UnknownFeature { .. } => ErrorKind::Unsupported,
             Self::WrongSecret { .. }
             | Self::WriteOnly
             | Self::Rotated { .. }
@@ -480,6 +502,13 @@ impl Failure for Error {
                 "say which one is meant, on the command line with --store"
             }
             Self::NotAFile { .. } => "`lifeboat ls -l` shows what it is",
+            Self::SegmentConflict { .. } => {
+                "two servers may be writing to one journal: give each store a name of its own"
+            }
+            Self::NoSuchTimeline { .. } => "begin it first, with the timeline that it comes from",
+            Self::NotExclusive { .. } => {
+                "keep journals where conditional writes work, or where there is one writer say so"
+            }
             Self::NoSuchEntry { .. } => "list the entries with `lifeboat ls`",
             Self::ClockSkew { .. } => "set the clock of this host, then run it again",
             Self::LeaseHeld { .. } => {

@@ -13,6 +13,7 @@
 //! | restore | [`Snapshot::source`] and [`transfer`](lifeboat_core::transfer()) |
 //! | forget snapshots, hold them | [`ForgetPlan`], [`Repository::forget`], [`Repository::pin`] |
 //! | who can open it | [`Repository::keys`], [`Repository::add_key`], [`Repository::rotate_key`] |
+//! | keep the history of a store | [`Repository::journal`], [`Repository::journals`] |
 //! | look for damage | [`Repository::check`], [`check_without_key`] |
 //!
 //! # How it works
@@ -80,8 +81,12 @@ mod copy;
 mod crypto;
 mod error;
 mod forget;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod index;
+mod journal;
 mod keyring;
 mod maintenance;
 mod objects;
@@ -111,6 +116,7 @@ pub use crypto::{Access, Holder, KdfCost, KeyCommand, Secret};
 pub use error::{Error, Result};
 pub use forget::{ForgetOptions, ForgetPlan, Forgotten, PlannedGroup};
 pub use id::{ChunkId, ObjectId, RepositoryId};
+pub use journal::{Exclusivity, JournalGap, JournalList, JournalOptions, JournalReport};
 pub use keyring::{
     AddKeyOptions, KeyInfo, KeyKind, RemoveKeyOptions, RotateOptions, Rotation, Standing,
 };

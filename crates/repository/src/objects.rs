@@ -8,7 +8,9 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use lifeboat_core::Timestamp;
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{
+    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+};
 
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
@@ -30,6 +32,7 @@ pub(crate) const LEASES: &str = "leases";
 pub(crate) const REFERENCES: &str = "references";
 pub(crate) const PINS: &str = "pins";
 pub(crate) const CHECKS: &str = "checks";
+pub(crate) const JOURNALS: &str = "journals";
 
 /// The name of an object whose id is the hash of its content.
 pub(crate) fn name_in(area: &str, id: ObjectId) -> String {
@@ -203,6 +206,31 @@ impl Objects {
         }
     }
 
+    /// The first `length` bytes of an object, or all of a shorter one, and its whole size. `None`
+    /// when the store says that it does not exist.
+    pub(crate) async fn front(&self, name: &str, length: u64) -> Result<Option<(Bytes, u64)>> {
+        let range = Some(GetRange::Bounded(0..length));
+        let options = GetOptions { range, ..GetOptions::default() };
+        let result = match self.0.get_opts(&Path::from(name), options).await {
+            Ok(result) => result,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            // Of an empty object no range can be read.
+            Err(error) => match self.head(name).await? {
+                Some(listed) if listed.size == 0 => {
+                    return Err(Error::damaged(name, "it is empty"));
+                }
+                Some(_) => return Err(Error::store("read", name, error)),
+                None => return Ok(None),
+            },
+        };
+        let size = result.meta.size;
+        let bytes = result.bytes().await.map_err(|error| Error::store("read", name, error))?;
+        if bytes.len() as u64 != length.min(size) {
+            return Err(Error::damaged(name, "it is shorter than it must be"));
+        }
+        Ok(Some((bytes, size)))
+    }
+
     /// What a listing says of one object; `None` when the store says that it does not exist.
     pub(crate) async fn head(&self, name: &str) -> Result<Option<Listed>> {
         match self.0.head(&Path::from(name)).await {
@@ -246,6 +274,15 @@ impl Objects {
             .list(None)
             .map(move |meta| meta.map(|meta| Listed::from(&meta)).map_err(told))
             .boxed()
+    }
+
+    /// The folders in an area, by name.
+    pub(crate) async fn folders(&self, area: &str) -> Result<Vec<String>> {
+        match self.0.list_with_delimiter(Some(&Path::from(area))).await {
+            Ok(result) => Ok(result.common_prefixes.iter().map(ToString::to_string).collect()),
+            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(Error::store("list", area, error)),
+        }
     }
 
     /// Anything that is at the place where a repository is to be made.

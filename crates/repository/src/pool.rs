@@ -31,11 +31,20 @@ impl Pool {
         doing: &'static str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
+        self.start(doing, work).await
+    }
+
+    /// As [`Pool::run`], but the work is queued at once, whenever its result is asked for.
+    pub(crate) fn start<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: W,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, W> {
         let (tell, told) = oneshot::channel();
         self.0.spawn(move || {
             // Nobody listening any more means that the caller was cancelled.
             let _ = tell.send(work());
         });
-        told.await.map_err(|_| Error::Worker { doing })
+        async move { told.await.map_err(|_| Error::Worker { doing }) }
     }
 }

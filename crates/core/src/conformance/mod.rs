@@ -1,11 +1,14 @@
-//! Suites that every [`Source`] and every [`Sink`] must pass, public
-//! so that stores outside this workspace can run them too.
+//! Suites that every [`Source`], every [`Sink`] and every
+//! [`JournalLog`](crate::journal::JournalLog) must pass, public so that stores outside this
+//! workspace can run them too.
 //!
 //! They are made for tests, so a breach of the contract is a panic that says which rule it broke.
 
+mod journal;
 mod sink;
 mod source;
 
+pub use journal::{JournalHarness, journal_suite};
 pub use sink::{SinkHarness, sink_suite};
 pub use source::{Volatile, live_source_suite, source_suite};
 

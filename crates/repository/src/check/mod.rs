@@ -32,6 +32,7 @@ use lifeboat_core::{Context, SnapshotId, Timestamp};
 use crate::error::Result;
 use crate::id::ObjectId;
 use crate::index::Pack;
+use crate::journal;
 use crate::objects::{INDEX, KEYS, PACKS, PINS, id_of, pack_name};
 use crate::repository::{Repository, Shared};
 use crate::sealed::SealedKind;
@@ -92,6 +93,14 @@ impl Repository {
         // Unless it was found to be sound again just now.
         for (id, what) in ledger.damaged().filter(|(id, _)| health.frayed.contains(id)) {
             damages.of(&pack_name(id), what);
+        }
+
+        context.phase("check the journals");
+        report.journals = journal::check(self, options.depth, context).await?;
+        report.objects += report.journals.segments;
+        report.bytes += report.journals.bytes;
+        for (name, what) in &report.journals.damage {
+            damages.of(name, what);
         }
 
         context.phase("check the snapshots' trees");

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use lifeboat_core::SnapshotId;
 
+use crate::journal::JournalReport;
+
 /// How a check is done.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -109,6 +111,8 @@ pub struct CheckReport {
     pub seed: Option<u64>,
     /// How far a rolling check has come.
     pub rolling: Option<Rolling>,
+    /// What was found of the journals. Their damage is told in `damage`, too.
+    pub journals: JournalReport,
     /// The damage, by object.
     pub damage: Vec<Damage>,
 }

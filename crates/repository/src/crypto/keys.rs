@@ -125,7 +125,7 @@ impl Sealing {
 }
 
 impl Keys {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn derive(root: &RootKey, repository: RepositoryId) -> Self {
         Self::of(&Share::Full(root.clone()), repository)
     }
@@ -210,6 +210,19 @@ impl Keys {
     /// Authenticates a pack's directory.
     pub(crate) fn directory_mac(&self, bytes: &[u8]) -> [u8; 32] {
         *blake3::keyed_hash(&self.names.directory, bytes).as_bytes()
+    }
+
+    /// What stands for the name of a journal or a timeline where outsiders can see it.
+    pub(crate) fn journal_id(&self, names: &[u8]) -> [u8; 16] {
+        let mut short = [0; 16];
+        let hash = blake3::keyed_hash(&self.names.journal_name, names);
+        short.copy_from_slice(&hash.as_bytes()[..16]);
+        short
+    }
+
+    /// By which the same content in the same place of a journal is known again.
+    pub(crate) fn journal_tag(&self, bytes: &[u8]) -> [u8; 32] {
+        *blake3::keyed_hash(&self.names.journal_tag, bytes).as_bytes()
     }
 
     /// The epoch that seals what is new.

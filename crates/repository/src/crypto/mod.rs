@@ -30,7 +30,7 @@ use rand::rngs::SysRng;
 pub(crate) use aead::{Cipher, Sealer, TAG};
 pub(crate) use agreement::PublicKey;
 pub use command::KeyCommand;
-pub(crate) use keys::{Keys, Purpose};
+pub(crate) use keys::{Keys, Purpose, Seal};
 pub use root::Access;
 pub(crate) use root::{RootKey, Share};
 pub(crate) use secret::{Given, Owner};

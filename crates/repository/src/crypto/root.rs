@@ -85,6 +85,10 @@ pub(super) struct NameKeys {
     pub(super) config: [u8; 32],
     #[cbor(n(5), with = "minicbor::bytes")]
     pub(super) directory: [u8; 32],
+    #[cbor(n(6), with = "minicbor::bytes")]
+    pub(super) journal_name: [u8; 32],
+    #[cbor(n(7), with = "minicbor::bytes")]
+    pub(super) journal_tag: [u8; 32],
 }
 
 impl RootKey {
@@ -92,7 +96,7 @@ impl RootKey {
         Ok(Self { identity: random()?, epochs: vec![EpochKey { number: 1, secret: random()? }] })
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn fixed(byte: u8) -> Self {
         let epochs = vec![EpochKey { number: 1, secret: [byte ^ 0xff; 32] }];
         Self { identity: [byte; 32], epochs }
@@ -123,6 +127,8 @@ impl RootKey {
             chunker: from("lifeboat v1 chunker"),
             config: from("lifeboat v1 configuration"),
             directory: from("lifeboat v1 pack directory"),
+            journal_name: from("lifeboat v1 journal name"),
+            journal_tag: from("lifeboat v1 journal tag"),
         }
     }
 

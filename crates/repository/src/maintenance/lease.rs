@@ -31,7 +31,7 @@ const MAINTENANCE: &str = "maintenance";
 /// The content of a lease's object.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
-struct LeaseRecord {
+pub(crate) struct LeaseRecord {
     #[cbor(n(0), with = "minicbor::bytes")]
     owner: [u8; 16],
     #[n(1)]

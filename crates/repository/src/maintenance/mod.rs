@@ -58,3 +58,5 @@ pub(crate) use lease::Lease;
 pub use prune::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub(crate) use session::Session;
 pub(crate) use trash::Marks;
+#[cfg(feature = "fuzzing")]
+pub(crate) use {lease::LeaseRecord, session::SessionRecord, trash::TrashRecord};

@@ -370,7 +370,7 @@ fn escape(path: &[u8]) -> String {
 }
 
 /// Runs the second reader with the Python packages that setup installed for it.
-fn second_reader(arguments: &[&str]) -> Json {
+pub(crate) fn second_reader(arguments: &[&str]) -> Json {
     let requirements = include_str!("../fixtures/second_reader.txt");
     // As in the setup of xtask: what is installed is named by its versions.
     let versions: Vec<_> =

@@ -1,4 +1,4 @@
-//! A store in memory, as source and as sink: for tests of other people's sources and sinks.
+//! A store in memory, as source and as sink.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
