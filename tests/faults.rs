@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use lifeboat::core::memory::MemoryStore;
@@ -149,11 +149,8 @@ async fn nothing_is_lost_in_any_weather() {
             change(&store, seed + round).await;
             back_up(&store, &near.repository).await.unwrap();
             assert_restores(&near.repository, &store).await;
-            let copying = near.repository.copy_to(
-                &far.repository,
-                &CopyOptions::default(),
-                &Context::silent(),
-            );
+            let (options, context) = (CopyOptions::default(), Context::silent());
+            let copying = near.repository.copy_to(&far.repository, &options, &context);
             assert_eq!(copying.await.unwrap().copied.len(), 1);
             assert_restores(&far.repository, &store).await;
         }

@@ -189,11 +189,9 @@ impl CopyPlan {
             options.comparison = Comparison::Nothing;
         }
         let held = base.as_ref().map(|base| base.held.clone());
-        let mut write = WriteOptions::default();
-        write.compression = self.options.compression;
-        // What it would save, the index saves as well; and a backup of the store is not to be
-        // compared with the half of an old copy.
-        write.checkpoint_every = None;
+        // What checkpoints would save, the index saves as well; and a backup of the store is not to
+        // be compared with the half of an old copy.
+        let write = WriteOptions { compression: self.options.compression, checkpoint_every: None };
         let sink = RepositorySink::new(self.destination.clone(), write).comparing_with(held);
         let source = CopySource::new(snapshot.clone(), base.map(Arc::new));
         let summary = Box::pin(transfer(&source, &sink, &options, context)).await?;

@@ -242,7 +242,7 @@ pub(super) fn key_pair(secret: &[u8; 32]) -> PrivateKey {
 #[derive(Clone)]
 pub(crate) enum Share {
     Full(RootKey),
-    WriteOnly(WriteKey),
+    WriteOnly(Box<WriteKey>),
 }
 
 impl Share {
@@ -255,7 +255,7 @@ impl Share {
             }
             Access::WriteOnly => {
                 let key: WriteKey = minicbor::decode(bytes).ok()?;
-                key.is_sane().then_some(Self::WriteOnly(key))
+                key.is_sane().then(|| Self::WriteOnly(Box::new(key)))
             }
         }
     }
