@@ -35,10 +35,25 @@ pub(crate) struct Arguments {
 enum What {
     Postgres,
     Tree,
+    /// An index of 10^8 chunks, or of as many as LIFEBOAT_INDEX_CHUNKS says
+    Index,
     All,
 }
 
+/// Measures an index of as many chunks as 100 TB has. A test does it, with fewer, in every run.
+fn index() -> Result<ExitCode> {
+    const CHUNKS: &str = "LIFEBOAT_INDEX_CHUNKS";
+    let chunks = env::var(CHUNKS).unwrap_or_else(|_| "100000000".to_owned());
+    let mut test = cargo(&["test", "-p", "lifeboat-repository", "--lib", "index::simulated"]);
+    let status = test.args(["--", "--nocapture"]).env(CHUNKS, chunks).status();
+    let status = status.context("run cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let What::Index = arguments.what {
+        return index();
+    }
     let own = env::current_exe().context("find this program")?;
     // Its report is for people; standard output is for ours, which is to be pasted.
     let setup = Command::new(&own)
@@ -54,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let what = match arguments.what {
         What::Postgres => "postgres",
         What::Tree => "tree",
-        What::All => "all",
+        What::All | What::Index => "all",
     };
     bench
         .arg(&programs.lifeboat)

@@ -81,6 +81,11 @@ pub(crate) struct Global {
     /// arguments with spaces between them, without a shell. docs/keys.md says what it is asked
     #[arg(long, global = true, value_name = "COMMAND", group = "secret")]
     pub(crate) key_command: Option<String>,
+    /// Keep nothing of the repository's index on this host. Without this option, what was read of
+    /// it is kept in the directory that LIFEBOAT_CACHE_DIR names, or in `lifeboat` where the user
+    /// has caches (XDG_CACHE_HOME, ~/.cache); it may be deleted at any time
+    #[arg(long, global = true)]
+    pub(crate) no_cache: bool,
     /// Write events to standard output, as one JSON object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,

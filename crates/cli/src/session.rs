@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifeboat_core::{Context, Error};
 use lifeboat_objstore::{Intent, Location, StoreOptions, Variables};
-use lifeboat_repository::{Repository, Secret, SnapshotList};
+use lifeboat_repository::{Cache, OpenOptions, Repository, Secret, SnapshotList};
 use object_store::ObjectStore;
 
 use crate::args::{Global, OtherSecret};
@@ -92,12 +93,29 @@ impl Session {
         store: Arc<dyn ObjectStore>,
         secret: &Secret,
     ) -> Result<Opened, Failed> {
-        let opening = Repository::open(store, secret);
+        let options = OpenOptions::default().with_cache(self.cache());
+        let opening = Repository::open_with(store, secret, &options);
         let repository = self
             .unless_cancelled(opening)
             .await?
             .map_err(|error| in_repository(error, &location))?;
         Ok(Opened { repository, location })
+    }
+
+    /// Where what is read of the index is kept: nowhere, if no directory can be found for it.
+    fn cache(&self) -> Cache {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        if self.global.no_cache {
+            return Cache::None;
+        }
+        if let Some(named) = variable("LIFEBOAT_CACHE_DIR") {
+            return Cache::Directory(named.into());
+        }
+        let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
+        // A relative path is to be ignored: XDG Base Directory Specification, version 0.8.
+        let caches =
+            variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        caches.or_else(home).map_or(Cache::None, |path| Cache::Directory(path.join("lifeboat")))
     }
 
     /// Runs what does not look at the context itself.

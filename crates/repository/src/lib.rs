@@ -14,7 +14,8 @@
 //! | forget snapshots, hold them | [`ForgetPlan`], [`Repository::forget`], [`Repository::pin`] |
 //! | who can open it | [`Repository::keys`], [`Repository::add_key`], [`Repository::rotate_key`] |
 //! | keep the history of a store | [`Repository::journal`], [`Repository::journals`] |
-//! | look for damage | [`Repository::check`], [`check_without_key`] |
+//! | look for damage | [`Repository::check`], [`check_without_key`], [`survey_without_key`] |
+//! | keep the index small and near | [`Repository::compact_index`], [`Cache`] |
 //!
 //! # How it works
 //!
@@ -36,7 +37,8 @@
 //! - **Nothing is trusted.** Whatever comes from the store is bounded before memory is taken for
 //!   it, authenticated before it is decoded, and hashed before it is believed.
 //! - **Memory** is bounded by the size of packs and chunks (about 200 MiB by default), whatever
-//!   the size of the store. Only the index grows with the repository: 32 bytes a chunk.
+//!   the size of the store. Only the index grows with the repository: 32 bytes a chunk, or one
+//!   byte with a local [`Cache`], and about 130 bytes a pack.
 //!
 //! # Example
 //!
@@ -116,6 +118,7 @@ pub use crypto::{Access, Holder, KdfCost, KeyCommand, Secret};
 pub use error::{Error, Result};
 pub use forget::{ForgetOptions, ForgetPlan, Forgotten, PlannedGroup};
 pub use id::{ChunkId, ObjectId, RepositoryId};
+pub use index::{Cache, CompactReport, PackSurvey, survey_without_key};
 pub use journal::{Exclusivity, JournalGap, JournalList, JournalOptions, JournalReport};
 pub use keyring::{
     AddKeyOptions, KeyInfo, KeyKind, RemoveKeyOptions, RotateOptions, Rotation, Standing,
@@ -127,5 +130,7 @@ pub use repair::{
     IndexRepair, Originals, PackRepair, PacksRepair, RepairMode, RepairOptions, SnapshotRepair,
     SnapshotsRepair,
 };
-pub use repository::{Compression, InitOptions, Promise, Repository, SnapshotList, WriteOptions};
+pub use repository::{
+    Compression, InitOptions, OpenOptions, Promise, Repository, SnapshotList, WriteOptions,
+};
 pub use snapshot::{Listing, Snapshot};

@@ -15,7 +15,7 @@ use crate::config::{self, Config, Features, Parameters};
 use crate::crypto::{Holder, KdfCost, Keys, RootKey, Secret, Share, Slot, random};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId, RepositoryId};
-use crate::index::Index;
+use crate::index::{Cache, CacheDirectory, Index};
 use crate::keyring::{self, OwnKey};
 use crate::maintenance::{Lease, StoreClock};
 use crate::objects::{KEYS, Objects, id_of, name_in};
@@ -61,6 +61,23 @@ impl Default for InitOptions {
             parameters: Parameters::default(),
             promise: Promise::default(),
         }
+    }
+}
+
+/// How a repository is opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// Where this host keeps what it read of the index for the next time.
+    pub cache: Cache,
+}
+
+impl OpenOptions {
+    /// With a cache of the index, see [`OpenOptions::cache`].
+    #[must_use]
+    pub fn with_cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
+        self
     }
 }
 
@@ -268,7 +285,15 @@ impl Repository {
                 other => other,
             },
         )?;
-        Ok(Self::assemble(objects, config, keys, own, pool))
+        Ok(Self::assemble(objects, config, keys, own, pool, &Cache::None))
+    }
+
+    /// Opens a repository, with the default options.
+    ///
+    /// # Errors
+    /// As [`Repository::open_with`].
+    pub async fn open(store: Arc<dyn ObjectStore>, secret: &Secret) -> Result<Self> {
+        Self::open_with(store, secret, &OpenOptions::default()).await
     }
 
     /// Opens a repository.
@@ -276,7 +301,11 @@ impl Repository {
     /// # Errors
     /// When there is none, it is of a newer version, it is damaged, or `secret` opens none of its
     /// keys.
-    pub async fn open(store: Arc<dyn ObjectStore>, secret: &Secret) -> Result<Self> {
+    pub async fn open_with(
+        store: Arc<dyn ObjectStore>,
+        secret: &Secret,
+        options: &OpenOptions,
+    ) -> Result<Self> {
         let objects = Objects::new(store);
         let bytes = objects.read(config::NAME, config::MAX_SIZE).await?;
         let parsed = Config::parse(&bytes.ok_or(Error::NotARepository)?)?;
@@ -284,12 +313,20 @@ impl Repository {
         let (share, own) = keyring::unlock(&objects, &pool, parsed.id, secret).await?;
         let keys = Keys::of(&share, parsed.id);
         let config = parsed.verify(&keys)?;
-        Ok(Self::assemble(objects, config, keys, own, pool))
+        Ok(Self::assemble(objects, config, keys, own, pool, &options.cache))
     }
 
-    fn assemble(objects: Objects, config: Config, keys: Keys, own: OwnKey, pool: Pool) -> Self {
+    fn assemble(
+        objects: Objects,
+        config: Config,
+        keys: Keys,
+        own: OwnKey,
+        pool: Pool,
+        cache: &Cache,
+    ) -> Self {
         let chunker = Chunker::new(Gear::new(keys.chunker()), &config.parameters);
-        let (keys, index) = (Arc::new(keys), Index::default());
+        let index = Index::new(CacheDirectory::new(cache, &keys));
+        let keys = Arc::new(keys);
         let features = RwLock::new(config.features.clone());
         let own = RwLock::new(Arc::new(own));
         let shared = Shared { objects, config, features, keys, own, index, pool, chunker };

@@ -225,6 +225,13 @@ impl Keys {
         *blake3::keyed_hash(&self.names.journal_tag, bytes).as_bytes()
     }
 
+    /// Authenticates what this host caches of the index.
+    pub(crate) fn cache_hasher(&self) -> blake3::Hasher {
+        let key =
+            Zeroizing::new(blake3::derive_key("lifeboat v1 index cache", &self.names.directory));
+        blake3::Hasher::new_keyed(&key)
+    }
+
     /// The epoch that seals what is new.
     pub(crate) fn epoch(&self) -> u32 {
         self.sealing().newest()

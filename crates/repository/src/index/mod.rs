@@ -4,58 +4,73 @@
 //! rebuilt from the packs when lost. A wrong entry leads to a chunk that does not open, never to
 //! wrong bytes.
 //!
-//! In memory a chunk takes 32 bytes, in a few sorted runs: what comes is merged with what is not
-//! much larger.
+//! # Runs
+//!
+//! What index objects say is kept in sorted *runs*, immutable, of 32 bytes a chunk: what comes is
+//! merged with what is not much larger, so there are few runs, and a chunk is moved a number of
+//! times that grows with the logarithm of the index only.
+//!
+//! With a [`Cache`], runs of any size lie in files (see `file`), of which a lookup reads one
+//! stretch; a filter in front of each tells of most new chunks that they are not in it. In memory
+//! is what came last, a byte for each chunk that is in files, and about 130 bytes for each pack.
+//! The next handle takes the files over and fetches only index objects that they do not know.
+//!
+//! # What counts
+//!
+//! A run has all that its index objects (its *sources*) say, and knows of every pack which one
+//! named it. What an object says counts as long as the object is listed. So when objects are
+//! merged, or written anew without packs that were deleted, nothing else is read again; what does
+//! not count any more is dead weight that the next merge leaves behind.
+//!
+//! Packs and index objects have numbers, given as they are met, that mean the same as long as the
+//! handle lives; see [`Index::pack`].
 
+mod cache;
+mod compact;
+mod file;
+mod filter;
+mod load;
+mod merge;
 mod object;
 mod record;
+mod reliance;
 mod run;
 mod scan;
+#[cfg(test)]
+mod simulated;
+mod state;
+mod survey;
 mod table;
+mod writer;
 
+pub use cache::Cache;
+pub(crate) use cache::CacheDirectory;
+pub use compact::CompactReport;
 pub(crate) use object::IndexObject;
 pub(crate) use record::{PREFIX, Place, Prefix, prefix};
+pub(crate) use reliance::Reliance;
 pub(crate) use scan::Scan;
+pub use survey::{PackSurvey, survey_without_key};
 pub(crate) use table::Pack;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
+use tokio::sync::Mutex;
 
-use self::record::Packed;
-use self::run::{Named, Run};
-use self::table::{Packs, Sources};
-use crate::crypto::Keys;
-use crate::error::{Error, Result};
+use self::load::Loading;
+use self::state::State;
 use crate::id::{ChunkId, ObjectId};
-use crate::objects::{INDEX, Objects, id_of, name_in};
+use crate::objects::{INDEX, name_in};
 use crate::pack::{ChunkRecord, PackRecord};
-
-/// How many index objects are fetched at once.
-const FETCHES: usize = 8;
-
-/// How often a listing is read again because an object of it was replaced meanwhile.
-const LISTINGS: usize = 5;
 
 /// The index of a repository.
 #[derive(Default)]
 pub(crate) struct Index {
-    state: RwLock<State>,
-}
-
-#[derive(Default)]
-struct State {
-    runs: Vec<Arc<Run>>,
-    packs: Packs,
-    /// The index objects that were loaded and are still listed. What only others say does not
-    /// count.
-    sources: Sources,
-    damaged: BTreeMap<ObjectId, String>,
-    /// Packs on which nothing new may rely: those that are marked, and those that are lost.
-    marked: HashSet<ObjectId>,
-    lost: HashSet<ObjectId>,
+    state: Arc<RwLock<State>>,
+    /// One refresh at a time.
+    loading: Mutex<Loading>,
 }
 
 /// Where a chunk is.
@@ -80,134 +95,11 @@ impl Location {
     }
 }
 
-impl State {
-    /// Adds what an index object says, unless it is known.
-    ///
-    /// The last runs are merged until each is less than half of the one before: so a lookup asks
-    /// few runs, and a chunk is moved few times, however many runs come.
-    fn add(&mut self, id: ObjectId, packs: &[PackRecord]) {
-        let Some(source) = self.sources.add(id) else { return };
-        let mut run = Run::build(source, packs, &mut self.packs);
-        while let Some(before) = self.runs.pop_if(|before| before.len() < 2 * run.len()) {
-            run = Run::merge(owned(before), run);
-        }
-        if run.len() > 0 {
-            self.runs.push(Arc::new(run));
-        }
-    }
-
-    /// What only index objects say that are not listed any more does not count: they were merged
-    /// into others, or their packs were deleted.
-    fn retain(&mut self, listed: &HashSet<ObjectId>) {
-        if !self.sources.retain(|id| listed.contains(id)) {
-            return;
-        }
-        self.damaged.retain(|id, _| listed.contains(id));
-        for run in std::mem::take(&mut self.runs) {
-            let mut run = owned(run);
-            run.retain(&self.sources);
-            if run.len() > 0 {
-                self.runs.push(Arc::new(run));
-            }
-        }
-    }
-
-    /// Everywhere that a chunk is. A place may come twice, as two index objects name it.
-    fn find(&self, id: &ChunkId) -> impl Iterator<Item = (u32, Packed)> {
-        let prefix = prefix(id);
-        let found = self.runs.iter().flat_map(move |run| run.find(&prefix).collect::<Vec<_>>());
-        let counts = |(named, _): &(Named, _)| self.sources.counts(named.source);
-        found.filter(counts).map(|(named, place)| (named.pack, place))
-    }
-
-    /// The numbers of the packs that index objects name.
-    fn here(&self) -> HashSet<u32> {
-        let named = self.runs.iter().flat_map(|run| run.named());
-        named.filter(|named| self.sources.counts(named.source)).map(|named| named.pack).collect()
-    }
-
-    fn may_rely_on(&self, pack: &ObjectId) -> bool {
-        !self.marked.contains(pack) && !self.lost.contains(pack)
-    }
-}
-
-/// A run that can be changed. It is copied where a scan holds it.
-fn owned(run: Arc<Run>) -> Run {
-    Arc::try_unwrap(run).unwrap_or_else(|run| Run::clone(&run))
-}
-
-/// The packs on which a write relies: the ones that hold what it did not store again.
-#[derive(Default)]
-pub(crate) struct Reliance(Mutex<Vec<u64>>);
-
-impl Reliance {
-    fn note(&self, number: u32) {
-        let (word, bit) = (number as usize / 64, number % 64);
-        let mut words = self.0.lock();
-        if words.len() <= word {
-            words.resize(word + 1, 0);
-        }
-        words[word] |= 1 << bit;
-    }
-
-    fn forget(&self, number: u32) {
-        if let Some(word) = self.0.lock().get_mut(number as usize / 64) {
-            *word &= !(1 << (number % 64));
-        }
-    }
-
-    fn has(&self, number: u32) -> bool {
-        let words = self.0.lock();
-        words.get(number as usize / 64).is_some_and(|word| word & 1 << (number % 64) != 0)
-    }
-}
-
 impl Index {
-    /// Loads the index objects that are not loaded yet, and forgets those that are not listed any
-    /// more. Damaged ones are remembered and left out.
-    pub(crate) async fn refresh(&self, objects: &Objects, keys: &Keys) -> Result<()> {
-        for _ in 0..LISTINGS {
-            if self.load(objects, keys, Absent::ListAgain).await? {
-                return Ok(());
-            }
-        }
-        self.load(objects, keys, Absent::IsDamage).await.map(drop)
-    }
-
-    /// Whether all that was listed could be loaded.
-    async fn load(&self, objects: &Objects, keys: &Keys, absent: Absent) -> Result<bool> {
-        let listed = objects.list(INDEX).try_filter_map(async |listed| Ok(id_of(&listed.name)));
-        let listed: HashSet<_> = listed.try_collect().await?;
-        let missing: Vec<_> = {
-            let mut state = self.state.write();
-            state.retain(&listed);
-            listed.into_iter().filter(|id| !state.sources.has(id)).collect()
-        };
-        let mut fetched = stream::iter(missing)
-            .map(async |id| (id, IndexObject::read(objects, keys, id).await))
-            .buffer_unordered(FETCHES);
-        let mut complete = true;
-        let mut failure = None;
-        while let Some((id, result)) = fetched.next().await {
-            let (packs, damage) = match result {
-                Ok(Some(object)) => (object.packs, None),
-                Ok(None) if absent == Absent::ListAgain => {
-                    complete = false;
-                    continue;
-                }
-                Ok(None) => (Vec::new(), Some("it is missing".to_owned())),
-                Err(Error::Damaged { what, .. }) => (Vec::new(), Some(what)),
-                // What does come is kept all the same: it counts as loaded.
-                Err(error) => {
-                    failure.get_or_insert(error);
-                    continue;
-                }
-            };
-            let mut state = self.state.write();
-            state.add(id, &packs);
-            state.damaged.extend(damage.map(|what| (id, what)));
-        }
-        failure.map_or(Ok(complete), Err)
+    /// An index that knows nothing yet.
+    pub(crate) fn new(cache: Option<CacheDirectory>) -> Self {
+        let loading = cache.map_or(Loading::InMemory, |cache| Loading::Closed(Arc::new(cache)));
+        Self { state: Arc::default(), loading: Mutex::new(loading) }
     }
 
     /// Takes note of an index object that was just written.
@@ -271,10 +163,11 @@ impl Index {
     pub(crate) fn broken(&self, reliance: &Reliance) -> Vec<ObjectId> {
         let state = self.state.read();
         let here = state.here();
-        let relied = (0..state.packs.len()).filter(|number| reliance.has(*number));
-        let relied = relied.filter_map(|number| state.packs.get(number));
-        let broken =
-            relied.filter(|pack| !here.contains(&pack.number) || !state.may_rely_on(&pack.id));
+        let relied = here.into_iter().zip(0..).filter(|(_, number)| reliance.has(*number));
+        let broken = relied.filter_map(|(here, number)| {
+            let pack = state.packs.get(number)?;
+            (!here || !state.may_rely_on(&pack.id)).then_some(pack)
+        });
         broken.map(|pack| pack.id).collect()
     }
 
@@ -295,14 +188,13 @@ impl Index {
     /// The packs that the index knows.
     pub(crate) fn packs(&self) -> HashMap<ObjectId, Arc<Pack>> {
         let state = self.state.read();
-        let all = state.here().into_iter().filter_map(|number| state.packs.get(number));
-        all.map(|pack| (pack.id, Arc::new(pack))).collect()
+        state.packs_here().map(|pack| (pack.id, Arc::new(pack))).collect()
     }
 
     /// All that the index knows now, in the order of ids. Blocks on the disk: for the pool.
     pub(crate) fn scan(&self) -> Scan {
         let state = self.state.read();
-        Scan::new(state.runs.clone(), state.sources.clone())
+        Scan::new(state.runs().cloned().collect(), state.sources.clone())
     }
 
     /// All numbers of packs are below this one. It only grows, and a number always means the same
@@ -327,10 +219,29 @@ impl Index {
     pub(crate) fn sources(&self, packs: &HashSet<ObjectId>) -> Vec<ObjectId> {
         let state = self.state.read();
         let packs: HashSet<_> = packs.iter().filter_map(|id| state.packs.number(id)).collect();
-        let named = state.runs.iter().flat_map(|run| run.named());
-        let named = named.filter(|named| packs.contains(&named.pack)).map(|named| named.source);
-        let sources: HashSet<_> = named.filter(|source| state.sources.counts(*source)).collect();
+        let named = state.named().filter(|named| packs.contains(&named.pack));
+        let sources: HashSet<_> = named.map(|named| named.source).collect();
         sources.into_iter().filter_map(|source| state.sources.get(source)).collect()
+    }
+
+    /// Those of some index objects of which others name every pack.
+    pub(crate) fn covered(&self, some: &HashSet<ObjectId>) -> HashSet<ObjectId> {
+        let state = self.state.read();
+        let sound =
+            some.iter().filter(|id| state.sources.has(id) && !state.damaged.contains_key(id));
+        let sound: HashMap<_, _> =
+            sound.filter_map(|id| Some((state.sources.number(id)?, *id))).collect();
+        let others = state
+            .named()
+            .filter(|named| state.sources.get(named.source).is_some_and(|id| !some.contains(&id)));
+        let elsewhere: HashSet<_> = others.map(|named| named.pack).collect();
+        let mut covered: HashSet<_> = sound.values().copied().collect();
+        for named in state.named().filter(|named| !elsewhere.contains(&named.pack)) {
+            if let Some(id) = sound.get(&named.source) {
+                covered.remove(id);
+            }
+        }
+        covered
     }
 
     /// The index objects that could not be read, and why.
@@ -340,18 +251,10 @@ impl Index {
     }
 }
 
-/// What an object that was listed and is not there any more means.
-#[derive(Clone, Copy, PartialEq)]
-enum Absent {
-    /// It was replaced meanwhile: the next listing has what replaced it.
-    ListAgain,
-    IsDamage,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::RootKey;
+    use crate::crypto::{Keys, RootKey};
     use crate::id::RepositoryId;
     use crate::pack::{Contents, PackHeader};
 
@@ -393,7 +296,7 @@ mod tests {
             // The same index object, met again in a listing.
             index.add(pack.id, &[pack]);
         }
-        assert!(index.state.read().runs.len() < 20);
+        assert!(index.state.read().recent.len() < 20);
         assert_eq!(index.packs().len(), 10_000);
         let (reliance, pack) = (Reliance::default(), object(7));
         assert!(index.rely(&chunk(14), &reliance));

@@ -52,6 +52,14 @@ impl Packs {
 pub(super) struct Sources(IndexMap<ObjectId, bool>);
 
 impl Sources {
+    /// The number of an index object. It does not count yet, when it is new.
+    pub(super) fn note(&mut self, id: ObjectId) -> u32 {
+        let entry = self.0.entry(id);
+        let number = entry.index() as u32;
+        entry.or_insert(false);
+        number
+    }
+
     /// Counts an index object. `None` when it counted before.
     pub(super) fn add(&mut self, id: ObjectId) -> Option<u32> {
         let entry = self.0.entry(id);
@@ -70,12 +78,23 @@ impl Sources {
         any
     }
 
+    /// The index object does not count any more.
+    pub(super) fn forget(&mut self, number: u32) {
+        if let Some((_, counts)) = self.0.get_index_mut(number as usize) {
+            *counts = false;
+        }
+    }
+
     pub(super) fn has(&self, id: &ObjectId) -> bool {
         self.0.get(id).is_some_and(|counts| *counts)
     }
 
     pub(super) fn counts(&self, number: u32) -> bool {
         self.0.get_index(number as usize).is_some_and(|(_, counts)| *counts)
+    }
+
+    pub(super) fn number(&self, id: &ObjectId) -> Option<u32> {
+        self.0.get_index_of(id).map(|number| number as u32)
     }
 
     pub(super) fn get(&self, number: u32) -> Option<ObjectId> {

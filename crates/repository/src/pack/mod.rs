@@ -22,7 +22,7 @@ use minicbor::{Decode, Encode};
 use crate::chunk::{ChunkKind, Encoding};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
-use crate::objects::pack_name;
+use crate::objects::{Objects, pack_name};
 use crate::repository::Shared;
 
 const MAGIC: [u8; 8] = *b"LBPACK\x00\x01";
@@ -167,20 +167,29 @@ impl PackRecord {
 
 /// Reads what a pack says of itself, and authenticates it.
 pub(crate) async fn read_record(shared: &Shared, id: ObjectId, size: u64) -> Result<PackRecord> {
+    let (record, mac) = read_directory(&shared.objects, id, size).await?;
+    if !record.is_authentic(&shared.keys, mac) {
+        return Err(Error::damaged(pack_name(id), "its directory is not authentic"));
+    }
+    Ok(record)
+}
+
+/// Reads what a pack says of itself, with the hash by which it can be authenticated.
+pub(crate) async fn read_directory(
+    objects: &Objects,
+    id: ObjectId,
+    size: u64,
+) -> Result<(PackRecord, [u8; 32])> {
     let name = pack_name(id);
     let least = (HEADER + TRAILER) as u64;
     if !(least..=MAX_PACK).contains(&size) {
         return Err(Error::damaged(name, "its size is out of range"));
     }
-    let trailer = shared.objects.range(&name, size - TRAILER as u64..size).await?;
+    let trailer = objects.range(&name, size - TRAILER as u64..size).await?;
     let directory = PackRecord::end(&name, size, &trailer)?;
-    let end = shared.objects.range(&name, directory..size).await?;
-    let header = shared.objects.range(&name, 0..HEADER as u64).await?;
-    let (record, mac) = PackRecord::parse(&name, id, size, &header, &end)?;
-    if !record.is_authentic(&shared.keys, mac) {
-        return Err(Error::damaged(name, "its directory is not authentic"));
-    }
-    Ok(record)
+    let end = objects.range(&name, directory..size).await?;
+    let header = objects.range(&name, 0..HEADER as u64).await?;
+    PackRecord::parse(&name, id, size, &header, &end)
 }
 
 fn parse_trailer(bytes: &[u8; TRAILER]) -> Option<([u8; 32], u32)> {

@@ -16,6 +16,7 @@ mod forget;
 mod golden;
 mod healing;
 mod hooked;
+mod index;
 mod journal;
 mod keys;
 mod model;
