@@ -135,6 +135,9 @@ impl Repository {
             match journal {
                 Ok(journal) => list.journals.push(journal),
                 Err(Error::Damaged { what, .. }) => list.damaged.push((name, what)),
+                Err(Error::Rotated { epoch }) => {
+                    list.damaged.push((name, format!("it names epoch {epoch}, which has no key")));
+                }
                 Err(error) => return Err(error),
             }
         }

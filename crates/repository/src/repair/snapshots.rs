@@ -1,6 +1,6 @@
 //! Siblings of snapshots that lack something for good.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use lifeboat_core::{
@@ -114,6 +114,8 @@ struct Sibling<'a> {
     later: BTreeMap<Key, EntryRecord>,
     /// New names of files, for their hard links.
     renamed: HashMap<Vec<u8>, Vec<u8>>,
+    /// Files of which nothing is left: a hard link to one would lead nowhere.
+    gone: HashSet<Vec<u8>>,
     lost_entries: u64,
     lost_bytes: u64,
     lost: Vec<String>,
@@ -164,6 +166,7 @@ impl<'a> Sibling<'a> {
             tree,
             later: BTreeMap::new(),
             renamed: HashMap::new(),
+            gone: HashSet::new(),
             lost_entries: 0,
             lost_bytes: 0,
             lost: Vec::new(),
@@ -227,7 +230,12 @@ impl<'a> Sibling<'a> {
             EntryKind::File => {}
             EntryKind::HardLink => {
                 let target = info.attributes.bytes(names::TARGET).map(<[u8]>::to_vec);
-                if let Some(new) = target.and_then(|target| self.renamed.get(&target)) {
+                let target = target.unwrap_or_default();
+                if self.gone.contains(&target) {
+                    self.note(format!("{name}: a hard link to what is lost"), 0, 0);
+                    return Ok(());
+                }
+                if let Some(new) = self.renamed.get(&target) {
                     info.attributes.set(names::TARGET, new.clone());
                     return self.push(EntryRecord::new(&info, record.content.clone())).await;
                 }
@@ -250,6 +258,8 @@ impl<'a> Sibling<'a> {
         self.note(format!("{name}: {lost} of {} bytes", record.size), 1, lost);
         if lost < record.size {
             self.rename(&mut info, found.pieces, lost).await?;
+        } else {
+            self.gone.insert(record.raw_path().to_vec());
         }
         Ok(())
     }

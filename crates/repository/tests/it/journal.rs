@@ -121,7 +121,10 @@ async fn every_changed_byte_is_found() {
             Ok(content) => drain(content).await,
             Err(error) => Err(error),
         };
-        assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt, "byte {at}");
+        // An epoch that nobody knows may be one that came meanwhile: the key is the wrong one then.
+        let is_epoch = (12..16).contains(&at);
+        let kind = read.unwrap_err().kind();
+        assert!(kind == ErrorKind::Corrupt || is_epoch && kind == ErrorKind::Refused, "byte {at}");
         let told = repository.check(&CheckOptions::every_byte(), &Context::silent()).await.unwrap();
         let told: Vec<_> = told.damage.iter().map(|damage| damage.object.as_str()).collect();
         assert_eq!(told, [object.as_ref()], "byte {at}");

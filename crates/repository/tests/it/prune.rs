@@ -77,7 +77,7 @@ async fn what_nothing_needs_goes_and_all_else_stays() {
 
     let report = repository.prune(&at_once(), &context).await.unwrap();
     assert_eq!((told.marked, told.repacked), (report.marked, report.repacked));
-    assert!(report.repacked.packs > 0 && report.deleted.bytes > 600_000, "{report:?}");
+    assert!(report.repacked.packs > 0 && report.deleted.bytes > 300_000, "{report:?}");
     assert_eq!(report.deleted, report.marked);
     assert!(world.names("trash").await.is_empty() && world.names("sessions").await.is_empty());
     let bytes = |count: lifeboat_repository::PackCount| count.bytes;
