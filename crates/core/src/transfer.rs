@@ -1,11 +1,13 @@
 //! The one pipeline: everything from a source to a sink.
 
 use std::collections::{BTreeSet, HashMap};
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::baseline::Baseline;
 use crate::context::Context;
@@ -71,6 +73,10 @@ pub struct Summary {
 /// An entry may be finished while an earlier one is still in work, but not by more than this:
 /// sinks put them back into order, and that takes memory.
 const WINDOW: u64 = 32 * 1024;
+
+/// So many entries at most are put by one task, one after the other, when their content is at
+/// hand: a task for each of many small files would cost more than the work.
+const BATCH: usize = 32;
 
 /// How often the observer hears of progress.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -181,21 +187,55 @@ impl<'a> Puts<'a> {
     async fn all(&mut self, reading: &mut dyn Reading) -> Result<()> {
         let mut last: Option<EntryPath> = None;
         let mut ordinal = 0;
-        while let Some(entry) = reading.next().await? {
-            if last.as_ref().is_some_and(|last| *last >= entry.path) {
-                return Err(out_of_order(&entry.path));
+        let mut batch = Vec::new();
+        while let Some(next) = self.next(reading, &mut batch).await? {
+            if last.as_ref().is_some_and(|last| *last >= next.path) {
+                return Err(out_of_order(&next.path));
             }
-            last = Some(entry.path.clone());
-            while self.is_full(ordinal) {
-                self.finish_one().await?;
+            last = Some(next.path.clone());
+            while let Some(done) = self.tasks.try_join_next() {
+                self.finish(done)?;
             }
-            self.start(ordinal, entry);
+            let lane = self.writing.lane(&next.path);
+            if lane.is_some() || !next.content.is_ready() {
+                self.start_batch(&mut batch).await?;
+                self.start(lane, vec![(ordinal, next)]).await?;
+            } else {
+                batch.push((ordinal, next));
+                // Only those are gathered that would have to wait anyway.
+                if !self.is_full(ordinal) || batch.len() >= BATCH {
+                    self.start_batch(&mut batch).await?;
+                }
+            }
             ordinal += 1;
         }
+        self.start_batch(&mut batch).await?;
         while !self.tasks.is_empty() {
             self.finish_one().await?;
         }
         Ok(())
+    }
+
+    /// The next entry. What is gathered does not wait for a source that takes its time.
+    async fn next(
+        &mut self,
+        reading: &mut dyn Reading,
+        batch: &mut Vec<(u64, Entry)>,
+    ) -> Result<Option<Entry>> {
+        let mut next = reading.next();
+        let ready = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
+        if let Poll::Ready(next) = ready {
+            return next;
+        }
+        self.start_batch(batch).await?;
+        next.await
+    }
+
+    async fn start_batch(&mut self, batch: &mut Vec<(u64, Entry)>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.start(None, std::mem::take(batch)).await
     }
 
     fn is_full(&self, ordinal: u64) -> bool {
@@ -203,38 +243,50 @@ impl<'a> Puts<'a> {
             || self.in_work.first().is_some_and(|oldest| ordinal - oldest >= WINDOW)
     }
 
-    fn start(&mut self, ordinal: u64, entry: Entry) {
-        let lane = self.writing.lane(&entry.path);
+    /// Puts entries that follow one another; of a lane, one only.
+    async fn start(&mut self, lane: Option<Lane>, entries: Vec<(u64, Entry)>) -> Result<()> {
+        let Some((first, _)) = entries.first() else {
+            return Ok(());
+        };
+        let first = *first;
+        while self.is_full(first) {
+            self.finish_one().await?;
+        }
         let (done, on_done) = watch::channel(());
         let before = lane.and_then(|lane| self.lanes.insert(lane, on_done));
         let (writing, context) = (Arc::clone(self.writing), self.context.clone());
-        self.in_work.insert(ordinal);
+        self.in_work.insert(first);
         self.tasks.spawn(async move {
             if let Some(mut before) = before {
                 // The error is the news: the predecessor dropped its end.
                 while before.changed().await.is_ok() {}
             }
-            writing.put(ordinal, entry).await?;
-            context.count_entry();
+            for (ordinal, entry) in entries {
+                writing.put(ordinal, entry).await?;
+                context.count_entry();
+            }
             drop(done);
-            Ok(ordinal)
+            Ok(first)
         });
         if self.lanes.len() > 4 * self.concurrency {
             self.lanes.retain(|_, on_done| on_done.has_changed().is_ok());
         }
+        Ok(())
     }
 
     async fn finish_one(&mut self) -> Result<()> {
         match self.tasks.join_next().await {
-            Some(Ok(result)) => {
-                self.in_work.remove(&result?);
-                Ok(())
-            }
-            Some(Err(panic)) => {
-                Err(Error::new(ErrorKind::Other, "an entry's transfer panicked").with_source(panic))
-            }
+            Some(done) => self.finish(done),
             None => Ok(()),
         }
+    }
+
+    fn finish(&mut self, done: Result<Result<u64>, JoinError>) -> Result<()> {
+        let first = done.map_err(|panic| {
+            Error::new(ErrorKind::Other, "an entry's transfer panicked").with_source(panic)
+        })?;
+        self.in_work.remove(&first?);
+        Ok(())
     }
 }
 

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{
-    Attributes, Completion, Context, Entry, EntryPath, Error, ErrorKind, Header, Receipt, Result,
-    Sink, TransferOptions, Writing, async_trait, transfer,
+    Attributes, Baseline, Completion, Context, Entry, EntryPath, Error, ErrorKind, Header,
+    Inspection, Reading, Receipt, Result, Sink, Source, StoreRef, TransferOptions, Writing,
+    async_trait, transfer,
 };
 
 /// What happens in the first put while the second one is in the middle of something.
@@ -98,4 +99,92 @@ async fn nothing_is_undone_while_a_put_is_still_at_work() {
         let interrupted = sink.state.interrupted.load(Ordering::SeqCst);
         assert!(!interrupted, "{first:?}: a put was still at work when the rest was undone");
     }
+}
+
+/// A source that gives its last entry only when the one before it was put, and a sink that puts
+/// the first entry only when the source was asked for the last.
+#[derive(Clone)]
+struct Hesitant {
+    store: StoreRef,
+    asked: Arc<tokio::sync::Notify>,
+    put: Arc<tokio::sync::Notify>,
+}
+
+struct HesitantReading(Hesitant, u8);
+
+#[async_trait]
+impl Source for Hesitant {
+    fn store(&self) -> &StoreRef {
+        &self.store
+    }
+
+    async fn inspect(&self) -> Result<Inspection> {
+        Ok(Inspection::default())
+    }
+
+    async fn read(&self, _: Option<Arc<dyn Baseline>>, _: &Context) -> Result<Box<dyn Reading>> {
+        Ok(Box::new(HesitantReading(self.clone(), 0)))
+    }
+}
+
+#[async_trait]
+impl Reading for HesitantReading {
+    async fn next(&mut self) -> Result<Option<Entry>> {
+        self.1 += 1;
+        let name = match self.1 {
+            1 => "a",
+            2 => "b",
+            3 => {
+                self.0.asked.notify_one();
+                self.0.put.notified().await;
+                "c"
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Entry::file(EntryPath::new(name)?, Attributes::new(), name)))
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Completion> {
+        Ok(Completion::at(lifeboat_core::Timestamp::now()))
+    }
+}
+
+#[async_trait]
+impl Sink for Hesitant {
+    async fn write(&self, _: &Header, _: &Context) -> Result<Box<dyn Writing>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Writing for Hesitant {
+    async fn put(&self, ordinal: u64, _: Entry) -> Result<()> {
+        match ordinal {
+            0 => self.asked.notified().await,
+            1 => self.put.notify_one(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn commit(self: Arc<Self>, _: Completion) -> Result<Receipt> {
+        Ok(Receipt::default())
+    }
+
+    async fn abort(self: Arc<Self>) {}
+}
+
+#[tokio::test]
+async fn what_is_gathered_does_not_wait_for_what_is_to_come() {
+    let both = Hesitant {
+        store: StoreRef::new("test", "hesitant"),
+        asked: Arc::default(),
+        put: Arc::default(),
+    };
+    let mut options = TransferOptions::default();
+    options.concurrency = 1;
+    let context = Context::silent();
+    let done = transfer(&both, &both, &options, &context);
+    let done = tokio::time::timeout(Duration::from_secs(60), done).await;
+    assert_eq!(done.expect("it waits for ever").unwrap().progress.entries, 3);
 }

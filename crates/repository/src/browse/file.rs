@@ -34,6 +34,7 @@ impl Snapshot {
 
     async fn named(&self, path: &EntryPath) -> Result<EntryRecord> {
         let found = self.tree().get(path).await?;
+        let found = found.map(|found| EntryRecord::clone(&found));
         found.ok_or_else(|| Error::NoSuchEntry {
             path: path.to_string(),
             snapshot: self.info().id.short(),

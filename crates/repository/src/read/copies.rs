@@ -345,7 +345,9 @@ impl Assembly {
             self.known.1.clone()
         } else {
             let found = snapshot.tree().get(path).await?;
-            found.ok_or_else(|| Error::damaged(path.to_string(), "the copy does not have it"))?
+            let found = found
+                .ok_or_else(|| Error::damaged(path.to_string(), "the copy does not have it"))?;
+            EntryRecord::clone(&found)
         };
         if decode(&record)? != self.info {
             return Err(Error::damaged(path.to_string(), "the copy says other things of it"));

@@ -102,7 +102,30 @@ fn kind_of(number: u8) -> Option<EntryKind> {
 /// Attributes or facts, as they are stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
-pub(crate) struct AttributesRecord(Vec<(String, ValueRecord)>);
+pub(crate) struct AttributesRecord(Vec<(Name, ValueRecord)>);
+
+/// The name of a value. Those that nearly every entry has need no memory of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name(Cow<'static, str>);
+
+impl<C> Encode<C> for Name {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.str(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Name {
+    fn decode(
+        decoder: &mut minicbor::Decoder<'b>,
+        _: &mut C,
+    ) -> Result<Self, minicbor::decode::Error> {
+        decoder.str().map(known_name).map(Self)
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 enum ValueRecord {
@@ -133,13 +156,13 @@ impl AttributesRecord {
                     )
                 }
             };
-            (name.to_owned(), value)
+            (Name(known_name(name)), value)
         };
         Self(attributes.iter().map(record).collect())
     }
 
     pub(crate) fn decode(&self) -> Attributes {
-        let decode = |(name, value): &(String, ValueRecord)| {
+        let decode = |(name, value): &(Name, ValueRecord)| {
             let value = match value {
                 ValueRecord::Unsigned(value) => Value::Unsigned(*value),
                 ValueRecord::Signed(value) => Value::Signed(*value),
@@ -149,13 +172,12 @@ impl AttributesRecord {
                     pairs.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
                 ),
             };
-            (known_name(name), value)
+            (name.0.clone(), value)
         };
         self.0.iter().map(decode).collect()
     }
 }
 
-/// The names that nearly every entry has need no memory of their own.
 fn known_name(name: &str) -> Cow<'static, str> {
     const KNOWN: [&str; 12] = [
         names::MODE,

@@ -14,5 +14,5 @@ mod writer;
 pub(crate) use entry::{AttributesRecord, EntryRecord};
 pub(crate) use merge::{TreeMerge, Version};
 pub(crate) use page::{Child, MAX_LEVEL, Page, compare};
-pub(crate) use reader::{PageReader, TreeCursor, TreeReader};
+pub(crate) use reader::{EntryRef, PageReader, TreeCursor, TreeReader};
 pub(crate) use writer::TreeWriter;

@@ -1,6 +1,7 @@
 //! Reading a tree: one entry, or all in order.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use lifeboat_core::EntryPath;
@@ -54,15 +55,36 @@ impl PageReader {
 }
 
 /// The tree of one snapshot. Clones share the pages that they keep.
-#[derive(Clone)]
 pub(crate) struct TreeReader {
     pages: Arc<PageReader>,
     root: ChunkId,
+    /// The leaf of the last lookup: who asks for one path after the other finds most of them here.
+    last: Mutex<Option<Arc<Page>>>,
+}
+
+impl Clone for TreeReader {
+    fn clone(&self) -> Self {
+        Self { pages: Arc::clone(&self.pages), root: self.root, last: Mutex::default() }
+    }
+}
+
+/// An entry in a page, without a copy of it.
+pub(crate) struct EntryRef {
+    page: Arc<Page>,
+    at: usize,
+}
+
+impl Deref for EntryRef {
+    type Target = EntryRecord;
+
+    fn deref(&self) -> &EntryRecord {
+        &self.page.entries[self.at]
+    }
 }
 
 impl TreeReader {
     pub(crate) fn new(chunks: Arc<ChunkReader>, root: ChunkId) -> Self {
-        Self { pages: Arc::new(PageReader::new(chunks)), root }
+        Self { pages: Arc::new(PageReader::new(chunks)), root, last: Mutex::default() }
     }
 
     /// Another tree of the same repository. What both share is read once.
@@ -81,8 +103,22 @@ impl TreeReader {
     }
 
     /// The entry at `path`.
-    pub(crate) async fn get(&self, path: &EntryPath) -> Result<Option<EntryRecord>> {
+    pub(crate) async fn get(&self, path: &EntryPath) -> Result<Option<EntryRef>> {
         let path = path.as_bytes();
+        let last = self.last.lock().clone();
+        let page = match last.filter(|page| covers(page, path)) {
+            Some(page) => page,
+            None => match self.leaf(path).await? {
+                Some(page) => page,
+                None => return Ok(None),
+            },
+        };
+        let found = page.entries.binary_search_by(|entry| compare(entry.raw_path(), path));
+        Ok(found.ok().map(|at| EntryRef { page, at }))
+    }
+
+    /// The leaf in which `path` is, if it is anywhere.
+    async fn leaf(&self, path: &[u8]) -> Result<Option<Arc<Page>>> {
         let mut page = self.page(self.root, None).await?;
         while page.level > 0 {
             let after = page.children.partition_point(|child| compare(&child.first, path).is_le());
@@ -91,8 +127,8 @@ impl TreeReader {
             };
             page = self.page(page.children[at].page, Some(page.level - 1)).await?;
         }
-        let found = page.entries.binary_search_by(|entry| compare(entry.raw_path(), path));
-        Ok(found.ok().map(|at| page.entries[at].clone()))
+        *self.last.lock() = Some(Arc::clone(&page));
+        Ok(Some(page))
     }
 
     /// The entry with this number, the first being 0.
@@ -122,6 +158,14 @@ impl TreeReader {
     pub(crate) fn entries_from(&self, from: Option<Vec<u8>>) -> TreeCursor {
         TreeCursor { tree: self.clone(), from, stack: Vec::new(), started: false, number: 0 }
     }
+}
+
+/// Whether `path` can be nowhere but in this leaf.
+fn covers(leaf: &Page, path: &[u8]) -> bool {
+    let ends = leaf.entries.first().zip(leaf.entries.last());
+    ends.is_some_and(|(first, last)| {
+        compare(first.raw_path(), path).is_le() && compare(path, last.raw_path()).is_le()
+    })
 }
 
 pub(super) fn damaged(id: ChunkId, what: &str) -> Error {

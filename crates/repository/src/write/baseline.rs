@@ -10,7 +10,7 @@ use lifeboat_core::{
 use crate::error::Result;
 use crate::read::{ChunkReader, decode};
 use crate::snapshot::Snapshot;
-use crate::tree::EntryRecord;
+use crate::tree::EntryRef;
 
 /// Times of files are not finer than this everywhere: what changed within one tick of the moment
 /// at which an older snapshot began may have changed again after it was read.
@@ -51,7 +51,7 @@ impl Baselines {
     ///
     /// # Errors
     /// When what may know it is damaged, and nothing else knows it.
-    pub(crate) async fn get(&self, path: &EntryPath) -> Result<Option<EntryRecord>> {
+    pub(crate) async fn get(&self, path: &EntryPath) -> Result<Option<EntryRef>> {
         let (mut in_part, mut damage) = (None, None);
         for snapshot in [&self.checkpoint, &self.whole].into_iter().flatten() {
             match snapshot.tree().get(path).await {

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::read::{ChunkReader, FingerprintCursor, PieceCursor, is_there};
 use crate::repository::{Repository, SnapshotList, WriteOptions};
 use crate::snapshot::{RootArea, Snapshot, SnapshotRecord};
-use crate::tree::{EntryRecord, TreeWriter};
+use crate::tree::{EntryRecord, EntryRef, TreeWriter};
 
 /// Takes snapshots into a repository.
 pub(crate) struct RepositorySink {
@@ -239,7 +239,7 @@ impl SnapshotWriting {
 
     /// What the baseline has at `path`. Where it is damaged it has nothing: it saves work, and
     /// nothing depends on it.
-    async fn old(&self, path: &EntryPath) -> Result<Option<EntryRecord>> {
+    async fn old(&self, path: &EntryPath) -> Result<Option<EntryRef>> {
         let Some(baseline) = &self.baseline else {
             return Ok(None);
         };
@@ -260,7 +260,7 @@ impl SnapshotWriting {
         &self,
         info: &EntryInfo,
         content: Peeked,
-        old: Option<EntryRecord>,
+        old: Option<EntryRef>,
     ) -> Result<(ContentRecord, u64)> {
         if let (Some(Extent::Unchanged(size)), Some(old)) = (content.only(), &old)
             && *size == old.size
