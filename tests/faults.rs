@@ -117,7 +117,11 @@ async fn assert_restores(repository: &Repository, store: &MemoryStore) {
     let options = TransferOptions::default();
     let source = snapshot.source(&Selection::all());
     transfer(&source, &target, &options, &Context::silent()).await.unwrap();
-    assert!(target.image() == store.image(), "other bytes came back");
+    let (came, expected) = (target.image(), store.image());
+    assert!(came.keys().eq(expected.keys()), "other entries came back");
+    for (path, entry) in expected.iter() {
+        assert!(came[path] == *entry, "{path} came back different");
+    }
 }
 
 async fn assert_sound(repository: &Repository) {

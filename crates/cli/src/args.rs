@@ -215,6 +215,10 @@ pub(crate) struct Init {
     /// What the first key is called
     #[arg(long, default_value = "first")]
     pub(crate) label: String,
+    /// Use a store that takes no notice of "make it only if there is none". Snapshots are as safe; but
+    /// you have to see to it that only one host prunes, and journals cannot be kept
+    #[arg(long)]
+    pub(crate) weak_store: bool,
 }
 
 const INIT: &str = "\

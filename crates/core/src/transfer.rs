@@ -1,7 +1,7 @@
 //! The one pipeline: everything from a source to a sink.
 
 use std::collections::{BTreeSet, HashMap};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};

@@ -164,7 +164,11 @@ fn zone(text: &str) -> Result<TimeZone, String> {
 }
 
 fn moment(text: &str) -> Result<Timestamp, String> {
-    let date = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(TimeZone::UTC).ok();
+    // A time without a zone would be taken for a date: nobody knows which moment is meant.
+    let date = || {
+        let date = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == 10)?;
+        date.to_zoned(TimeZone::UTC).ok()
+    };
     let moment = text.parse().ok();
     moment.or_else(|| date().map(|zoned| zoned.timestamp())).ok_or_else(|| {
         "write a date such as 2027-01-31, or a moment such as 2027-01-31T18:00:00Z".to_owned()

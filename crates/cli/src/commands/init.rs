@@ -1,11 +1,8 @@
 //! `lifeboat init`: makes a repository.
 
-use lifeboat_core::{Error, ErrorKind};
-use lifeboat_objstore::conformance::honours_put_if_absent;
-use lifeboat_objstore::{Intent, Location, Provider};
-use lifeboat_repository::{Holder, InitOptions, Repository};
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use lifeboat_core::Error;
+use lifeboat_objstore::Intent;
+use lifeboat_repository::{Holder, InitOptions, Promise, Repository};
 use serde::Serialize;
 
 use crate::args::Init;
@@ -30,8 +27,10 @@ pub(super) async fn run(arguments: &Init, session: &Session) -> Result<Exit, Fai
     let store = session.store(&location, Intent::Create)?;
     let failed = |error: Error| Failed::from(in_repository(error, &location));
     session.context.phase("make the repository");
-    session.unless_cancelled(probe(&*store, &location)).await?.map_err(failed)?;
     let mut options = InitOptions::default();
+    if arguments.weak_store {
+        options.promise = Promise::Weaker;
+    }
     options.label.clone_from(&arguments.label);
     let making = Repository::init_for(store, &holder, &options);
     let made = session.unless_cancelled(making).await?;
@@ -52,32 +51,4 @@ pub(super) async fn run(arguments: &Init, session: &Session) -> Result<Exit, Fai
     };
     session.output.say(&format!("keep {what} apart from it: without it, nothing can be read"));
     Ok(exit)
-}
-
-/// Makes sure that two writers can never both make one object. Directories and memory are known to
-/// see to that; some gateways that speak S3 ignore the condition.
-async fn probe(store: &dyn ObjectStore, location: &Location) -> Result<(), Error> {
-    if matches!(location.provider(), Provider::Local | Provider::Memory) {
-        return Ok(());
-    }
-    let raw = |source| {
-        let kind = lifeboat_objstore::classify(&source);
-        Error::new(kind, "try the store out").with_source(source)
-    };
-    if store.head(&Path::from("lifeboat.json")).await.is_ok() {
-        // It is a repository already, and what comes next says so.
-        return Ok(());
-    }
-    let nanoseconds = jiff::Timestamp::now().as_nanosecond();
-    let name = Path::from(format!("probe-{}-{nanoseconds}", std::process::id()));
-    if honours_put_if_absent(store, &name).await.map_err(raw)? {
-        return Ok(());
-    }
-    let message = format!(
-        "make a repository at {}: the store overwrites an object although it was told to make a \
-         new one only",
-        place(location)
-    );
-    let hint = "use a store that honours \"If-None-Match: *\", such as Amazon S3, Ceph or MinIO";
-    Err(Error::new(ErrorKind::Unsupported, message).with_hint(hint))
 }

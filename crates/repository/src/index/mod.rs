@@ -83,8 +83,6 @@ pub(crate) struct Location {
     pub(crate) stored: u32,
     pub(crate) plain: u32,
     pub(crate) encoding: u8,
-    /// Where the chunk begins in the plain bytes of the block.
-    pub(crate) inner: u32,
 }
 
 impl Location {
@@ -179,8 +177,8 @@ impl Index {
         places.dedup();
         let location = |place: Place| {
             let pack = Arc::new(state.packs.get(place.pack)?);
-            let Place { offset, stored, plain, encoding, inner, .. } = place;
-            Some(Location { pack, offset: offset.into(), stored, plain, encoding, inner })
+            let Place { offset, stored, plain, encoding, .. } = place;
+            Some(Location { pack, offset: offset.into(), stored, plain, encoding })
         };
         places.into_iter().filter_map(location).collect()
     }

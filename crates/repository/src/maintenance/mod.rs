@@ -51,9 +51,7 @@ mod runs;
 mod session;
 mod trash;
 
-#[allow(unused_imports)]
 pub(crate) use clock::StoreClock;
-#[allow(unused_imports)]
 pub(crate) use lease::Lease;
 pub use prune::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub(crate) use session::Session;

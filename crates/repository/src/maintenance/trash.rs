@@ -3,7 +3,7 @@
 //! An object `trash/<id>` names packs. Its time, by the store's clock, is when they were marked.
 //! Whoever reads a repository pays no heed to it; a writer relies on no marked pack.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use futures_util::TryStreamExt;
 use lifeboat_core::Timestamp;
@@ -73,18 +73,6 @@ impl Marks {
         self.marks.iter().flat_map(|mark| &mark.packs).copied().collect()
     }
 
-    /// Since when each is marked.
-    pub(crate) fn since(&self) -> HashMap<ObjectId, Timestamp> {
-        let mut since = HashMap::new();
-        for mark in &self.marks {
-            for pack in &mark.packs {
-                let known = since.entry(*pack).or_insert(mark.since);
-                *known = mark.since.max(*known);
-            }
-        }
-        since
-    }
-
     /// Marks packs, durably.
     pub(crate) async fn add(objects: &Objects, keys: &Keys, packs: &[ObjectId]) -> Result<()> {
         for packs in packs.chunks(PACKS) {
@@ -124,9 +112,5 @@ mod tests {
         let marks = Marks::read(&objects, &keys).await.unwrap();
         assert_eq!(marks.packs(), HashSet::from([pack(1), pack(2), pack(3)]));
         assert_eq!(marks.damaged.len(), 1);
-        assert_eq!(
-            marks.since()[&pack(2)],
-            marks.marks.iter().map(|mark| mark.since).max().unwrap()
-        );
     }
 }

@@ -129,7 +129,7 @@ impl Backup {
         stage.odds(odds, seed);
         stage.allow(requests);
         let source = data.clone();
-        let mut task =
+        let task =
             tokio::spawn(
                 async move { take(&repository.sink(&WriteOptions::default()), &source).await },
             );
@@ -137,7 +137,6 @@ impl Backup {
             () = stage.held() => {}
             _ = async { while !task.is_finished() { tokio::task::yield_now().await } } => {}
         }
-        let _ = &mut task;
         Self { stage, task, data }
     }
 
