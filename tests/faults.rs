@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use lifeboat::core::memory::MemoryStore;
-use lifeboat::core::{Attributes, Entry, EntryPath, Layout};
+use lifeboat::core::{Attributes, Entry, EntryPath, Layout, names};
 use lifeboat::objstore::{Retries, Variables};
 use lifeboat::{
     CheckOptions, Context, CopyOptions, ErrorKind, InitOptions, Location, Repository, Secret,
@@ -100,7 +100,9 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 async fn change(store: &MemoryStore, seed: u64) {
     let insert = async |name: String, bytes: Vec<u8>, layout| {
         let path = EntryPath::new(name).unwrap();
-        let entry = Entry::file(path, Attributes::new(), bytes).with_layout(layout);
+        // What has the same times counts as the same.
+        let times = Attributes::new().with(names::MODIFIED, seed.cast_signed());
+        let entry = Entry::file(path, times, bytes).with_layout(layout);
         store.insert(entry).await.unwrap();
     };
     for number in 0..40 {
