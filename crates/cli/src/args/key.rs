@@ -65,7 +65,7 @@ the repository any more.
 Examples:
   lifeboat key add --label ops --recipient age1…
   lifeboat key add --label shop-server --write-only --recipient age1…
-  lifeboat key add --label second --new-passphrase-file /root/second
+  lifeboat key add --label second --new-passphrase-file /etc/lifeboat/second
   lifeboat key add --label vault --new-key-command '/usr/local/bin/lifeboat-vault backups'";
 
 #[derive(Debug, Args)]
