@@ -11,7 +11,7 @@
 //!
 //! Nothing is read before somebody asks. An inode number *is* the place of an entry: the number of
 //! its snapshot, and the number of the entry within it, which the counts in the pages of the tree
-//! lead to ([`Node`](node::Node)). So no table of inodes grows with what was looked at, and a
+//! lead to (`Node`). So no table of inodes grows with what was looked at, and a
 //! number means the same as long as the mount lives. A directory is listed by seeking from member
 //! to member. Files are read chunk by chunk, every byte checked; whoever reads on where he stopped
 //! gets the next chunks fetched ahead.
