@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lifeboat_core::{EntryKind, EntryPath, Pattern};
 
-use super::{StoreName, Which, path, store};
+use super::which::{StoreName, Which, path, store};
 
 #[derive(Debug, Args)]
 pub(crate) struct Find {

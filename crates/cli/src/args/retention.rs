@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use lifeboat_core::{Count, Span, StoreRef, TimeZone, Timestamp};
 
-use super::{StoreName, store};
+use super::which::{StoreName, Which, store};
 
 #[derive(Debug, Args)]
 pub(crate) struct Forget {
@@ -105,7 +105,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct Pin {
     #[command(flatten)]
-    pub(crate) which: super::Which,
+    pub(crate) which: Which,
     /// Why, such as \"legal hold 2026-14\" or \"before the migration\"
     #[arg(long, value_name = "WORDS")]
     pub(crate) reason: String,

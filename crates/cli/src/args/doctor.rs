@@ -1,0 +1,31 @@
+//! The words of `doctor`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::backup::{Server, Tree};
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Doctor {
+    /// A PostgreSQL cluster
+    Postgres(Server),
+    /// A tree of files
+    Files {
+        /// The directory at the top of the tree
+        path: PathBuf,
+        #[command(flatten)]
+        tree: Tree,
+    },
+    /// The repository, and the store it is in
+    Repo,
+}
+
+pub(super) const DOCTOR: &str = "\
+Exit code 1 means that something stands in the way of a backup.
+
+Examples:
+  lifeboat doctor
+  lifeboat doctor postgres --conninfo 'host=/run/postgresql user=backup'
+  lifeboat doctor files /etc";

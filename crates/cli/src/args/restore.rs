@@ -1,0 +1,81 @@
+//! The words of `restore`, and of a second repository.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use lifeboat_core::EntryPath;
+
+use super::which::{Which, path};
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The directory to restore into: new, or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// Only this entry, with what is beneath it; can be repeated. For files
+    #[arg(long = "path", value_name = "PATH", value_parser = path)]
+    pub(crate) paths: Vec<EntryPath>,
+    /// Put a tablespace elsewhere: OLD is its former directory or its oid. For PostgreSQL; can be
+    /// repeated
+    #[arg(long = "tablespace", value_name = "OLD=NEW", value_parser = mapping)]
+    pub(crate) tablespaces: Vec<(String, PathBuf)>,
+    /// Replace what is in the directory. For files; it is put back when the restore fails
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Whose the files are afterwards. For files
+    #[arg(long, value_enum, default_value_t = Owners::Numbers)]
+    pub(crate) owners: Owners,
+    /// A second repository with copies of the snapshots (see `lifeboat copy`): what the first one
+    /// cannot give comes from there. It serves alone when the first cannot be opened
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) or_from: Option<String>,
+    #[command(flatten)]
+    pub(crate) other: OtherSecret,
+}
+
+/// Whose restored files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Owners {
+    /// The users and groups of the same number
+    Numbers,
+    /// Those of the same name, where this host has them
+    Names,
+    /// The user who restores
+    Mine,
+}
+
+pub(super) const RESTORE: &str = "\
+Every byte is checked on its way. A restore that fails or is stopped leaves nothing that could be
+taken for the whole; a directory that is not empty is refused. A PostgreSQL snapshot becomes a data
+directory that the server starts from; the last lines say how.
+
+Examples:
+  lifeboat restore latest --store postgres/shop --to /var/lib/postgresql/15/main
+  lifeboat restore latest --store postgres/shop --to /srv/copy --tablespace /mnt/fast=/srv/fast
+  lifeboat restore 3f2a91bc --to /tmp/etc --path ssh --path hosts
+  lifeboat restore latest --store files/etc --to /tmp/etc --or-from s3://offsite/backups";
+
+/// How the other repository of a command is opened.
+#[derive(Debug, Args)]
+pub(crate) struct OtherSecret {
+    /// Read the passphrase of the other repository from the first line of this file. Without this
+    /// and the next option, it comes from LIFEBOAT_OTHER_PASSPHRASE, from the file that
+    /// LIFEBOAT_OTHER_PASSPHRASE_FILE names, or from the command in
+    /// LIFEBOAT_OTHER_PASSPHRASE_COMMAND; or it is asked for on a terminal
+    #[arg(long, value_name = "FILE")]
+    pub(crate) other_passphrase_file: Option<PathBuf>,
+    /// Run this with `sh -c`, and take what it prints as the passphrase of the other repository
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) other_passphrase_command: Option<String>,
+}
+
+fn mapping(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && new.starts_with('/') => {
+            Ok((old.to_owned(), new.into()))
+        }
+        _ => Err("write OLD=NEW, with an absolute path as NEW".to_owned()),
+    }
+}
