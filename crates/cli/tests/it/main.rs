@@ -12,6 +12,7 @@ mod full_disk;
 mod json;
 mod keys;
 mod postgres;
+mod read_only;
 mod s3;
 mod secrets;
 mod signals;

@@ -27,9 +27,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_core::{Context, SnapshotId, Timestamp};
+use lifeboat_core::{Context, ErrorKind, Failure, SnapshotId, Timestamp};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::ObjectId;
 use crate::index::Pack;
 use crate::journal;
@@ -45,8 +45,9 @@ impl Repository {
     /// Looks for damage.
     ///
     /// Others may back up, forget and prune meanwhile. Which packs were read, and which are
-    /// damaged, is noted in the repository, so that no backup relies on the latter; where it cannot
-    /// be noted, that is a warning.
+    /// damaged, is noted in the repository, so that no backup relies on the latter. Where the store
+    /// refuses it, as with credentials that may only read, that is a notice; it is a warning where
+    /// the store fails, and of a rolling check, which does not come round without its notes.
     ///
     /// # Errors
     /// When the store cannot be read or the context is cancelled. Damage is no error: it is in
@@ -107,7 +108,7 @@ impl Repository {
         Walk::new(self, &health, &mut damages, context).all(&listed.snapshots).await?;
         report.damage = damages.finish();
         if let Err(error) = remember(shared, &ledger, &health, &report).await {
-            context.warn("checks", format!("what was found could not be noted: {error}"));
+            not_noted("what was found", &error, Progress::Nothing, context);
         }
         Ok(report)
     }
@@ -154,7 +155,12 @@ impl Repository {
         // Only reading tells anew what is wrong with them.
         let packs = chosen.iter().filter_map(|pack| known.get(&pack.id).cloned()).collect();
         let unread = health.sound.len();
-        packs::read_all(shared, packs, limits, health, report, damages, context).await?;
+        let noted =
+            packs::read_all(shared, packs, limits, health, report, damages, context).await?;
+        if let Some(error) = noted {
+            let progress = if round.is_some() { Progress::Needed } else { Progress::Nothing };
+            not_noted("which packs were read", &error, progress, context);
+        }
         if let Some((round, budget)) = round {
             let read: HashSet<_> = health.sound[unread..].iter().collect();
             let never = round.packs[..round.never as usize].iter();
@@ -177,6 +183,38 @@ impl Repository {
             tracing::debug!(%error, "what checks noted could not be merged");
         }
         Ok(())
+    }
+}
+
+/// What a check loses when its notes cannot be stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing that was asked for.
+    Nothing,
+    /// Its way round: the next run would read the same again.
+    Needed,
+}
+
+/// Says that something could not be noted. Where the store or a later version only refuses it, as
+/// with credentials that may only read, nothing is amiss but that nobody takes note.
+fn not_noted(what: &str, error: &Error, progress: Progress, context: &Context) {
+    let refused = matches!(error.kind(), ErrorKind::Refused | ErrorKind::Unsupported);
+    match (refused, progress) {
+        (true, Progress::Nothing) => {
+            context.note(
+                "checks",
+                format!("{what} is not noted, since nothing may be written there: {error}"),
+            );
+        }
+        (_, Progress::Nothing) => {
+            context.warn("checks", format!("{what} could not be noted: {error}"));
+        }
+        (_, Progress::Needed) => context.warn(
+            "checks",
+            format!(
+                "{what} could not be noted, so that the next run reads the same again: {error}"
+            ),
+        ),
     }
 }
 

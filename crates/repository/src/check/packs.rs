@@ -68,7 +68,7 @@ impl Limits {
 }
 
 /// Reads packs in order. What was sound is noted in the repository now and then, and at the end,
-/// whatever it is.
+/// whatever it is. Returns why it could not be noted, if it could not.
 pub(super) async fn read_all(
     shared: &Arc<Shared>,
     packs: Vec<Arc<Pack>>,
@@ -77,31 +77,34 @@ pub(super) async fn read_all(
     report: &mut CheckReport,
     damages: &mut Damages,
     context: &Context,
-) -> Result<()> {
+) -> Result<Option<Error>> {
     context.expect(limits.expected(packs.iter().map(|pack| pack.size).sum()));
-    let mut noted = Noted { upto: health.sound.len(), last: Instant::now() };
+    let mut noted = Noted { upto: health.sound.len(), last: Instant::now(), trouble: None };
     let done = read_each(shared, packs, limits, health, report, damages, context, &mut noted).await;
-    noted.note(shared, health, context).await;
-    done
+    noted.note(shared, health).await;
+    done.map(|()| noted.trouble)
 }
 
 /// Up to which of the sound packs it is noted that they are.
 struct Noted {
     upto: usize,
     last: Instant,
+    /// Why the last try did not succeed.
+    trouble: Option<Error>,
 }
 
 impl Noted {
-    async fn note(&mut self, shared: &Shared, health: &Health, context: &Context) {
+    async fn note(&mut self, shared: &Shared, health: &Health) {
         let fresh = &health.sound[self.upto..];
-        (self.upto, self.last) = (health.sound.len(), Instant::now());
+        self.last = Instant::now();
         let (objects, keys) = (&shared.objects, &shared.keys);
         let noted = match shared.features().may_write() {
             Ok(()) => Ledger::append(objects, keys, Part::Verified, fresh, &[]).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = noted {
-            context.warn("checks", format!("which packs were read could not be noted: {error}"));
+        self.trouble = noted.err();
+        if self.trouble.is_none() {
+            self.upto = health.sound.len();
         }
     }
 }
@@ -148,7 +151,7 @@ async fn read_each(
             }
         }
         if noted.last.elapsed() > NOTE_EVERY {
-            noted.note(shared, health, context).await;
+            noted.note(shared, health).await;
         }
     }
     Ok(())

@@ -35,10 +35,12 @@ pub enum Fault {
     Stall,
     /// It is done, and the answer comes after that while.
     LateAnswer,
+    /// It is answered with 403 AccessDenied, and not done: trying again does not help.
+    Denied,
 }
 
 impl Fault {
-    /// All of them.
+    /// All that pass by themselves.
     pub const ALL: [Self; 8] = [
         Self::InternalError,
         Self::SlowDown,
@@ -51,8 +53,18 @@ impl Fault {
     ];
 
     fn is_undone(self) -> bool {
-        matches!(self, Self::InternalError | Self::SlowDown | Self::Reset)
+        matches!(self, Self::InternalError | Self::SlowDown | Self::Reset | Self::Denied)
     }
+}
+
+/// Which requests can fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Requests {
+    /// All.
+    #[default]
+    Any,
+    /// Those that change something: PUT, POST, DELETE.
+    Writes,
 }
 
 /// Which requests fail, and how.
@@ -64,12 +76,19 @@ pub struct Faults {
     pub chance: f64,
     /// How long a stall lasts.
     pub stall: Duration,
+    /// Among which requests.
+    pub among: Requests,
 }
 
 impl Faults {
     /// Every request fails with this.
     pub fn always(kind: Fault) -> Self {
-        Self { kinds: vec![kind], chance: 1.0, stall: Duration::ZERO }
+        Self { kinds: vec![kind], chance: 1.0, ..Self::default() }
+    }
+
+    /// What changes something is denied: as if the credentials could only read.
+    pub fn read_only() -> Self {
+        Self { among: Requests::Writes, ..Self::always(Fault::Denied) }
     }
 }
 
@@ -142,9 +161,13 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 }
 
 impl State {
-    fn fate(&mut self) -> (Option<Fault>, Duration) {
+    fn fate(&mut self, request: &[u8]) -> (Option<Fault>, Duration) {
         self.requests += 1;
-        let fails = !self.faults.kinds.is_empty() && self.rng.random_bool(self.faults.chance);
+        let writes = ["PUT ", "POST ", "DELETE "];
+        let among = self.faults.among == Requests::Any
+            || writes.iter().any(|method| request.starts_with(method.as_bytes()));
+        let fails =
+            among && !self.faults.kinds.is_empty() && self.rng.random_bool(self.faults.chance);
         let fault = fails.then(|| {
             let at = self.rng.random_range(0..self.faults.kinds.len());
             self.faults.kinds[at]
@@ -178,10 +201,11 @@ async fn serve(
     let Some(request) = message(&mut client).await? else {
         return Ok(());
     };
-    let (fault, stall) = lock(&state).fate();
+    let (fault, stall) = lock(&state).fate(&request);
     match fault {
         Some(Fault::InternalError) => return refuse(&mut client, "500", "InternalError").await,
         Some(Fault::SlowDown) => return refuse(&mut client, "503", "SlowDown").await,
+        Some(Fault::Denied) => return refuse(&mut client, "403", "AccessDenied").await,
         Some(Fault::Reset) => return reset(&client),
         Some(Fault::Stall) => tokio::time::sleep(stall).await,
         _ => {}
@@ -285,9 +309,13 @@ mod tests {
     }
 
     async fn ask(proxy: &HttpProxy, body: &str) -> std::io::Result<String> {
+        ask_to("PUT", proxy, body).await
+    }
+
+    async fn ask_to(method: &str, proxy: &HttpProxy, body: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(proxy.address).await?;
         let length = body.len();
-        let head = format!("PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!("{method} /x HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(format!("{head}{body}").as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -299,7 +327,7 @@ mod tests {
         let (upstream, asked) = echo().await;
         let proxy = HttpProxy::start(upstream, 7).await.unwrap();
         assert!(ask(&proxy, "hello").await.unwrap().ends_with("\r\n\r\nhello"));
-        for (number, kind) in Fault::ALL.into_iter().enumerate() {
+        for (number, kind) in Fault::ALL.into_iter().chain([Fault::Denied]).enumerate() {
             let body = format!("body {number}");
             let stall = Duration::from_millis(50);
             proxy.set(Faults { stall, ..Faults::always(kind) });
@@ -311,6 +339,7 @@ mod tests {
             match kind {
                 Fault::InternalError | Fault::ErrorAfterSuccess => assert_eq!(status, Some("500")),
                 Fault::SlowDown => assert_eq!(status, Some("503")),
+                Fault::Denied => assert_eq!(status, Some("403")),
                 Fault::Reset | Fault::LostAnswer | Fault::HalfAnswer => {
                     assert!(answer.is_err(), "{kind:?}: {answer:?}");
                 }
@@ -320,7 +349,10 @@ mod tests {
                 }
             }
         }
-        assert_eq!(proxy.injected().values().sum::<u64>(), 8);
-        assert_eq!(proxy.requests(), 9);
+        assert_eq!(proxy.injected().values().sum::<u64>(), 9);
+        assert_eq!(proxy.requests(), 10);
+        proxy.set(Faults::read_only());
+        assert!(ask_to("GET", &proxy, "").await.unwrap().starts_with("HTTP/1.1 200"));
+        assert!(ask_to("DELETE", &proxy, "").await.unwrap().starts_with("HTTP/1.1 403"));
     }
 }
