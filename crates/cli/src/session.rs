@@ -187,6 +187,12 @@ impl Opened {
         Ok(list)
     }
 
+    /// What unfinished backups had stored: incomplete snapshots.
+    pub(crate) async fn checkpoints(&self, session: &Session) -> Result<SnapshotList, Failed> {
+        let listing = session.unless_cancelled(self.repository.checkpoints()).await?;
+        listing.map_err(|error| self.failed(error))
+    }
+
     /// Says of an error of a transfer where the repository is, if it is the repository's.
     pub(crate) fn of_store(&self, error: Error) -> Failed {
         if is_of_store(&error) { self.failed(error) } else { error.into() }

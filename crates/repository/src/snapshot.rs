@@ -284,6 +284,17 @@ impl Snapshot {
         self.tree.get(path).await?.map(|record| crate::read::decode(&record)).transpose()
     }
 
+    /// The last entry, in the order of paths: up to where an incomplete one reaches.
+    ///
+    /// # Errors
+    /// When the tree cannot be read.
+    pub async fn last(&self) -> Result<Option<EntryInfo>> {
+        let Some(number) = self.info.entries.checked_sub(1) else {
+            return Ok(None);
+        };
+        self.tree.nth(number).await?.map(|record| crate::read::decode(&record)).transpose()
+    }
+
     /// The content at `path`, or `None` when there is no such entry.
     ///
     /// # Errors

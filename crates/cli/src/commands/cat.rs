@@ -2,7 +2,7 @@
 
 use lifeboat_core::{Error, Extent};
 
-use super::which::find;
+use super::which::{find_any, note_reach};
 use crate::args::Cat;
 use crate::exit::Exit;
 use crate::failure::Failed;
@@ -17,9 +17,12 @@ pub(super) async fn run(arguments: &Cat, session: &Session) -> Result<Exit, Fail
         return Err(Failed::usage("`cat` writes bytes, and no events", hint));
     }
     let opened = session.repository().await?;
-    let info = find(&arguments.which, &opened, session).await?;
-    let opening = async { opened.repository.snapshot(&info.id).await?.file(&arguments.path).await };
-    let file = session.unless_cancelled(opening).await?.map_err(|error| opened.failed(error))?;
+    let info = find_any(&arguments.which, &opened, session).await?;
+    let opening = session.unless_cancelled(opened.repository.snapshot(&info.id)).await?;
+    let snapshot = opening.map_err(|error| opened.failed(error))?;
+    note_reach(&snapshot, session).await;
+    let file = session.unless_cancelled(snapshot.file(&arguments.path)).await?;
+    let file = file.map_err(|error| opened.failed(error))?;
     let end = arguments.length.map_or(u64::MAX, |length| arguments.offset.saturating_add(length));
     let mut content = file.read(arguments.offset..end);
     loop {

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lifeboat_core::{SnapshotId, SnapshotInfo, StoreRef};
+use lifeboat_core::{Completeness, SnapshotId, SnapshotInfo, StoreRef};
 use lifeboat_repository::{Found, Query};
 use serde::Serialize;
 
 use super::shown::Shown;
-use super::which::{choose, resolve};
+use super::which::{candidates, choose, note_reach, resolve};
 use crate::args::Find;
 use crate::exit::Exit;
 use crate::failure::Failed;
@@ -77,10 +77,19 @@ async fn snapshots(
         all
     } else {
         let list = opened.listed(session).await?;
-        let named = |name: &String| choose(name, store, &list, opened, session);
-        let chosen: Result<Vec<_>, _> = arguments.snapshots.iter().map(named).collect();
+        let mut chosen = Vec::new();
+        for name in &arguments.snapshots {
+            let list = candidates(list.clone(), name, opened, session).await?;
+            let info = choose(name, store, &list, opened, session)?;
+            if info.completeness == Completeness::Incomplete {
+                let opening = opened.repository.snapshot(&info.id);
+                let snapshot = session.unless_cancelled(opening).await?;
+                let snapshot = snapshot.map_err(|error| opened.failed(error))?;
+                note_reach(&snapshot, session).await;
+            }
+            chosen.push(info);
+        }
         let mut met = BTreeSet::new();
-        let mut chosen = chosen?;
         chosen.retain(|info| met.insert(info.id));
         chosen
     };

@@ -5,7 +5,7 @@ use lifeboat_repository::Snapshot;
 use serde::Serialize;
 
 use super::shown::Shown;
-use super::which::find;
+use super::which::{find_any, note_reach};
 use crate::args::Ls;
 use crate::exit::Exit;
 use crate::failure::Failed;
@@ -21,10 +21,11 @@ struct Summary {
 
 pub(super) async fn run(arguments: &Ls, session: &Session) -> Result<Exit, Failed> {
     let opened = session.repository().await?;
-    let info = find(&arguments.which, &opened, session).await?;
+    let info = find_any(&arguments.which, &opened, session).await?;
     let opening = opened.repository.snapshot(&info.id);
     let opening = session.unless_cancelled(opening).await?;
     let snapshot = opening.map_err(|error| opened.failed(error))?;
+    note_reach(&snapshot, session).await;
     let top = arguments.path.as_ref();
     let one = match top {
         None => None,

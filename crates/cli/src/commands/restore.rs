@@ -10,6 +10,7 @@ use lifeboat_repository::{Selection, SnapshotCopies};
 use serde::Serialize;
 
 use super::two::{Found, found};
+use super::which::Reach;
 use crate::args::{Owners, Restore};
 use crate::exit::Exit;
 use crate::failure::{Failed, place};
@@ -28,7 +29,15 @@ struct Restored {
     warnings: u64,
     facts: serde_json::Value,
     from: Vec<Share>,
+    incomplete: Option<Incomplete>,
     exit: u8,
+}
+
+/// What an incomplete snapshot has.
+#[derive(Serialize)]
+struct Incomplete {
+    entries: u64,
+    until: Option<String>,
 }
 
 /// How much of the content came from one repository.
@@ -44,15 +53,25 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
         return Err(Error::new(ErrorKind::NotFound, "no snapshot was found").into());
     };
     let info = first.snapshot.info().clone();
-    let sink = sink_for(&info, &arguments)?;
+    let reach = Reach::of(&first.snapshot).await;
+    let sink = sink_for(&info, reach.as_ref(), &arguments)?;
     for path in &arguments.paths {
         if !holds(&found, path).await? {
-            let message = format!("snapshot {} has no entry \"{path}\"", info.id.short());
+            let mut message = format!("snapshot {} has no entry \"{path}\"", info.id.short());
+            if let Some(reach) = &reach {
+                message += &format!(": {reach}");
+            }
             return Err(Failed::usage(message, "list the entries with `lifeboat ls`"));
         }
     }
-    let what =
-        format!("snapshot {} of {}, as of {}", info.id.short(), info.store, time(info.taken));
+    let (id, store, taken) = (info.id.short(), &info.store, time(info.taken));
+    let what = match &reach {
+        None => format!("snapshot {id} of {store}, as of {taken}"),
+        Some(reach) => {
+            session.context.warn(&format!("snapshot {id}"), reach.to_string());
+            format!("incomplete snapshot {id} of {store}, begun {taken}")
+        }
+    };
     session.output.begin(&format!("restore {what}"));
     session.context.phase("restore");
     let selection = Selection::paths(arguments.paths.iter().cloned());
@@ -78,6 +97,10 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
             warnings: summary.warnings,
             facts: facts_to_json(&summary.receipt.facts),
             from: shares(&copies, &summary),
+            incomplete: reach.as_ref().map(|reach| Incomplete {
+                entries: reach.entries,
+                until: reach.until.as_ref().map(ToString::to_string),
+            }),
             exit: exit.code(),
         },
     );
@@ -144,11 +167,22 @@ fn texts(facts: &Attributes) -> Vec<String> {
         .collect()
 }
 
-fn sink_for(info: &SnapshotInfo, arguments: &Restore) -> Result<Box<dyn Sink>, Failed> {
+fn sink_for(
+    info: &SnapshotInfo,
+    reach: Option<&Reach>,
+    arguments: &Restore,
+) -> Result<Box<dyn Sink>, Failed> {
     let wrong = |what: &str, hint: &str| {
         let message = format!("{what}, and this is a snapshot of {}", info.store);
         Err(Failed::usage(message, hint))
     };
+    if let ("postgres", Some(reach)) = (info.store.kind(), reach) {
+        // A server might start from a part of its files, and damage what there is.
+        let message = format!("restore snapshot {} of a cluster: {reach}", info.id.short());
+        let hint = "name a whole one, see `lifeboat snapshots`; single files of this one come back \
+                    with `lifeboat cat`";
+        return Err(Failed::usage(message, hint));
+    }
     match info.store.kind() {
         "postgres" if !arguments.paths.is_empty() => {
             wrong("--path is for files", "a cluster is restored as a whole: leave --path out")

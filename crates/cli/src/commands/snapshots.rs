@@ -92,6 +92,7 @@ impl<'a> From<&'a Pin> for Held<'a> {
 #[derive(Serialize)]
 struct Summary {
     snapshots: usize,
+    checkpoints: usize,
     damaged: usize,
     exit: u8,
 }
@@ -110,9 +111,24 @@ pub(super) async fn run(arguments: &Snapshots, session: &Session) -> Result<Exit
     if !snapshots.is_empty() {
         session.output.listed(&table(&snapshots));
     }
+    let unfinished = opened.checkpoints(session).await?;
+    let checkpoints: Vec<_> = unfinished.snapshots.iter().filter(wanted).collect();
+    for info in &checkpoints {
+        session.output.event("checkpoint", &Shown::from(*info));
+    }
+    if !checkpoints.is_empty() {
+        session.output.listed(&format!("\n{INCOMPLETE}"));
+        session.output.listed(&table_of_checkpoints(&checkpoints));
+    }
+    for (object, what) in &unfinished.damaged {
+        let told = format!("this checkpoint cannot be read, and nothing needs it: {what}");
+        session.context.note(object, told);
+    }
     let exit = Exit::with_warnings(session.context.warnings());
     let (count, damaged) = (snapshots.len(), list.damaged.len());
-    session.output.event("summary", &Summary { snapshots: count, damaged, exit: exit.code() });
+    let summary =
+        Summary { snapshots: count, checkpoints: checkpoints.len(), damaged, exit: exit.code() };
+    session.output.event("summary", &summary);
     let told = number(count as u64, "snapshot", "snapshots");
     match damaged as u64 {
         0 => session.output.say(&told),
@@ -122,6 +138,36 @@ pub(super) async fn run(arguments: &Snapshots, session: &Session) -> Result<Exit
         }
     }
     Ok(exit)
+}
+
+const INCOMPLETE: &str = "\
+Incomplete: what backups had stored that are under way or did not finish. The next backup of the same
+store goes on from there. `latest` never means one of these.";
+
+fn table_of_checkpoints(checkpoints: &[&SnapshotInfo]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["id", "store", "begun", "stored by", "entries", "size", "host", "remarks"]);
+    for info in checkpoints {
+        let mut remarks = vec!["incomplete".to_owned()];
+        remarks.extend(info.tags.iter().cloned());
+        table.add_row([
+            info.id.short(),
+            one_line(&info.store.to_string()),
+            time(info.started),
+            time(info.committed),
+            info.entries.to_string(),
+            size(info.bytes),
+            one_line(&info.host),
+            one_line(&remarks.join(", ")),
+        ]);
+    }
+    for column in 4..6 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
 }
 
 fn table(snapshots: &[&SnapshotInfo]) -> String {

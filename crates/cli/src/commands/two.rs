@@ -3,7 +3,7 @@
 use lifeboat_core::{ErrorKind, Origin, SnapshotInfo};
 use lifeboat_repository::{Snapshot, SnapshotList};
 
-use super::which::{find, in_list};
+use super::which::{LATEST, candidates, find_any, in_list};
 use crate::args::Restore;
 use crate::failure::{Failed, place};
 use crate::session::{Opened, Session};
@@ -20,12 +20,13 @@ pub(super) struct Found {
 pub(super) async fn found(arguments: &Restore, session: &Session) -> Result<Vec<Found>, Failed> {
     let Some(second) = &arguments.or_from else {
         let opened = session.repository().await?;
-        let info = find(&arguments.which, &opened, session).await?;
+        let info = find_any(&arguments.which, &opened, session).await?;
         return Ok(vec![open(opened, &info, session).await?]);
     };
     // One after the other: both may have to ask a person.
-    let first = listed(session.repository().await, session).await;
-    let second = listed(session.other(second, &arguments.other).await, session).await;
+    let name = &arguments.which.snapshot;
+    let first = listed(session.repository().await, name, session).await;
+    let second = listed(session.other(second, &arguments.other).await, name, session).await;
     let mut failed = None;
     let mut known = Vec::new();
     for opened in [first, second] {
@@ -67,7 +68,7 @@ fn choose(
     for (opened, list) in known {
         match in_list(&arguments.which.snapshot, arguments.which.store.as_ref(), list, opened) {
             Ok(info) => {
-                let is_latest = arguments.which.snapshot == "latest";
+                let is_latest = arguments.which.snapshot == LATEST;
                 let better =
                     |(chosen, _): &(SnapshotInfo, _)| is_latest && info.taken > chosen.taken;
                 if meant.as_ref().is_none_or(better) {
@@ -84,10 +85,12 @@ fn choose(
 
 async fn listed(
     opened: Result<Opened, Failed>,
+    name: &str,
     session: &Session,
 ) -> Result<(Opened, SnapshotList), Failed> {
     let opened = opened?;
     let list = opened.listed(session).await?;
+    let list = candidates(list, name, &opened, session).await?;
     Ok((opened, list))
 }
 

@@ -31,6 +31,7 @@ struct Found<'a> {
     what: &'a str,
     next: String,
     snapshots: Vec<String>,
+    checkpoints: Vec<String>,
     entries: Vec<&'a str>,
 }
 
@@ -41,6 +42,7 @@ impl<'a> From<&'a Damage> for Found<'a> {
             what: &damage.what,
             next: next_step(damage),
             snapshots: damage.snapshots.iter().map(ToString::to_string).collect(),
+            checkpoints: damage.checkpoints.iter().map(ToString::to_string).collect(),
             entries: damage.entries.iter().map(String::as_str).collect(),
         }
     }
@@ -51,6 +53,7 @@ struct Summary {
     sound: bool,
     every_byte: bool,
     snapshots: u64,
+    checkpoints: u64,
     objects: u64,
     bytes: u64,
     unreferenced: u64,
@@ -138,6 +141,7 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
             sound: report.is_sound(),
             every_byte: arguments.every_byte,
             snapshots: report.snapshots,
+            checkpoints: report.checkpoints,
             objects: report.objects,
             bytes: report.bytes,
             unreferenced: report.unreferenced,
@@ -181,6 +185,11 @@ fn tell(damage: &Damage, session: &Session) {
     if !damage.snapshots.is_empty() {
         let names: Vec<_> = damage.snapshots.iter().map(SnapshotId::short).collect();
         note(format!("  snapshots that cannot be restored in full: {}", names.join(", ")));
+    }
+    if !damage.checkpoints.is_empty() {
+        let names: Vec<_> = damage.checkpoints.iter().map(SnapshotId::short).collect();
+        let names = names.join(", ");
+        note(format!("  checkpoints of unfinished backups that lack something: {names}"));
     }
     for entry in damage.entries.iter().take(SHOWN) {
         note(format!("  entry: {}", one_line(entry)));

@@ -1,13 +1,18 @@
 //! Which snapshot, and which store, is meant.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
-use lifeboat_core::{Error, ErrorKind, SnapshotInfo, StoreRef};
-use lifeboat_repository::SnapshotList;
+use lifeboat_core::{Completeness, EntryPath, Error, ErrorKind, SnapshotInfo, StoreRef};
+use lifeboat_repository::{Snapshot, SnapshotList};
 
 use crate::args::{StoreName, Which};
 use crate::failure::Failed;
+use crate::output::number;
 use crate::session::{Opened, Session};
+
+/// The name of the newest snapshot.
+pub(super) const LATEST: &str = "latest";
 
 /// Finds the snapshot that is meant.
 pub(super) async fn find(
@@ -19,6 +24,72 @@ pub(super) async fn find(
     choose(&which.snapshot, which.store.as_ref(), &list, opened, session)
 }
 
+/// As [`find`]; an id may also mean a checkpoint. `latest` never does.
+pub(super) async fn find_any(
+    which: &Which,
+    opened: &Opened,
+    session: &Session,
+) -> Result<SnapshotInfo, Failed> {
+    let list = opened.listed(session).await?;
+    let list = candidates(list, &which.snapshot, opened, session).await?;
+    choose(&which.snapshot, which.store.as_ref(), &list, opened, session)
+}
+
+/// What `name` may mean: the snapshots; and where it is an id, the checkpoints as well.
+pub(super) async fn candidates(
+    mut list: SnapshotList,
+    name: &str,
+    opened: &Opened,
+    session: &Session,
+) -> Result<SnapshotList, Failed> {
+    if name != LATEST {
+        let checkpoints = opened.checkpoints(session).await?;
+        list.snapshots.extend(checkpoints.snapshots);
+        list.damaged.extend(checkpoints.damaged);
+    }
+    Ok(list)
+}
+
+/// What an incomplete snapshot has.
+pub(super) struct Reach {
+    pub(super) entries: u64,
+    /// Its last entry; `None` when that cannot be told.
+    pub(super) until: Option<EntryPath>,
+}
+
+impl Reach {
+    /// `None` of a whole snapshot.
+    pub(super) async fn of(snapshot: &Snapshot) -> Option<Self> {
+        if snapshot.info().completeness == Completeness::Whole {
+            return None;
+        }
+        // It is for people: what cannot be read fails where it is needed.
+        let last = snapshot.last().await.ok().flatten();
+        Some(Self { entries: snapshot.info().entries, until: last.map(|entry| entry.path) })
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = number(self.entries, "entry", "entries");
+        write!(f, "it is incomplete: a backup that did not finish had stored {entries}")?;
+        match &self.until {
+            Some(path) => {
+                write!(f, ", up to \"{path}\"; what follows in the order of paths is not in it")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Says so when a snapshot that is looked into is incomplete.
+pub(super) async fn note_reach(snapshot: &Snapshot, session: &Session) {
+    if let Some(reach) = Reach::of(snapshot).await {
+        let subject = format!("snapshot {}", snapshot.info().id.short());
+        session.context.note(&subject, reach.to_string());
+    }
+}
+
 /// Finds the snapshot that is meant, in a list that was read already.
 pub(super) fn choose(
     name: &str,
@@ -27,7 +98,7 @@ pub(super) fn choose(
     opened: &Opened,
     session: &Session,
 ) -> Result<SnapshotInfo, Failed> {
-    if name == "latest" {
+    if name == LATEST {
         for (object, what) in &list.damaged {
             let told = format!("this snapshot may be the latest, and cannot be read: {what}");
             session.context.warn(object, told);

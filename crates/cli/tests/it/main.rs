@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod browse;
+mod checkpoints;
 mod common;
 mod copy;
 mod damage;

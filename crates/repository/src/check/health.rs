@@ -17,6 +17,7 @@ use crate::index::{Location, Pack};
 use crate::objects::{PACKS, id_of, pack_name};
 use crate::read::ChunkReader;
 use crate::repository::{Repository, Shared};
+use crate::snapshot::RootArea;
 
 /// So many packs are looked for one by one when a listing lacks them.
 const CONFIRMED: u32 = 1000;
@@ -134,7 +135,9 @@ impl Health {
         context: &Context,
     ) -> Result<BTreeSet<SnapshotId>> {
         let mut damages = Damages::default();
-        Walk::new(repository, self, &mut damages, context).all(snapshots).await?;
+        Walk::new(repository, self, &mut damages, context)
+            .all(RootArea::Snapshots, snapshots)
+            .await?;
         Ok(damages.finish().into_iter().flat_map(|damage| damage.snapshots).collect())
     }
 }

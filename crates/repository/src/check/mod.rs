@@ -1,7 +1,7 @@
 //! Finding damage, and telling whom it hurts.
 //!
 //! A check goes through four things: keys and snapshot roots, index objects, packs, and the
-//! trees of all snapshots. Every object's name is the hash of its content, so damage is found
+//! trees of all snapshots and checkpoints. Every object's name is the hash of its content, so damage is found
 //! without a key; with the key, every chunk is opened as a restore would open it. What is found is
 //! told as objects, and of each the snapshots and entries that cannot be restored because of it.
 //!
@@ -36,6 +36,7 @@ use crate::journal;
 use crate::objects::{INDEX, KEYS, PACKS, PINS, id_of, pack_name};
 use crate::repository::{Repository, Shared};
 use crate::sealed::SealedKind;
+use crate::snapshot::RootArea;
 use packs::Limits;
 use plan::{Candidate, Round};
 use report::Damages;
@@ -105,7 +106,12 @@ impl Repository {
         }
 
         context.phase("check the snapshots' trees");
-        Walk::new(self, &health, &mut damages, context).all(&listed.snapshots).await?;
+        // What cannot be opened of them was found among what comes and goes.
+        let checkpoints = self.checkpoints().await?.snapshots;
+        report.checkpoints = checkpoints.len() as u64;
+        let mut walk = Walk::new(self, &health, &mut damages, context);
+        walk.all(RootArea::Snapshots, &listed.snapshots).await?;
+        walk.all(RootArea::Checkpoints, &checkpoints).await?;
         report.damage = damages.finish();
         if let Err(error) = remember(shared, &ledger, &health, &report).await {
             not_noted("what was found", &error, Progress::Nothing, context);

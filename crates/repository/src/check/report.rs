@@ -97,6 +97,8 @@ pub struct Budget {
 pub struct CheckReport {
     /// How many snapshots there are.
     pub snapshots: u64,
+    /// How many checkpoints there are: what unfinished backups had stored.
+    pub checkpoints: u64,
     /// How many objects were looked at.
     pub objects: u64,
     /// How many bytes were read.
@@ -149,6 +151,9 @@ pub struct Damage {
     pub what: String,
     /// The snapshots that cannot be restored in full.
     pub snapshots: BTreeSet<SnapshotId>,
+    /// The checkpoints that lack something: what unfinished backups had stored. No snapshot is hurt
+    /// by that.
+    pub checkpoints: BTreeSet<SnapshotId>,
     /// The paths of entries that cannot be restored; the first hundred of them.
     pub entries: BTreeSet<String>,
 }
@@ -202,6 +207,7 @@ impl Damages {
             object: object.to_owned(),
             what: what.to_owned(),
             snapshots: BTreeSet::new(),
+            checkpoints: BTreeSet::new(),
             entries: BTreeSet::new(),
         })
     }
@@ -217,9 +223,14 @@ impl Damages {
         for (object, found) in other.0 {
             let known = self.of(&object, &found.what);
             known.snapshots.extend(found.snapshots);
+            known.checkpoints.extend(found.checkpoints);
             let room = MAX_ENTRIES.saturating_sub(known.entries.len());
             known.entries.extend(found.entries.into_iter().take(room));
         }
+    }
+
+    pub(super) fn knows(&self, object: &str) -> bool {
+        self.0.contains_key(object)
     }
 
     /// The damaged objects of an area.

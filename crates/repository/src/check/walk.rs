@@ -11,13 +11,15 @@ use crate::chunk::ChunkKind;
 use crate::content::ContentRecord;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
-use crate::objects::{INDEX, SNAPSHOTS, pack_name};
+use crate::objects::{INDEX, PACKS, pack_name};
 use crate::read::{ChunkReader, PieceCursor};
 use crate::repository::Repository;
+use crate::snapshot::RootArea;
 use crate::tree::{EntryRecord, Page, TreeReader, compare};
 
-/// The trees of all snapshots, one after the other.
+/// The trees of all snapshots, or of all checkpoints, one after the other.
 pub(super) struct Walk<'a> {
+    area: RootArea,
     repository: &'a Repository,
     health: &'a Health,
     damages: &'a mut Damages,
@@ -47,6 +49,7 @@ impl<'a> Walk<'a> {
     ) -> Self {
         let chunks = Arc::new(ChunkReader::new(Arc::clone(repository.shared())));
         Self {
+            area: RootArea::Snapshots,
             repository,
             health,
             damages,
@@ -58,7 +61,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    pub(super) async fn all(&mut self, snapshots: &[SnapshotInfo]) -> Result<()> {
+    /// Walks the trees of all whose roots are in `area`.
+    pub(super) async fn all(&mut self, area: RootArea, snapshots: &[SnapshotInfo]) -> Result<()> {
+        self.area = area;
         for info in snapshots {
             let whole = self.snapshot(info.id).await;
             let found = std::mem::take(&mut self.found);
@@ -67,7 +72,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             // It may have been forgotten meanwhile, and what it needed deleted.
-            let name = format!("{SNAPSHOTS}/{}", info.id);
+            let name = area.name_of(&info.id);
             if self.repository.shared().objects.head(&name).await?.is_some() {
                 whole?;
                 self.damages.add(found);
@@ -143,7 +148,7 @@ impl<'a> Walk<'a> {
             .map_or_else(|_| entry.raw_path().escape_ascii().to_string(), |path| path.to_string());
         let blame = match entry.info() {
             Ok(_) => self.content(&entry.content, entry.size, ChunkKind::Data).await?,
-            Err(what) => Some(Blame { objects: vec![format!("snapshots/{snapshot}")], what }),
+            Err(what) => Some(Blame { objects: vec![self.area.name_of(&snapshot)], what }),
         };
         if let Some(blame) = &blame {
             self.record(snapshot, blame, Some(&name));
@@ -234,7 +239,15 @@ impl<'a> Walk<'a> {
 
     fn record(&mut self, snapshot: SnapshotId, blame: &Blame, entry: Option<&str>) {
         for object in &blame.objects {
-            self.found.of(object, &blame.what).hurts(snapshot, entry);
+            if self.area == RootArea::Snapshots {
+                self.found.of(object, &blame.what).hurts(snapshot, entry);
+                continue;
+            }
+            // Nothing is to be mended for the sake of a checkpoint alone: it can go.
+            let own = self.area.name_of(&snapshot);
+            let known = object.starts_with(PACKS) || self.damages.knows(object);
+            let object = if known { object } else { &own };
+            self.found.of(object, &blame.what).checkpoints.insert(snapshot);
         }
     }
 }
