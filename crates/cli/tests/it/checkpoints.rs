@@ -8,16 +8,16 @@ use lifeboat_core::{
     Attributes, Baseline, Context, Entry, EntryPath, Inspection, Reading, Result, Source, StoreRef,
     TransferOptions, async_trait, names, transfer,
 };
-use lifeboat_objstore::{Intent, StoreOptions};
-use lifeboat_repository::{Repository, Secret, WriteOptions};
+use lifeboat_repository::WriteOptions;
 
-use crate::common::{Home, PASSPHRASE, contents};
+use crate::common::{Home, contents, library};
 use crate::json::{check, described};
 
-/// A source that stands still after so many files, as one whose server hangs.
+/// So many files are read before the source stands still, as one whose server hangs.
+const FILES: usize = 3;
+
 struct Halting {
     store: StoreRef,
-    files: usize,
 }
 
 #[async_trait]
@@ -31,19 +31,18 @@ impl Source for Halting {
     }
 
     async fn read(&self, _: Option<Arc<dyn Baseline>>, _: &Context) -> Result<Box<dyn Reading>> {
-        Ok(Box::new(Halted { next: 0, files: self.files }))
+        Ok(Box::new(Halted { next: 0 }))
     }
 }
 
 struct Halted {
     next: usize,
-    files: usize,
 }
 
 #[async_trait]
 impl Reading for Halted {
     async fn next(&mut self) -> Result<Option<Entry>> {
-        if self.next == self.files {
+        if self.next == FILES {
             std::future::pending::<()>().await;
         }
         let number = self.next;
@@ -62,31 +61,28 @@ fn content(number: usize) -> Vec<u8> {
     format!("content {number} ").repeat(5000).into_bytes()
 }
 
-/// Begins a backup of `files` files and more, and ends it when just these are in a checkpoint.
-fn interrupted(home: &Home, store: &StoreRef, files: usize) -> String {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let location = home.arg("repo").parse().unwrap();
-        let place = lifeboat_objstore::open(&location, &StoreOptions::new(Intent::Existing));
-        let repository =
-            Repository::open(place.unwrap(), &Secret::passphrase(PASSPHRASE)).await.unwrap();
+/// Begins a backup, and ends it when some of it is in a checkpoint: its id, and how many files.
+fn interrupted(home: &Home, store: &StoreRef) -> (String, usize) {
+    library(home, async |repository| {
         let mut options = WriteOptions::default();
         options.checkpoint_every = Some(Duration::ZERO);
-        let (source, sink) = (Halting { store: store.clone(), files }, repository.sink(&options));
+        let (source, sink) = (Halting { store: store.clone() }, repository.sink(&options));
         let backup = tokio::spawn(async move {
             transfer(&source, &sink, &TransferOptions::default(), &Context::silent()).await
         });
-        let found = loop {
-            assert!(!backup.is_finished(), "it ended by itself");
+        let newest = async || {
             let list = repository.checkpoints().await.unwrap().snapshots;
-            let all = list.iter().find(|info| info.store == *store && info.entries == files as u64);
-            if let Some(info) = all {
-                break info.id.to_string();
-            }
-            tokio::task::yield_now().await;
+            let own = list.into_iter().filter(|info| info.store == *store);
+            own.max_by_key(|info| info.entries)
         };
+        while newest().await.is_none() {
+            assert!(!backup.is_finished(), "it ended by itself");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         backup.abort();
-        found
+        assert!(backup.await.unwrap_err().is_cancelled());
+        let last = newest().await.unwrap();
+        (last.id.to_string(), usize::try_from(last.entries).unwrap())
     })
 }
 
@@ -94,7 +90,7 @@ fn interrupted(home: &Home, store: &StoreRef, files: usize) -> String {
 fn an_unfinished_backup_is_shown_last_and_restored_by_its_id_only() {
     let home = Home::new();
     let described = described();
-    let id = interrupted(&home, &StoreRef::new("files", "big"), 3);
+    let (id, files) = interrupted(&home, &StoreRef::new("files", "big"));
     home.run(&["ls", "latest"]).expect(1);
     let tree = home.tree();
     home.run(&["backup", "files", &tree, "--name", "t"]).expect(0);
@@ -110,16 +106,17 @@ fn an_unfinished_backup_is_shown_last_and_restored_by_its_id_only() {
     let checkpoints = ran.events_of("checkpoint");
     assert_eq!(
         (&checkpoints[0]["id"], &checkpoints[0]["entries"]),
-        (&id.as_str().into(), &3.into())
+        (&id.as_str().into(), &files.into())
     );
     assert_eq!(ran.end()["checkpoints"], 1);
     let other = home.run(&["snapshots", "--store", "files/t", "--json"]).expect(0);
     assert!(other.events_of("checkpoint").is_empty(), "{other}");
 
     // Looking into it says what it is.
-    let until = "up to \"file-2\"";
+    let last = format!("file-{}", files - 1);
+    let until = &format!("up to \"{last}\"")[..];
     for arguments in
-        [&["ls", &id[..8]][..], &["cat", &id[..8], "file-1"], &["find", "file-1", "--in", &id[..8]]]
+        [&["ls", &id[..8]][..], &["cat", &id[..8], "file-0"], &["find", "file-0", "--in", &id[..8]]]
     {
         let ran = home.run(arguments).expect(0);
         assert!(ran.0.stderr.contains("it is incomplete") && ran.0.stderr.contains(until), "{ran}");
@@ -127,7 +124,7 @@ fn an_unfinished_backup_is_shown_last_and_restored_by_its_id_only() {
     }
     // It is never found without being named, and nothing but these commands takes it.
     home.run(&["ls", "latest", "--store", "files/big"]).expect(1);
-    assert_eq!(home.run(&["find", "file-1"]).expect(0).0.stdout, "");
+    assert_eq!(home.run(&["find", "file-0"]).expect(0).0.stdout, "");
     home.run(&["pin", &id[..8], "--reason", "x"]).expect(1).error_says(&["there is none"]);
     home.run(&["forget", &id[..8]]).expect(1).error_says(&["there is none"]);
 
@@ -136,8 +133,11 @@ fn an_unfinished_backup_is_shown_last_and_restored_by_its_id_only() {
     let warning = ran.events_of("warning")[0]["message"].as_str().unwrap().to_owned();
     assert!(warning.contains("a backup that did not finish") && warning.contains(until), "{ran}");
     let incomplete = &ran.end()["incomplete"];
-    assert_eq!((&incomplete["entries"], &incomplete["until"]), (&3.into(), &"file-2".into()));
-    for number in 0..3 {
+    assert_eq!(
+        (&incomplete["entries"], &incomplete["until"]),
+        (&files.into(), &last.as_str().into())
+    );
+    for number in 0..files {
         let restored = fs::read(home.path("out").join(format!("file-{number}"))).unwrap();
         assert_eq!(restored, content(number));
     }
@@ -150,7 +150,7 @@ fn an_unfinished_backup_is_shown_last_and_restored_by_its_id_only() {
 #[test]
 fn half_a_cluster_is_not_restored() {
     let home = Home::new();
-    let id = interrupted(&home, &StoreRef::new("postgres", "shop"), 2);
+    let (id, _) = interrupted(&home, &StoreRef::new("postgres", "shop"));
     let ran = home.run(&["restore", &id[..8], "--to", &home.arg("out")]).expect(2);
     ran.error_says(&["it is incomplete", "lifeboat snapshots", "lifeboat cat"]);
     assert!(!home.path("out").exists());
@@ -162,7 +162,7 @@ fn a_hurt_checkpoint_hurts_no_snapshot() {
     let tree = home.tree();
     home.run(&["backup", "files", &tree, "--name", "t"]).expect(0);
     let before: Vec<_> = contents(&home.repo()).into_iter().map(|(path, _)| path).collect();
-    let id = interrupted(&home, &StoreRef::new("files", "big"), 2);
+    let (id, _) = interrupted(&home, &StoreRef::new("files", "big"));
     home.run(&["verify", "--every-byte"]).expect(0);
     for (path, _) in contents(&home.repo().join("packs")) {
         if !before.contains(&path) {

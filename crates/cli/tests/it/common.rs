@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use lifeboat_objstore::{Intent, StoreOptions};
+use lifeboat_repository::{Repository, Secret};
 use lifeboat_testbed::process::{self, Finished};
 use serde_json::Value;
 
@@ -69,6 +71,17 @@ impl Home {
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         run(&mut self.command(arguments))
     }
+}
+
+/// Opens the repository of a home from Rust, for what no command makes.
+pub(crate) fn library<T>(home: &Home, work: impl AsyncFnOnce(Repository) -> T) -> T {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let location = home.arg("repo").parse().unwrap();
+        let place = lifeboat_objstore::open(&location, &StoreOptions::new(Intent::Existing));
+        let secret = Secret::passphrase(PASSPHRASE);
+        work(Repository::open(place.unwrap(), &secret).await.unwrap()).await
+    })
 }
 
 /// The program, without a repository and without a passphrase.
