@@ -5,6 +5,7 @@ mod browse;
 mod copy;
 mod doctor;
 mod init;
+mod journals;
 mod key;
 mod prune;
 mod repair;
@@ -25,6 +26,7 @@ pub(crate) use browse::{Cat, Diff, Find, Stats};
 pub(crate) use copy::{Copy, Since};
 pub(crate) use doctor::Doctor;
 pub(crate) use init::Init;
+pub(crate) use journals::Journals;
 pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
 pub(crate) use prune::Prune;
 pub(crate) use repair::{Mending, Repair, Verify};
@@ -63,8 +65,8 @@ Exit codes:
   130  stopped by SIGINT or SIGTERM
 
 Progress, warnings, errors and summaries go to standard error; what was asked for (the lists of
-`snapshots`, `ls`, `find`, `diff` and `stats`, what `cat` reads) goes to standard output. With --json, standard output is a stream of JSON
-events, one a line, described in docs/cli-json.md.";
+`snapshots`, `ls`, `find`, `diff`, `stats` and `journals`, what `cat` reads) goes to standard output.
+With --json, standard output is a stream of JSON events, one a line, described in docs/cli-json.md.";
 
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
@@ -154,6 +156,9 @@ pub(crate) enum Command {
     /// List the pins
     #[command(after_help = retention::PINS)]
     Pins,
+    /// List the journals: what is kept of the history of stores, and what is missing of it
+    #[command(after_help = journals::JOURNALS)]
+    Journals(Journals),
     /// Look for damage in the repository
     #[command(after_help = repair::VERIFY)]
     Verify(Verify),
@@ -198,6 +203,7 @@ impl Command {
             Self::Pin(_) => "pin",
             Self::Unpin(_) => "unpin",
             Self::Pins => "pins",
+            Self::Journals(_) => "journals",
             Self::Verify(_) => "verify",
             Self::Prune(_) => "prune",
             Self::Key(Key::List) => "key list",

@@ -113,13 +113,19 @@ pub use check::{
     check_without_key,
 };
 pub use config::Parameters;
-pub use copy::{Copied, CopyOptions, CopyPlan, CopyReport, CopySelection, Verification};
+pub use copy::{
+    Copied, CopiedTimeline, CopyOptions, CopyPlan, CopyReport, CopySelection, MissingJournals,
+    MissingPin, MissingPins, MissingTimeline, Verification,
+};
 pub use crypto::{Access, Holder, KdfCost, KeyCommand, Secret};
 pub use error::{Error, Result};
-pub use forget::{ForgetOptions, ForgetPlan, Forgotten, PlannedGroup};
+pub use forget::{ForgetOptions, ForgetPlan, Forgotten, PlannedGroup, PlannedTrim, Trimmed};
 pub use id::{ChunkId, ObjectId, RepositoryId};
 pub use index::{Cache, CompactReport, PackSurvey, survey_without_key};
-pub use journal::{Exclusivity, JournalGap, JournalList, JournalOptions, JournalReport};
+pub use journal::{
+    Exclusivity, JournalGap, JournalList, JournalOptions, JournalReport, JournalSurvey,
+    TimelineSurvey,
+};
 pub use keyring::{
     AddKeyOptions, KeyInfo, KeyKind, RemoveKeyOptions, RotateOptions, Rotation, Standing,
 };

@@ -194,6 +194,14 @@ impl Repository {
     /// written.
     pub async fn pin(&self, snapshot: &SnapshotId, options: &PinOptions) -> Result<Pin> {
         options.check()?;
+        let mut pin = Pin::new(PinId::from_bytes([0; 32]), *snapshot, options.reason.clone());
+        (pin.by, pin.made) = (options.by.clone(), Timestamp::now());
+        pin.until = options.until;
+        self.pin_like(snapshot, &pin).await
+    }
+
+    /// Holds a snapshot for the reason, and as long, as `pin` holds another one.
+    pub(crate) async fn pin_like(&self, snapshot: &SnapshotId, pin: &Pin) -> Result<Pin> {
         let shared = self.shared();
         shared.features().may_write()?;
         let id = ObjectId::from_bytes(*snapshot.as_bytes());
@@ -202,10 +210,10 @@ impl Repository {
         shared.objects.head(&root).await?.ok_or_else(absent)?;
         let record = PinRecord {
             snapshot: id,
-            reason: options.reason.clone(),
-            by: options.by.clone(),
-            made: nanoseconds(Timestamp::now()),
-            until: options.until.map(nanoseconds),
+            reason: pin.reason.clone(),
+            by: pin.by.clone(),
+            made: nanoseconds(pin.made),
+            until: pin.until.map(nanoseconds),
         };
         let (pin, bytes) = seal(&shared.keys, SealedKind::Pin, &record)?;
         let name = name_in(PINS, pin);

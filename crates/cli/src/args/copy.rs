@@ -12,7 +12,7 @@ pub(crate) struct Copy {
     /// snapshots of several stores
     #[arg(value_name = "SNAPSHOT", group = "which", conflicts_with_all = ["all", "since"])]
     pub(crate) snapshots: Vec<String>,
-    /// Copy all snapshots
+    /// Copy all snapshots, the pins that hold them, and the journals
     #[arg(long, group = "which")]
     pub(crate) all: bool,
     /// Only those that show this moment or a later one: so long ago, such as 7d (s, m, h, d, w),
@@ -42,7 +42,8 @@ pub(super) const COPY: &str = "\
 The other repository has keys and a passphrase of its own. Content is read, checked, and encrypted
 anew; of a store that was copied before, only what changed is read. A snapshot is copied once,
 however often this runs; what is stopped goes on the next time. Each snapshot keeps its times, host
-and tags, and its copy also answers to the original's id. Variables for the other store's
+and tags, and its copy also answers to the original's id. With --all, what a pin holds here is held
+there as well, and what is missing of the journals is copied. Variables for the other store's
 credentials begin with LIFEBOAT_OTHER_, such as LIFEBOAT_OTHER_AWS_ACCESS_KEY_ID: see docs/copy.md.
 
 Examples:

@@ -7,14 +7,17 @@ use lifeboat_core::{
     Decision, Error, ErrorKind, Failure, GroupBy, KeepRules, SnapshotId, SnapshotInfo, Verdict,
     time_zone_name,
 };
-use lifeboat_repository::{ForgetOptions, ForgetPlan, Forgotten, PlannedGroup, SnapshotList};
+use lifeboat_repository::{
+    ForgetOptions, ForgetPlan, Forgotten, PlannedGroup, PlannedTrim, SnapshotList,
+};
 use serde::Serialize;
 
+use super::trims;
 use super::which::resolve;
 use crate::args::{Forget, Grouping, Rules};
 use crate::exit::Exit;
 use crate::failure::Failed;
-use crate::output::{number, one_line};
+use crate::output::{number, one_line, size};
 use crate::session::{Opened, Session};
 
 /// The event `decision`.
@@ -63,6 +66,8 @@ struct Summary {
     absent: usize,
     spared: usize,
     failed: usize,
+    segments: u64,
+    journal_bytes: u64,
     exit: u8,
 }
 
@@ -75,11 +80,24 @@ struct Planned {
     zone: Option<TimeZone>,
 }
 
+impl Planned {
+    /// In which times are told.
+    fn zone(&self) -> TimeZone {
+        self.zone.clone().unwrap_or_else(TimeZone::system)
+    }
+}
+
 pub(super) async fn run(arguments: &Forget, session: &Session) -> Result<Exit, Failed> {
     let opened = session.repository().await?;
     let list = opened.snapshots(session).await?;
     let planned = plan(arguments, &list, &opened)?;
     show(&planned, arguments, session);
+    // Somebody who names snapshots says nothing of moments.
+    let trims = match planned.policy {
+        Some(_) => trims::plan(&planned.plan, &opened, session).await?,
+        None => Vec::new(),
+    };
+    trims::show(&trims, &planned.zone(), arguments, session);
     let (kept, removals) = counts(&planned.plan);
     let mut done = Forgotten::default();
     if !arguments.dry_run {
@@ -98,6 +116,10 @@ pub(super) async fn run(arguments: &Forget, session: &Session) -> Result<Exit, F
             _ => error,
         }));
     }
+    let cut = match arguments.dry_run {
+        true => (trims.iter().map(PlannedTrim::segments).sum(), trims::total(&trims)),
+        false => trims::trim(&trims, &opened, session).await?,
+    };
     let exit = Exit::with_warnings(session.context.warnings());
     session.output.event(
         "summary",
@@ -111,14 +133,21 @@ pub(super) async fn run(arguments: &Forget, session: &Session) -> Result<Exit, F
             absent: done.absent.len(),
             spared: done.spared.len(),
             failed: done.failed.len(),
+            segments: cut.0,
+            journal_bytes: cut.1,
             exit: exit.code(),
         },
     );
     conclude(&done, kept, removals, arguments, session);
+    if cut.0 > 0 {
+        let (segments, bytes) = (number(cut.0, "segment", "segments"), size(cut.1));
+        let verb = if arguments.dry_run { "would be removed" } else { "removed" };
+        session.output.say(&format!("{segments} of journals, {bytes}, {verb}"));
+    }
     Ok(exit)
 }
 
-const REFUSED: &str = "run it with credentials that may delete, or when the store's lock on them has \
+pub(super) const REFUSED: &str = "run it with credentials that may delete, or when the store's lock on them has \
                        run out";
 
 fn plan(arguments: &Forget, list: &SnapshotList, opened: &Opened) -> Result<Planned, Failed> {
@@ -202,7 +231,7 @@ fn show(planned: &Planned, arguments: &Forget, session: &Session) {
     if let Some(policy) = &planned.policy {
         session.output.say(&format!("to keep: {policy}"));
     }
-    let zone = planned.zone.clone().unwrap_or_else(TimeZone::system);
+    let zone = planned.zone();
     for group in &planned.plan.groups {
         for (info, decision) in group.rows() {
             session.output.event("decision", &decided(group, info, decision));
@@ -259,7 +288,7 @@ fn table(group: &PlannedGroup, zone: &TimeZone, shown: impl Fn(&Decision) -> boo
 }
 
 /// A moment in the policy's time zone, which alone explains its days and weeks.
-fn local(moment: Timestamp, zone: &TimeZone) -> String {
+pub(super) fn local(moment: Timestamp, zone: &TimeZone) -> String {
     moment.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 

@@ -8,6 +8,7 @@ mod doctor;
 mod find;
 mod forget;
 mod init;
+mod journals;
 mod key;
 mod ls;
 #[cfg(feature = "mount")]
@@ -19,6 +20,7 @@ mod restore;
 mod shown;
 mod snapshots;
 mod stats;
+mod trims;
 mod two;
 mod verify;
 mod which;
@@ -46,6 +48,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Pin(arguments) => pin::pin(&arguments, session).await,
         Command::Unpin(arguments) => pin::unpin(&arguments, session).await,
         Command::Pins => pin::list(session).await,
+        Command::Journals(arguments) => journals::run(&arguments, session).await,
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Prune(arguments) => prune::run(&arguments, session).await,
         Command::Key(key) => key::run(key, session).await,

@@ -11,6 +11,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use serde::Serialize;
 
+use super::journals::{Hole, told};
 use crate::args::Verify;
 use crate::exit::Exit;
 use crate::failure::{Failed, in_repository};
@@ -56,6 +57,9 @@ struct Summary {
     checkpoints: u64,
     objects: u64,
     bytes: u64,
+    journals: u64,
+    segments: u64,
+    gaps: usize,
     unreferenced: u64,
     packs_read: u64,
     packs_bytes: u64,
@@ -130,6 +134,7 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
         session.output.event("damage", &Found::from(damage));
         tell(damage, session);
     }
+    gaps(&report, session);
     let exit = if report.is_sound() {
         Exit::with_warnings(session.context.warnings())
     } else {
@@ -144,6 +149,9 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
             checkpoints: report.checkpoints,
             objects: report.objects,
             bytes: report.bytes,
+            journals: report.journals.journals,
+            segments: report.journals.segments,
+            gaps: report.journals.gaps.len(),
             unreferenced: report.unreferenced,
             packs_read: report.packs_read,
             packs_bytes: report.packs_bytes,
@@ -199,6 +207,34 @@ fn tell(damage: &Damage, session: &Session) {
         more => note(format!("  and {} more", number(more, "entry", "entries"))),
     }
     note(format!("  next: {}", next_step(damage)));
+}
+
+/// Tells what is missing of journals. That nobody recorded why needs attention: it may still be
+/// where the journal comes from.
+fn gaps(report: &CheckReport, session: &Session) {
+    let gaps = &report.journals.gaps;
+    for found in gaps {
+        session.output.event("gap", &Hole::new(&found.journal, &found.gap));
+    }
+    let (recorded, unknown): (Vec<_>, Vec<_>) =
+        gaps.iter().partition(|found| found.gap.record.is_some());
+    for found in recorded.iter().take(SHOWN) {
+        session.context.note("", told(&found.journal, &found.gap));
+    }
+    for found in unknown.iter().take(SHOWN) {
+        session.context.warn("", told(&found.journal, &found.gap));
+    }
+    let more = gaps.len() - recorded.len().min(SHOWN) - unknown.len().min(SHOWN);
+    if more > 0 {
+        let more = number(more as u64, "more gap", "more gaps");
+        session.output.warn(&format!("  and {more}: `lifeboat journals` shows them all"));
+    }
+    if !gaps.is_empty() {
+        session.output.say(
+            "a moment in a gap or after it is recovered from a snapshot that was taken after the \
+             gap: where there is none yet, take one",
+        );
+    }
 }
 
 fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {

@@ -10,6 +10,7 @@ mod damage;
 mod files;
 mod forget;
 mod full_disk;
+mod journals;
 mod json;
 mod keys;
 mod postgres;

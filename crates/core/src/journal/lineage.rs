@@ -96,11 +96,34 @@ pub fn removable(
     segments: &[ListedSegment],
     needs: &[Need],
 ) -> Result<Vec<ListedSegment>> {
+    let first = needed_from(timelines, needs)?;
+    let mut by_timeline: BTreeMap<&Timeline, Vec<ListedSegment>> = BTreeMap::new();
+    for segment in segments {
+        by_timeline.entry(&segment.place.timeline).or_default().push(segment.clone());
+    }
+    let mut gone = Vec::new();
+    for (timeline, segments) in by_timeline {
+        let kept = current(&segments);
+        for segment in segments {
+            let needed = first.get(timeline).is_some_and(|from| segment.place.span.to() > *from);
+            let superseded = segment.place.kind == SegmentKind::Sealed && !kept.contains(&segment);
+            if !needed || superseded {
+                gone.push(segment);
+            }
+        }
+    }
+    Ok(gone)
+}
+
+/// From where on each timeline is needed; one that is not in it is not needed at all.
+fn needed_from<'a>(
+    timelines: &'a [TimelineInfo],
+    needs: &[Need],
+) -> Result<BTreeMap<&'a Timeline, Position>> {
     if needs.is_empty() {
         let message = "trim the journal: nothing is said to need it, so that all of it would go";
         return Err(Error::new(ErrorKind::InvalidInput, message));
     }
-    // From where on each timeline is needed; one that is not here is not needed at all.
     let mut first: BTreeMap<&Timeline, Position> = BTreeMap::new();
     let mut note = |timeline, from: Position| {
         first.entry(timeline).and_modify(|known| *known = from.min(*known)).or_insert(from);
@@ -130,22 +153,36 @@ pub fn removable(
             }
         }
     }
-    let mut by_timeline: BTreeMap<&Timeline, Vec<ListedSegment>> = BTreeMap::new();
-    for segment in segments {
-        by_timeline.entry(&segment.place.timeline).or_default().push(segment.clone());
+    Ok(first)
+}
+
+/// Which of `segments`, of all timelines, lie before all that `needs` depend on, on the way that
+/// led to one of them.
+///
+/// That is less than what [`removable`] says, and safe beside a base that is being made: what no
+/// base can follow stays where nobody can tell that it is older. So do timelines that lead to no
+/// base, such as that of a server that was set back and has no backup yet; what a timeline holds
+/// after the fork to the one that counts; and what is superseded, from the oldest base on.
+///
+/// # Errors
+/// Those of [`removable`].
+pub fn outlived(
+    timelines: &[TimelineInfo],
+    segments: &[ListedSegment],
+    needs: &[Need],
+) -> Result<Vec<ListedSegment>> {
+    let first = needed_from(timelines, needs)?;
+    let mut passed = Vec::new();
+    for need in needs {
+        let history = lineage(timelines, &need.timeline)?.into_iter();
+        passed.extend(history.map(|part| (part.timeline, part.span.to().min(need.from))));
     }
-    let mut gone = Vec::new();
-    for (timeline, segments) in by_timeline {
-        let kept = current(&segments);
-        for segment in segments {
-            let needed = first.get(timeline).is_some_and(|from| segment.place.span.to() > *from);
-            let superseded = segment.place.kind == SegmentKind::Sealed && !kept.contains(&segment);
-            if !needed || superseded {
-                gone.push(segment);
-            }
-        }
-    }
-    Ok(gone)
+    let gone = segments.iter().filter(|one| {
+        let (timeline, to) = (&one.place.timeline, one.place.span.to());
+        let needed = first.get(timeline).is_some_and(|from| to > *from);
+        !needed && passed.iter().any(|(line, upto)| line == timeline && to <= *upto)
+    });
+    Ok(gone.cloned().collect())
 }
 
 #[cfg(test)]
@@ -246,5 +283,40 @@ mod tests {
         assert!(removable(&family(), &all, &[]).is_err());
         let unknown = Need { timeline: line("9"), from: Position(1) };
         assert!(removable(&family(), &all, &[unknown]).is_err());
+    }
+
+    #[test]
+    fn what_nobody_can_compare_with_a_base_stays() {
+        let all = [
+            sealed("1", 0, 50),
+            sealed("1", 0, 20),
+            sealed("1", 50, 100),
+            sealed("1", 50, 60),
+            sealed("1", 100, 150),
+            sealed("2", 96, 120),
+            sealed("2", 120, 150),
+            sealed("3", 144, 200),
+            sealed("4", 60, 70),
+        ];
+        let gone = |needs: &[(&str, u64)]| -> Vec<_> {
+            let need =
+                |&(name, from): &(&str, u64)| Need { timeline: line(name), from: Position(from) };
+            let needs: Vec<_> = needs.iter().map(need).collect();
+            let gone = outlived(&family(), &all, &needs).unwrap();
+            gone.into_iter().map(|one| one.place.to_string().replace("0000000000000", "")).collect()
+        };
+        // What is superseded stays from the base on.
+        assert_eq!(gone(&[("1", 50)]), ["1/000-032", "1/000-014"]);
+        // Timeline 4, which this base cannot follow, may be where the server is now.
+        assert_eq!(gone(&[("1", 80)]), ["1/000-032", "1/000-014", "1/032-03c"]);
+        // A segment in which a base begins stays, and so does all after it.
+        assert!(gone(&[("1", 49)]).iter().all(|name| name == "1/000-014"));
+        // On the way to 2 lies 1 up to the fork; what 1 holds after it may be another server's.
+        let of_2 = ["1/000-032", "1/000-014", "1/032-064", "1/032-03c", "2/060-078"];
+        assert_eq!(gone(&[("2", 120)]), of_2);
+        // What one base has outlived another one may need.
+        assert_eq!(gone(&[("2", 120), ("1", 50)]), ["1/000-032", "1/000-014"]);
+        assert!(gone(&[("4", 65), ("1", 20)]).iter().all(|name| name == "1/000-014"));
+        assert!(outlived(&family(), &all, &[]).is_err());
     }
 }

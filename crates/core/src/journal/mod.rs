@@ -19,13 +19,14 @@
 //! know a repository. [`MemoryJournal`](crate::memory::MemoryJournal) keeps one in memory;
 //! [`journal_suite`](crate::conformance::journal_suite) is what every implementation must pass.
 
+mod base;
 mod lineage;
 mod log;
 mod name;
 mod position;
 mod segment;
 
-pub use lineage::{Stretch, current, lineage, missing, removable};
+pub use lineage::{Stretch, current, lineage, missing, outlived, removable};
 pub use log::JournalLog;
 pub use name::{JournalName, Timeline};
 pub use position::{Position, Span};

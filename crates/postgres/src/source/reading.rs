@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use lifeboat_core::journal::{Need, Position, Timeline};
 use lifeboat_core::{
     Attributes, Baseline, Completion, Content, Context, Entry, EntryKind, EntryPath, Reading,
     Value, names,
@@ -330,6 +331,9 @@ impl ClusterReading {
         facts.set(facts::STOP, ended.stop.to_string());
         facts.set(facts::TIMELINE, ended.label.timeline);
         facts.set(facts::STOPPED, nanoseconds(ended.at));
+        if let Ok(timeline) = Timeline::new(ended.label.timeline.to_string()) {
+            Need { timeline, from: Position(ended.label.start.0) }.record(facts::WAL, facts);
+        }
         let places = self.places.lock();
         let row = |oid: &u32, value: Vec<u8>| (oid.to_string().into_bytes(), value);
         let devices =

@@ -13,6 +13,7 @@ use super::plan::{self, Candidate};
 use super::report::{CheckOptions, CheckReport, Damages, Depth};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
+use crate::journal;
 use crate::objects::{INDEX, KEYS, Objects, PACKS, PINS, SNAPSHOTS, id_of, pack_name};
 use crate::pack::{HEADER, MAX_PACK};
 use crate::sealed::SealedKind;
@@ -20,7 +21,9 @@ use crate::sealed::SealedKind;
 /// How many packs are read at once.
 const AT_ONCE: usize = 3;
 
-/// Looks for damage without a key: that every object's name is the hash of its content.
+/// Looks for damage without a key: that every object's name is the hash of its content. The names
+/// of a journal's objects are positions; of these it sees that each is whole by its lengths, and
+/// lies where its header says, and nothing of the content.
 ///
 /// It serves hosts that hold no key, and repositories that cannot be opened any more. Which
 /// snapshots are hurt it can tell only where the damage hurts all of them.
@@ -56,8 +59,9 @@ pub async fn check_without_key(
         None => Err(Error::damaged(config::NAME, "it is missing")),
         Some(bytes) => Config::parse(&bytes),
     };
+    let mut repository = None;
     match parsed {
-        Ok(_) => {}
+        Ok(parsed) => repository = Some(parsed.id),
         Err(Error::Damaged { what, .. }) => {
             damages.of(config::NAME, &what).snapshots.extend(&snapshots);
         }
@@ -73,6 +77,12 @@ pub async fn check_without_key(
         });
     }
     named::check(&objects, INDEX, SealedKind::Index.limit(), &mut report, &mut damages).await?;
+    context.phase("check the names of journals");
+    report.journals = journal::check_without_key(&objects, repository, context).await?;
+    report.objects += report.journals.segments;
+    for (name, what) in &report.journals.damage {
+        damages.of(name, what);
+    }
     if options.depth.reads_packs() {
         context.phase("check the packs");
         packs(&objects, options.depth, &mut report, &mut damages, context).await?;

@@ -15,15 +15,22 @@
 //! **Never twice.** A copy names its origin: the repository and the snapshot that it was made of,
 //! the first one of all where a copy is copied. What the destination has is passed over.
 //!
+//! **Pins and journals** are copied with all snapshots: a pin holds the copy of the snapshot that it
+//! holds, and a segment of a journal has the same place in both repositories.
+//!
 //! **Resumable.** Snapshots are copied one after the other, the oldest first, each committed by
 //! itself. A copy that is stopped leaves chunks that the next one finds in the index.
 
 mod content;
+mod journals;
+mod pins;
 mod plan;
 mod report;
 mod source;
 mod verify;
 
+pub use journals::{CopiedTimeline, MissingJournals, MissingTimeline};
+pub use pins::{MissingPin, MissingPins};
 pub use plan::CopyPlan;
 pub use report::{Copied, CopyOptions, CopyReport, CopySelection, Verification};
 
@@ -42,9 +49,10 @@ impl Repository {
         CopyPlan::new(self, destination, options).await
     }
 
-    /// Copies snapshots into `destination`, those that it lacks, the oldest first.
+    /// Copies snapshots into `destination`, those that it lacks, the oldest first; with
+    /// [`CopySelection::All`] then the pins that hold them, and the journals.
     ///
-    /// A snapshot that is damaged here is told in the report, and does not keep the others from
+    /// A snapshot or a segment that is damaged here is told in the report, and does not keep the others from
     /// being copied.
     ///
     /// # Errors
@@ -67,6 +75,29 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
+        if options.selection == CopySelection::All {
+            for missing in plan.missing_pins().await?.pins {
+                report.pins.extend(plan.copy_pin(&missing).await?);
+            }
+            for missing in plan.missing_journals().await?.timelines {
+                match plan.copy_timeline(&missing, context).await {
+                    Ok(copied) => {
+                        report.segments += copied.segments;
+                        report.failed_segments.extend(copied.failed);
+                    }
+                    // The snapshots are there all the same.
+                    Err(error) if is_of_destination(&error) => {
+                        report.failed_segments.push((missing.journal.to_string(), error));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
         Ok(report)
     }
+}
+
+/// Whether the destination cannot take a journal, or has something else in its place.
+fn is_of_destination(error: &lifeboat_core::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::AlreadyExists)
 }

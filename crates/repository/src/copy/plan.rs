@@ -20,16 +20,16 @@ use crate::write::RepositorySink;
 /// What a copy has to do. Made by [`Repository::plan_copy`].
 #[derive(Debug)]
 pub struct CopyPlan {
-    source: Repository,
-    destination: Repository,
-    options: CopyOptions,
+    pub(super) source: Repository,
+    pub(super) destination: Repository,
+    pub(super) options: CopyOptions,
     missing: Vec<SnapshotInfo>,
     present: Vec<(SnapshotInfo, SnapshotId)>,
     damaged: Vec<(String, String)>,
     /// The source's snapshots, the oldest first: one of them and its copy make a baseline.
-    all: Vec<SnapshotInfo>,
+    pub(super) all: Vec<SnapshotInfo>,
     /// What the destination holds, by where it is from.
-    copies: HashMap<Origin, SnapshotId>,
+    pub(super) copies: HashMap<Origin, SnapshotId>,
 }
 
 impl CopyPlan {

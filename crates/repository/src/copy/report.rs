@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lifeboat_core::{Comparison, SnapshotId, SnapshotInfo, StoreRef, Timestamp};
+use lifeboat_core::{Comparison, Pin, SnapshotId, SnapshotInfo, StoreRef, Timestamp};
 
 use crate::error::Error;
 use crate::repository::Compression;
@@ -92,4 +92,10 @@ pub struct CopyReport {
     pub present: Vec<(SnapshotInfo, SnapshotId)>,
     /// Those that are damaged and were not copied, and why.
     pub failed: Vec<(SnapshotInfo, Error)>,
+    /// The pins that were made.
+    pub pins: Vec<Pin>,
+    /// How many segments of journals were copied.
+    pub segments: u64,
+    /// Segments that are damaged, or that the destination has with another content, and why.
+    pub failed_segments: Vec<(String, lifeboat_core::Error)>,
 }

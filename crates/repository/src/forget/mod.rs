@@ -6,6 +6,9 @@
 //! Forgetting deletes roots of snapshots, and nothing else: the objects `snapshots/<id>`. What only
 //! they needed is found and deleted later, by pruning; until then no room is gained.
 //!
+//! Where a policy promises moments, what lies in a journal before all bases that it keeps for them
+//! can go as well: [`Repository::plan_trims`] says what, and [`Repository::trim`] deletes it.
+//!
 //! # What is never forgotten
 //!
 //! - **What a live pin holds**, whatever a plan says. Pins are read again before and after every
@@ -17,7 +20,9 @@
 //!   where a later version asks for something that this program does not know.
 
 mod apply;
+mod journals;
 mod plan;
 
 pub use apply::Forgotten;
+pub use journals::{PlannedTrim, Trimmed};
 pub use plan::{ForgetOptions, ForgetPlan, PlannedGroup};

@@ -52,6 +52,8 @@ impl PlannedGroup {
 pub struct ForgetPlan {
     /// The groups, in the order of their names.
     pub groups: Vec<PlannedGroup>,
+    /// The objects that should be snapshots and cannot be read: nobody knows of which store.
+    pub(super) unreadable: Vec<String>,
     /// Those of a store that will stay; a store that may lose all of them is not here.
     pub(super) staying: BTreeMap<StoreRef, BTreeSet<SnapshotId>>,
 }
@@ -120,7 +122,8 @@ impl ForgetPlan {
         options: &ForgetOptions,
         now: Timestamp,
     ) -> Result<Self> {
-        let mut plan = Self { groups, staying: BTreeMap::new() };
+        let unreadable = list.damaged.iter().map(|(object, _)| object.clone()).collect();
+        let mut plan = Self { groups, unreadable, staying: BTreeMap::new() };
         let removed: BTreeSet<_> = plan.removals().iter().map(|info| info.id).collect();
         for info in &list.snapshots {
             let stays = plan.staying.entry(info.store.clone()).or_default();

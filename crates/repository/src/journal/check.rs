@@ -7,12 +7,15 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use lifeboat_core::journal::{Gap, JournalLog, JournalName, SegmentKind, Span, Timeline};
 use lifeboat_core::{Context, ErrorKind, Extent};
 
-use super::header::{Identity, Kind};
+use super::header::{HEADER, Header, Identity, Kind};
 use super::log::{RepositoryJournal, read_record};
 use super::names::{TimelineId, parse, timeline_record};
+use super::survey::gaps_of;
 use super::{FETCHES, JournalOptions, contents, read_timelines};
 use crate::check::Depth;
 use crate::error::{Error, Result};
+use crate::id::RepositoryId;
+use crate::objects::{JOURNALS, Objects};
 use crate::repository::{Repository, Shared};
 
 /// What a check found of the journals.
@@ -84,12 +87,15 @@ async fn check_gaps(
 ) -> Result<()> {
     let options = JournalOptions::default();
     let log = RepositoryJournal::new(repository.shared().clone(), journal.clone(), options);
+    let infos = match log.timelines().await {
+        Ok(infos) => infos,
+        // Damage is told already; with it nobody can say what is missing.
+        Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     for timeline in timelines {
-        let listed = log.list(timeline, Span::ALL).await?;
-        let Some(first) = listed.first() else { continue };
-        let gaps = match log.gaps(timeline, first.place.span.from()).await {
+        let gaps = match gaps_of(&log, &infos, timeline).await {
             Ok(gaps) => gaps,
-            // Damage is told already; with it nobody can say what is missing.
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -135,6 +141,65 @@ async fn check_timeline(
     Ok(())
 }
 
+/// Looks at every object of every journal without a key: that each is whole, and lies where its
+/// header says that it belongs. What is sealed in it cannot be told from anything else.
+///
+/// `repository` is the one that the configuration names, where that can be read.
+///
+/// # Errors
+/// When the store cannot be read, or the context is cancelled.
+pub(crate) async fn check_without_key(
+    objects: &Objects,
+    repository: Option<RepositoryId>,
+    context: &Context,
+) -> Result<JournalReport> {
+    let mut report = JournalReport::default();
+    for journal in objects.folders(JOURNALS).await? {
+        let folders = objects.folders(&journal).await?;
+        let ids: Vec<_> = folders.iter().filter_map(|name| TimelineId::in_folder(name)).collect();
+        report.journals += u64::from(!ids.is_empty());
+        for id in ids {
+            let record = Identity { kind: Kind::Timeline, id, span: None };
+            let mut expected = vec![(timeline_record(&id.folder()), record)];
+            let listed: Vec<_> = objects.list(&id.folder()).try_collect().await?;
+            for name in listed.into_iter().map(|listed| listed.name) {
+                let Some((span, kind)) = parse(&name) else { continue };
+                report.segments += u64::from(kind == SegmentKind::Sealed);
+                expected.push((name, Identity { kind: kind.into(), id, span: Some(span) }));
+            }
+            let mut looked = stream::iter(expected)
+                .map(async |(name, identity)| {
+                    (look(objects, repository, &name, &identity).await, name)
+                })
+                .buffer_unordered(FETCHES);
+            while let Some((found, name)) = looked.next().await {
+                context.check()?;
+                if let Err(error) = found {
+                    report.damage.push((name, damage(error)?));
+                }
+            }
+        }
+    }
+    report.damage.sort();
+    Ok(report)
+}
+
+async fn look(
+    objects: &Objects,
+    repository: Option<RepositoryId>,
+    name: &str,
+    identity: &Identity,
+) -> Result<()> {
+    match objects.front(name, HEADER as u64).await? {
+        Some((bytes, size)) => {
+            Header::parse_without_key(repository, name, size, &bytes)?.expect(name, identity)
+        }
+        // What is gone since it was listed was trimmed; but each timeline has its record.
+        None if identity.kind == Kind::Timeline => Err(Error::damaged(name, "it is missing")),
+        None => Ok(()),
+    }
+}
+
 /// What is wrong, when it is damage.
 fn damage(error: Error) -> Result<String, Error> {
     match error {
@@ -153,11 +218,7 @@ async fn check_object(
     (span, kind): (Span, SegmentKind),
     depth: Depth,
 ) -> Result<u64> {
-    let kind = match kind {
-        SegmentKind::Sealed => Kind::Segment,
-        SegmentKind::Gap => Kind::Gap,
-    };
-    let identity = Identity { kind, id, span: Some(span) };
+    let identity = Identity { kind: kind.into(), id, span: Some(span) };
     // What is gone since it was listed was trimmed.
     let Some((header, record)) = read_record(shared, name, &identity).await? else {
         return Ok(0);

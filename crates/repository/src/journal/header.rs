@@ -1,6 +1,6 @@
 //! The first bytes of a segment: all that can be told without a key.
 
-use lifeboat_core::journal::{Position, Span};
+use lifeboat_core::journal::{Position, SegmentKind, Span};
 
 use super::names::{ID, TimelineId};
 use super::{FRAME, MAX_FRAMES, MAX_RECORD};
@@ -21,6 +21,15 @@ pub(crate) enum Kind {
     Segment = 2,
     /// The record of a gap.
     Gap = 3,
+}
+
+impl From<SegmentKind> for Kind {
+    fn from(kind: SegmentKind) -> Self {
+        match kind {
+            SegmentKind::Sealed => Self::Segment,
+            SegmentKind::Gap => Self::Gap,
+        }
+    }
 }
 
 /// Which object it is meant to be: what its name says.
@@ -153,9 +162,19 @@ impl Header {
 
     /// Reads the header of an object that may be anything, of `size` bytes.
     pub(super) fn parse(keys: &Keys, name: &str, size: u64, bytes: &[u8]) -> Result<Self> {
+        Self::parse_without_key(Some(keys.repository()), name, size, bytes)
+    }
+
+    /// As [`Header::parse`], for whoever has no key; without `repository` it may be that of any.
+    pub(super) fn parse_without_key(
+        repository: Option<RepositoryId>,
+        name: &str,
+        size: u64,
+        bytes: &[u8],
+    ) -> Result<Self> {
         let damaged = |what: &str| Error::damaged(name, what);
         let header = Self::from_bytes(bytes).ok_or_else(|| damaged("it has no valid header"))?;
-        if header.repository != keys.repository() {
+        if repository.is_some_and(|repository| repository != header.repository) {
             return Err(damaged("it belongs to another repository"));
         }
         let record = (TAG..=MAX_RECORD + TAG).contains(&(header.record as usize));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lifeboat_core::journal::{
-    Appended, JournalLog, JournalName, ListedSegment, Need, Place, Segment, SegmentInfo,
-    SegmentKind, Span, Timeline, TimelineInfo, Trim, removable,
+    Appended, JournalLog, JournalName, ListedSegment, Need, Place, Segment, SegmentInfo, Span,
+    Timeline, TimelineInfo, Trim, removable,
 };
 use lifeboat_core::{Content, Timestamp};
 use parking_lot::Mutex;
@@ -53,11 +53,8 @@ impl RepositoryJournal {
     /// Where a segment or a gap is, and which object that is.
     fn locate(&self, place: &Place) -> Result<(String, Identity)> {
         let id = self.id(&place.timeline)?;
-        let kind = match place.kind {
-            SegmentKind::Sealed => Kind::Segment,
-            SegmentKind::Gap => Kind::Gap,
-        };
-        Ok((id.segment(place.span, place.kind), Identity { kind, id, span: Some(place.span) }))
+        let identity = Identity { kind: place.kind.into(), id, span: Some(place.span) };
+        Ok((id.segment(place.span, place.kind), identity))
     }
 
     /// Refuses to append to a timeline of which nobody could tell where it comes from.

@@ -32,9 +32,10 @@ mod log;
 mod names;
 mod record;
 mod seal;
+mod survey;
 
 use futures_util::{StreamExt, stream};
-use lifeboat_core::journal::{JournalLog, JournalName, MAX_SEGMENT};
+use lifeboat_core::journal::{JournalLog, JournalName, MAX_SEGMENT, Place};
 
 use crate::error::{Error, Result};
 use crate::objects::JOURNALS;
@@ -44,8 +45,9 @@ use log::RepositoryJournal;
 use names::TimelineId;
 use record::Record;
 
-pub(crate) use check::check;
 pub use check::{JournalGap, JournalReport};
+pub(crate) use check::{check, check_without_key};
+pub use survey::{JournalSurvey, TimelineSurvey};
 
 /// Bytes of content in each frame but the last.
 const FRAME: usize = 1 << 20;
@@ -146,6 +148,12 @@ impl Repository {
         list.damaged.sort();
         Ok(list)
     }
+}
+
+/// The object in which a segment or the record of a gap is.
+pub(crate) fn object_of(shared: &Shared, journal: &JournalName, place: &Place) -> Result<String> {
+    let id = TimelineId::new(&shared.keys, journal, &place.timeline)?;
+    Ok(id.segment(place.span, place.kind))
 }
 
 /// The records of all timelines of all journals.

@@ -26,4 +26,5 @@ mod repairs;
 mod scripted;
 mod staged;
 mod stats;
+mod trims;
 mod trouble;

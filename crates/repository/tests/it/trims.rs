@@ -1,0 +1,170 @@
+//! What of a journal goes with the bases that needed it, and when nothing goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lifeboat_core::journal::{
+    JournalLog, JournalName, Need, Position, SegmentInfo, Span, Timeline, TimelineInfo,
+};
+use lifeboat_core::{
+    Completion, Content, Context, Header, KeepRules, Sink, SnapshotId, StoreRef, Timestamp,
+};
+use lifeboat_repository::{
+    ForgetOptions, ForgetPlan, JournalOptions, PlannedTrim, Repository, WriteOptions,
+};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::common::{secret, small};
+use crate::hooked::{Fate, Hooked, Request};
+
+fn name() -> JournalName {
+    JournalName::new(StoreRef::new("postgres", "main"), "wal").unwrap()
+}
+
+fn line(name: &str) -> Timeline {
+    Timeline::new(name).unwrap()
+}
+
+fn hour(number: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + number * 3600).unwrap()
+}
+
+async fn append(repository: &Repository, timeline: &str, positions: std::ops::Range<u64>) {
+    let log = repository.journal(&name(), &JournalOptions::default());
+    for at in positions {
+        let span = Span::new(Position(at), Position(at + 1)).unwrap();
+        let content = Content::bytes(format!("{timeline} {at}"));
+        log.append(&line(timeline), span, &SegmentInfo::default(), content).await.unwrap();
+    }
+}
+
+async fn begin(repository: &Repository, timeline: &TimelineInfo) {
+    let log = repository.journal(&name(), &JournalOptions::default());
+    log.begin(timeline).await.unwrap();
+}
+
+/// A base that shows an hour, and begins at a position.
+async fn base(repository: &Repository, at: i64, timeline: &str, from: u64) -> SnapshotId {
+    let context = Context::silent();
+    let mut header = Header::new(name().store().clone());
+    header.started = hour(at);
+    let writing = repository.sink(&WriteOptions::default()).write(&header, &context).await.unwrap();
+    let writing: Arc<dyn lifeboat_core::Writing> = Arc::from(writing);
+    let mut completion = Completion::at(hour(at));
+    Need { timeline: line(timeline), from: Position(from) }.record("wal", &mut completion.facts);
+    writing.commit(completion).await.unwrap().snapshot.unwrap()
+}
+
+async fn planned(repository: &Repository, hours: i64) -> PlannedTrim {
+    let mut rules = KeepRules::default();
+    rules.recoverable = Some(lifeboat_core::Span::new().hours(hours));
+    let list = repository.snapshots().await.unwrap();
+    let policy = rules.policy().unwrap();
+    let plan = ForgetPlan::of_policy(&list, &policy, &ForgetOptions::default(), hour(1000));
+    let mut trims = repository.plan_trims(&plan.unwrap()).await.unwrap();
+    assert_eq!(trims.len(), 1);
+    trims.remove(0)
+}
+
+async fn left(repository: &Repository) -> Vec<String> {
+    let log = repository.journal(&name(), &JournalOptions::default());
+    let mut left = Vec::new();
+    for info in log.timelines().await.unwrap() {
+        for one in log.list(&info.timeline, Span::ALL).await.unwrap() {
+            left.push(format!("{}:{}", info.timeline, one.place.span.from().0));
+        }
+    }
+    left
+}
+
+/// Bases at 2 and 6 of timeline 1, which has ten segments; timeline 2 left it at 4.
+async fn scene() -> (Arc<Hooked>, Repository) {
+    let store = Hooked::new();
+    let place: Arc<dyn ObjectStore> = store.clone();
+    let repository = Repository::init(place, &secret(), &small()).await.unwrap();
+    begin(&repository, &TimelineInfo::first(line("1"))).await;
+    begin(&repository, &TimelineInfo::forked(line("2"), line("1"), Position(4))).await;
+    append(&repository, "1", 0..10).await;
+    append(&repository, "2", 4..6).await;
+    base(&repository, 2, "1", 2).await;
+    base(&repository, 6, "1", 6).await;
+    (store, repository)
+}
+
+#[tokio::test]
+async fn what_lies_before_the_oldest_base_goes_and_nothing_else() {
+    let (_, repository) = scene().await;
+    let context = Context::silent();
+    // The older base is needed still: the window begins before the newer one.
+    let trim = planned(&repository, 1).await;
+    assert_eq!((trim.segments(), trim.stays, &trim.held), (2, 10, &None), "{trim:?}");
+    assert_eq!(trim.from.as_ref().unwrap().from, Position(2));
+    base(&repository, 9, "1", 9).await;
+    let trim = planned(&repository, 1).await;
+    assert_eq!(trim.from.as_ref().unwrap().from, Position(6));
+    let done = repository.trim(std::slice::from_ref(&trim), &context).await.unwrap();
+    assert_eq!((done[0].segments, done[0].stored, done[0].failed.len()), (6, trim.stored(), 0));
+    // Timeline 2 leads to no base: the server may be on it.
+    assert_eq!(left(&repository).await, ["1:6", "1:7", "1:8", "1:9", "2:4", "2:5"]);
+    // Again, and by a plan that is old.
+    repository.trim(&[trim], &context).await.unwrap();
+    let trim = planned(&repository, 1).await;
+    assert!(trim.goes.is_empty() && trim.held.is_none(), "{trim:?}");
+    assert!(repository.trim(&[trim], &context).await.unwrap().is_empty());
+    assert_eq!(left(&repository).await.len(), 6);
+}
+
+#[tokio::test]
+async fn where_it_cannot_be_told_nothing_goes() {
+    let (store, repository) = scene().await;
+    let lost = base(&repository, 9, "1", 9).await;
+    let holds = async |words: &str| {
+        let trim = planned(&repository, 1).await;
+        let held = trim.held.clone().unwrap_or_default();
+        assert!(held.contains(words), "{words}: {held}");
+        assert!(trim.goes.is_empty());
+        assert_eq!(trim.stays, 12);
+    };
+    // A snapshot that cannot be read may be a base that begins before all others.
+    let root = Path::from(format!("snapshots/{lost}"));
+    let sound = store.get(&root).await.unwrap().bytes().await.unwrap();
+    store.put(&root, "nonsense".into()).await.unwrap();
+    holds("which may be a base, cannot be read").await;
+    store.put(&root, sound.into()).await.unwrap();
+    assert!(planned(&repository, 1).await.held.is_none());
+    // One that begins where this journal has nothing.
+    base(&repository, 10, "7", 9).await;
+    holds("begins on timeline 7, which it lacks").await;
+}
+
+#[tokio::test]
+async fn a_plan_that_was_overtaken_and_a_store_that_refuses_leave_what_there_is() {
+    let (store, repository) = scene().await;
+    let context = Context::silent();
+    let newest = base(&repository, 9, "1", 9).await;
+    let trim = planned(&repository, 1).await;
+    let root = Path::from(format!("snapshots/{newest}"));
+    let sound = store.get(&root).await.unwrap().bytes().await.unwrap();
+    store.delete(&root).await.unwrap();
+    let done = repository.trim(std::slice::from_ref(&trim), &context).await.unwrap();
+    assert!(done[0].spared.as_ref().unwrap().contains("is gone meanwhile"), "{done:?}");
+    assert_eq!(left(&repository).await.len(), 12);
+    store.put(&root, sound.into()).await.unwrap();
+
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    store.hook(move |request, name| {
+        let segment = request == Request::Delete && name.starts_with("journals/");
+        match segment && count.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+            true => Fate::Fails,
+            false => Fate::Done,
+        }
+    });
+    let done = repository.trim(std::slice::from_ref(&trim), &context).await.unwrap();
+    assert_eq!((done[0].segments, done[0].failed.len()), (3, 3), "{done:?}");
+    store.hook(|_, _| Fate::Done);
+    let done = repository.trim(&[planned(&repository, 1).await], &context).await.unwrap();
+    assert_eq!((done[0].segments, done[0].failed.len()), (3, 0), "{done:?}");
+    assert_eq!(left(&repository).await, ["1:6", "1:7", "1:8", "1:9", "2:4", "2:5"]);
+}
