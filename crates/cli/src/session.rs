@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lifeboat_core::{Context, Error};
 use lifeboat_objstore::{Intent, Location, StoreOptions, Variables};
@@ -58,6 +59,26 @@ impl Session {
         intent: Intent,
     ) -> Result<Arc<dyn ObjectStore>, Failed> {
         Ok(lifeboat_objstore::open(location, &StoreOptions::new(intent))?)
+    }
+
+    /// As [`Session::store`], for a store in whose stead another one can be asked: a request that
+    /// fails is tried again for so long only.
+    pub(crate) fn hasty_store(
+        &self,
+        location: &Location,
+        give_up: Duration,
+    ) -> Result<Arc<dyn ObjectStore>, Failed> {
+        let mut options = StoreOptions::new(Intent::Existing);
+        let patience = &mut options.patience;
+        for limit in [
+            &mut patience.connect,
+            &mut patience.base,
+            &mut patience.give_up,
+            &mut patience.first_contact,
+        ] {
+            *limit = give_up.min(*limit);
+        }
+        Ok(lifeboat_objstore::open(location, &options)?)
     }
 
     /// Opens a second repository, whose secrets and variables are its own.

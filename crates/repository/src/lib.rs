@@ -134,7 +134,7 @@ pub use pins::{PinList, PinOptions};
 pub use read::{Selection, SnapshotCopies};
 pub use repair::{
     IndexRepair, Originals, PackRepair, PacksRepair, RepairMode, RepairOptions, SnapshotRepair,
-    SnapshotsRepair,
+    SnapshotsRepair, repaired_original,
 };
 pub use repository::{
     Compression, InitOptions, OpenOptions, Promise, Repository, SnapshotList, WriteOptions,

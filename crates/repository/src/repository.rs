@@ -438,7 +438,8 @@ impl Repository {
     }
 
     /// The snapshot called `name`: the first digits of its id, or `latest`; only among those of
-    /// `store`, when one is given.
+    /// `store`, when one is given. `latest` passes over a snapshot of which a repair made a sibling:
+    /// see [`repaired_original`](crate::repaired_original).
     ///
     /// # Errors
     /// When none or more than one is meant, as `latest` does without a store in a repository of

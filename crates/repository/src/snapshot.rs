@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId, RepositoryId};
 use crate::objects::{CHECKPOINTS, Objects, SNAPSHOTS, check_name, name_in};
 use crate::read::{ChunkReader, Selection, SnapshotSource, is_there};
+use crate::repair::repaired_original;
 use crate::repository::SnapshotList;
 use crate::sealed::{SealedKind, open, seal};
 use crate::tree::AttributesRecord;
@@ -352,7 +353,7 @@ impl Listing {
 }
 
 /// The snapshot that `name` means: the first digits of an id, or `latest`; only among those of
-/// `store`, when one is given.
+/// `store`, when one is given. `latest` passes over a snapshot of which a repair made a sibling.
 pub(crate) fn choose(
     name: &str,
     store: Option<&StoreRef>,
@@ -366,7 +367,9 @@ pub(crate) fn choose(
         if store.is_none() && stores.len() > 1 {
             return Err(Error::AmbiguousLatest { stores: stores.into_iter().cloned().collect() });
         }
-        let all = list.snapshots.iter().filter(wanted);
+        // Beside a sibling with what was left of it, a snapshot is known to lack something.
+        let hurt: BTreeSet<_> = list.snapshots.iter().filter_map(repaired_original).collect();
+        let all = list.snapshots.iter().filter(wanted).filter(|info| !hurt.contains(&info.id));
         return all.max_by_key(|info| (info.taken, info.id)).cloned().ok_or_else(none);
     }
     // A copy answers to the name of its original as well.
@@ -421,6 +424,21 @@ mod tests {
         let none = StoreRef::new("files", "c");
         let missing = choose("latest", Some(&none), &two);
         assert!(matches!(missing, Err(Error::NoSuchSnapshot { .. })));
+    }
+
+    #[test]
+    fn latest_is_rather_a_sibling_than_the_hurt_snapshot() {
+        let mut list = list(&[("a", 1), ("a", 9), ("a", 3)]);
+        let (hurt, taken) = (list.snapshots[1].id, list.snapshots[1].taken);
+        // Of the same moment; its name comes before the other one's.
+        (list.snapshots[2].taken, list.snapshots[0].taken) = (taken, Timestamp::UNIX_EPOCH);
+        assert_eq!(choose("latest", None, &list).unwrap().id, hurt);
+        list.snapshots[2].facts.set("repair.of", hurt.to_string());
+        assert_eq!(choose("latest", None, &list).unwrap().id, list.snapshots[2].id);
+        assert_eq!(choose("0909", None, &list).unwrap().id, hurt);
+        // What is newer than both counts.
+        list.snapshots[0].taken = taken + jiff::SignedDuration::from_secs(1);
+        assert_eq!(choose("latest", None, &list).unwrap().id, list.snapshots[0].id);
     }
 
     #[test]

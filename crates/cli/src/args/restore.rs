@@ -1,10 +1,12 @@
 //! The words of `restore`, and of a second repository.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lifeboat_core::EntryPath;
 
+use super::units::duration;
 use super::which::{Which, path};
 
 #[derive(Debug, Args)]
@@ -31,6 +33,11 @@ pub(crate) struct Restore {
     /// cannot give comes from there. It serves alone when the first cannot be opened
     #[arg(long, value_name = "LOCATION")]
     pub(crate) or_from: Option<String>,
+    /// How long to wait for an answer of the first repository's store before the second one is
+    /// asked: 5s, 1m. Where the second one cannot help, the first is given all the time it needs
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration)]
+    #[arg(requires = "or_from")]
+    pub(crate) or_after: Duration,
     #[command(flatten)]
     pub(crate) other: OtherSecret,
 }

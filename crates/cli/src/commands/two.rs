@@ -1,11 +1,13 @@
 //! A snapshot in whichever of two repositories has it.
 
 use lifeboat_core::{ErrorKind, Origin, SnapshotInfo};
-use lifeboat_repository::{Snapshot, SnapshotList};
+use lifeboat_objstore::Intent;
+use lifeboat_repository::{Snapshot, SnapshotList, repaired_original};
 
-use super::which::{LATEST, candidates, find_any, in_list};
+use super::which::{LATEST, candidates, find_any, in_list, note_repaired};
 use crate::args::Restore;
 use crate::failure::{Failed, place};
+use crate::secret::Purpose;
 use crate::session::{Opened, Session};
 
 /// A snapshot, and the repository that holds it.
@@ -25,21 +27,29 @@ pub(super) async fn found(arguments: &Restore, session: &Session) -> Result<Vec<
     };
     // One after the other: both may have to ask a person.
     let name = &arguments.which.snapshot;
-    let first = listed(session.repository().await, name, session).await;
+    let at = session.location()?;
+    let mut secret = None;
+    let first = async {
+        let secret = secret.insert(session.secret(Purpose::Open).await?);
+        let store = session.hasty_store(&at, arguments.or_after)?;
+        session.open(at.clone(), store, secret).await
+    };
+    let first = listed(first.await, name, session).await;
     let second = listed(session.other(second, &arguments.other).await, name, session).await;
     let mut failed = None;
     let mut known = Vec::new();
-    for opened in [first, second] {
+    for (opened, rank) in [(first, Rank::First), (second, Rank::Second)] {
         match opened {
-            Ok(one) => known.push(one),
+            Ok((opened, list)) => known.push((opened, list, rank)),
             Err(failure) => missed(failure, &mut failed, session)?,
         }
     }
-    let Some(meant) = choose(arguments, &known, &mut failed) else {
+    let Some(meant) = choose(arguments, &known, &mut failed, session) else {
         return Err(failed.unwrap_or_else(|| Failed::usage("no repository is named", "")));
     };
     let mut found = Vec::new();
-    for (opened, list) in known {
+    let mut ranks = Vec::new();
+    for (opened, list, rank) in known {
         let is_copy = |info: &&SnapshotInfo| opened.repository.origin_of(info) == meant;
         let Some(info) = list.snapshots.iter().find(is_copy).cloned() else {
             let told = format!("it has no copy of snapshot {}", meant.snapshot.short());
@@ -47,9 +57,19 @@ pub(super) async fn found(arguments: &Restore, session: &Session) -> Result<Vec<
             continue;
         };
         match open(opened, &info, session).await {
-            Ok(one) => found.push(one),
+            Ok(one) => {
+                found.push(one);
+                ranks.push(rank);
+            }
             Err(failure) => missed(failure, &mut failed, session)?,
         }
+    }
+    if let ([one], [Rank::First], Some(secret)) = (&found[..], &ranks[..], &secret) {
+        // Nobody stands in for it: it is given the time that a repository has otherwise.
+        let info = one.snapshot.info().clone();
+        let store = session.store(&at, Intent::Existing)?;
+        let patient = session.open(at, store, secret).await?;
+        return Ok(vec![open(patient, &info, session).await?]);
     }
     match (found.is_empty(), failed) {
         (true, Some(failed)) => Err(failed),
@@ -57,20 +77,30 @@ pub(super) async fn found(arguments: &Restore, session: &Session) -> Result<Vec<
     }
 }
 
+/// Which of the two repositories it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    First,
+    Second,
+}
+
 /// Which snapshot is meant: the newest of those that the repositories answer with, since `latest`
-/// may be damaged in one of them, or not copied yet into the other.
+/// may be damaged in one of them, or not copied yet into the other. Of the same moment, a copy of
+/// the snapshot itself is better than what a repair found left of it.
 fn choose(
     arguments: &Restore,
-    known: &[(Opened, SnapshotList)],
+    known: &[(Opened, SnapshotList, Rank)],
     failed: &mut Option<Failed>,
+    session: &Session,
 ) -> Option<Origin> {
+    let worth = |info: &SnapshotInfo| (info.taken, repaired_original(info).is_none());
     let mut meant: Option<(SnapshotInfo, Origin)> = None;
-    for (opened, list) in known {
+    for (opened, list, _) in known {
         match in_list(&arguments.which.snapshot, arguments.which.store.as_ref(), list, opened) {
             Ok(info) => {
                 let is_latest = arguments.which.snapshot == LATEST;
                 let better =
-                    |(chosen, _): &(SnapshotInfo, _)| is_latest && info.taken > chosen.taken;
+                    |(chosen, _): &(SnapshotInfo, _)| is_latest && worth(&info) > worth(chosen);
                 if meant.as_ref().is_none_or(better) {
                     let origin = opened.repository.origin_of(&info);
                     meant = Some((info, origin));
@@ -80,7 +110,11 @@ fn choose(
             Err(_) => {}
         }
     }
-    meant.map(|(_, origin)| origin)
+    let (info, origin) = meant?;
+    if arguments.which.snapshot == LATEST {
+        note_repaired(&info, session);
+    }
+    Some(origin)
 }
 
 async fn listed(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use lifeboat_core::{Completeness, EntryPath, Error, ErrorKind, SnapshotInfo, StoreRef};
-use lifeboat_repository::{Snapshot, SnapshotList};
+use lifeboat_repository::{Snapshot, SnapshotList, repaired_original};
 
 use crate::args::{StoreName, Which};
 use crate::failure::Failed;
@@ -104,7 +104,23 @@ pub(super) fn choose(
             session.context.warn(object, told);
         }
     }
-    in_list(name, store, list, opened)
+    let info = in_list(name, store, list, opened)?;
+    if name == LATEST {
+        note_repaired(&info, session);
+    }
+    Ok(info)
+}
+
+/// Says so when the newest snapshot has a repaired sibling, which is taken for it.
+pub(super) fn note_repaired(info: &SnapshotInfo, session: &Session) {
+    if let Some(original) = repaired_original(info) {
+        let (sibling, original) = (info.id.short(), original.short());
+        let told = format!(
+            "it has what a repair found left of snapshot {original}, which is of the same moment; \
+             name that one to take it as it is"
+        );
+        session.context.note(&format!("snapshot {sibling}"), told);
+    }
 }
 
 /// Finds the snapshot that is called `name`, and tells nothing but the error.

@@ -25,7 +25,7 @@ use crate::repository::{Repository, Shared};
 
 pub use index::IndexRepair;
 pub use packs::{PackRepair, PacksRepair};
-pub use snapshots::{SnapshotRepair, SnapshotsRepair};
+pub use snapshots::{SnapshotRepair, SnapshotsRepair, repaired_original};
 
 /// How a repair is done.
 #[derive(Debug, Clone, Copy, Default)]

@@ -25,10 +25,16 @@ const SUFFIX: &str = ".lifeboat-damaged";
 const TAG: &str = "repaired";
 /// So many lost entries are named in the facts of a sibling.
 const NAMED: usize = 1000;
+/// The fact of a sibling that names the snapshot of which it has what was left.
 const OF: &str = "repair.of";
 const LOST_ENTRIES: &str = "repair.lost_entries";
 const LOST_BYTES: &str = "repair.lost_bytes";
 const LOST: &str = "repair.lost";
+
+/// The snapshot of which `info` has what was left, when it is the sibling that a repair made.
+pub fn repaired_original(info: &SnapshotInfo) -> Option<SnapshotId> {
+    info.facts.text(OF)?.parse().ok()
+}
 
 /// What a repair of snapshots did, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
