@@ -45,6 +45,7 @@ struct Journal<'a> {
     from: Timestamp,
     position: &'a str,
     recoverable: Timestamp,
+    journals: usize,
 }
 
 /// The event `outcome`.
@@ -91,12 +92,12 @@ pub(super) async fn run(arguments: &Forget, session: &Session) -> Result<Exit, F
     let opened = session.repository().await?;
     let list = opened.snapshots(session).await?;
     let planned = plan(arguments, &list, &opened)?;
-    show(&planned, arguments, session);
     // Somebody who names snapshots says nothing of moments.
     let trims = match planned.policy {
         Some(_) => trims::plan(&planned.plan, &opened, session).await?,
         None => Vec::new(),
     };
+    show(&planned, &trims, arguments, session);
     trims::show(&trims, &planned.zone(), arguments, session);
     let (kept, removals) = counts(&planned.plan);
     let mut done = Forgotten::default();
@@ -227,7 +228,7 @@ fn counts(plan: &ForgetPlan) -> (usize, usize) {
 
 /// Shows each snapshot with what was decided of it: all of them in a dry run, and else to people
 /// only those that go.
-fn show(planned: &Planned, arguments: &Forget, session: &Session) {
+fn show(planned: &Planned, trims: &[PlannedTrim], arguments: &Forget, session: &Session) {
     if let Some(policy) = &planned.policy {
         session.output.say(&format!("to keep: {policy}"));
     }
@@ -236,11 +237,13 @@ fn show(planned: &Planned, arguments: &Forget, session: &Session) {
         for (info, decision) in group.rows() {
             session.output.event("decision", &decided(group, info, decision));
         }
+        let of_store = |trim: &&PlannedTrim| *trim.journal.store() == group.group.store;
+        let journals = trims.iter().filter(of_store).count();
         if let Some(need) = &group.journal {
             let (base, from) = (need.base.to_string(), need.from);
             let (position, recoverable) = (need.position.as_str(), need.recoverable);
             let group = group.group.to_string();
-            let event = Journal { group, base, from, position, recoverable };
+            let event = Journal { group, base, from, position, recoverable, journals };
             session.output.event("journal", &event);
         }
         let shown = |decision: &Decision| arguments.dry_run || decision.verdict == Verdict::Remove;
@@ -251,10 +254,15 @@ fn show(planned: &Planned, arguments: &Forget, session: &Session) {
         if let (true, Some(need)) = (arguments.dry_run, &group.journal) {
             let (base, from) = (need.base.short(), local(need.from, &zone));
             let since = local(need.recoverable, &zone);
-            session.output.listed(&format!(
-                "  every moment from {since} on is recoverable with the journal from {from} on \
-                 (snapshot {base})"
-            ));
+            session.output.listed(&match journals {
+                0 => {
+                    "  no journal of it is kept: only the moments of its snapshots come back".into()
+                }
+                _ => format!(
+                    "  every moment from {since} on is recoverable with the journal from {from} on \
+                     (snapshot {base})"
+                ),
+            });
         }
     }
 }
@@ -317,7 +325,8 @@ fn tell(done: &Forgotten, session: &Session) {
 fn conclude(done: &Forgotten, kept: usize, removals: usize, arguments: &Forget, session: &Session) {
     let snapshots = |count: usize| number(count as u64, "snapshot", "snapshots");
     let stay = |count: usize| {
-        if arguments.snapshots.is_empty() { format!(", {count} stay") } else { String::new() }
+        let verb = if count == 1 { "stays" } else { "stay" };
+        if arguments.snapshots.is_empty() { format!(", {count} {verb}") } else { String::new() }
     };
     if arguments.dry_run {
         let line = format!("{} would be forgotten{}", snapshots(removals), stay(kept));

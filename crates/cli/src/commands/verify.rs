@@ -238,8 +238,12 @@ fn gaps(report: &CheckReport, session: &Session) {
 }
 
 fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
+    let journals = match report.journals.journals {
+        0 => String::new(),
+        some => format!(" {},", number(some, "journal", "journals")),
+    };
     let looked = format!(
-        "{}, {}, {} read",
+        "{},{journals} {}, {} read",
         number(report.snapshots, "snapshot", "snapshots"),
         number(report.objects, "object", "objects"),
         size(report.bytes)

@@ -162,7 +162,11 @@ fn every_event_is_described() {
             assert!(described.contains(rule), "the rule {rule} is not described");
         }
     }
-    assert_eq!(dry.events_of("journal")[0]["base"], all[0].as_str());
+    let journal = &dry.events_of("journal")[0];
+    assert_eq!((&journal["base"], &journal["journals"]), (&all[0].as_str().into(), &0.into()));
+    // Nobody must believe in moments of which no journal is kept.
+    let told = home.run(&[&rules[..], &["--dry-run"]].concat()).expect(0);
+    assert!(told.0.stdout.contains("no journal of it is kept"), "{told}");
     assert!(dry.events_of("outcome").is_empty());
 
     let done = json(&["forget", "--keep-last", "1"], 0);

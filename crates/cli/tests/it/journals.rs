@@ -254,6 +254,7 @@ fn a_journal_goes_with_the_bases_that_need_it() {
     assert!(json(&home, &["forget", &ids[0], "--dry-run"], 0).events_of("trim").is_empty());
 
     let ran = json(&home, &dry, 0);
+    assert_eq!(ran.events_of("journal")[0]["journals"], 1);
     let trim = &ran.events_of("trim")[0];
     assert_eq!(
         (&trim["base"], &trim["from"]),

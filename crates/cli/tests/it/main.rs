@@ -16,5 +16,6 @@ mod keys;
 mod postgres;
 mod read_only;
 mod s3;
+mod second;
 mod secrets;
 mod signals;
