@@ -147,7 +147,8 @@ fn seeds() -> Vec<u64> {
 async fn nothing_is_lost_in_any_weather() {
     for seed in seeds() {
         println!("seed: LIFEBOAT_SEED={seed}");
-        let faults = Faults { kinds: Fault::ALL.to_vec(), chance: 0.15, stall: STALL };
+        let kinds = Fault::ALL.to_vec();
+        let faults = Faults { kinds, chance: 0.15, stall: STALL, ..Faults::default() };
         let near = Behind::new(format!("near-{seed}"), seed, &faults).await;
         let far = Behind::new(format!("far-{seed}"), seed + 7, &faults).await;
         let store = MemoryStore::new("store");
@@ -180,7 +181,7 @@ async fn each_fault_is_overcome() {
     for (number, kind) in Fault::ALL.into_iter().enumerate() {
         let is_slow = matches!(kind, Fault::Stall | Fault::LateAnswer);
         let chance = if is_slow { 0.1 } else { 0.3 };
-        let faults = Faults { kinds: vec![kind], chance, stall: STALL };
+        let faults = Faults { kinds: vec![kind], chance, stall: STALL, ..Faults::default() };
         let seed = 11 + number as u64;
         println!("{kind:?}: seed {seed}");
         let behind = Behind::new(format!("each-{number}"), seed, &faults).await;
