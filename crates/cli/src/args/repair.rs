@@ -42,7 +42,8 @@ pub(crate) struct Verify {
 pub(super) const VERIFY: &str = "\
 Of each damaged object it says what is wrong, which snapshots cannot be restored in full, which
 entries in them, and the next step (docs/repair.md has them all). Exit code 1 means damage. What is
-found is noted in the repository: no later backup relies on a damaged pack.
+found is noted in the repository: no later backup relies on a damaged pack. What journals lack is told as
+well; it is no damage, and exit code 3 where nobody recorded why.
 
 With --within, --budget or --max-duration, run it every night: it goes round. Without the key, what
 was read cannot be noted; then each pack has its day, and one run a day goes round as well.

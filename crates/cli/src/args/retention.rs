@@ -67,7 +67,7 @@ pub(crate) struct Rules {
     #[arg(long, value_name = "TAGS", value_parser = tags)]
     pub(crate) keep_tag: Vec<Tags>,
     /// For stores with a journal: what recovery to any moment needs, from this time before the
-    /// latest snapshot on
+    /// latest snapshot on. What lies before that in the journal is removed
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) recoverable: Option<Span>,
     /// Where hours, days, weeks, months and years begin: an IANA name such as Europe/Berlin, or an
@@ -94,8 +94,8 @@ pub(crate) enum Grouping {
 pub(super) const FORGET: &str = "\
 A snapshot stays when any rule keeps it. The newest one of each group, what is pinned, and what was
 taken later than now always stay. Try it with --dry-run first: it shows each snapshot with the
-reasons. Forgetting frees no room by itself: what only the forgotten snapshots needed is deleted by
-pruning. See docs/retention.md.
+reasons, and of each journal what stays because of which snapshot. Forgetting a snapshot frees no room
+by itself: what only it needed is deleted by pruning. See docs/retention.md.
 
 Examples:
   lifeboat forget --keep-within 14d --keep-weekly 8 --keep-monthly 12 --dry-run

@@ -48,6 +48,19 @@ struct Share {
 }
 
 pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, Failed> {
+    let alone = arguments.or_from.is_none();
+    match restore(arguments, session).await {
+        Err(Failed::Error(error)) if alone && error.kind() == ErrorKind::Corrupt => {
+            Err(error.with_hint(DAMAGED).into())
+        }
+        done => done,
+    }
+}
+
+const DAMAGED: &str = "if another repository has a copy of the snapshot, name it with --or-from; \
+                       `lifeboat verify --every-byte` says which snapshots are hurt";
+
+async fn restore(arguments: Restore, session: &Session) -> Result<Exit, Failed> {
     let found = found(&arguments, session).await?;
     let [first, ..] = &found[..] else {
         return Err(Error::new(ErrorKind::NotFound, "no snapshot was found").into());

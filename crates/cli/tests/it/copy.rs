@@ -78,7 +78,7 @@ fn snapshots_are_copied_once_and_restored_from_whichever_answers() {
         let arguments = ["restore", "latest", "--to", &out, "--json"];
         with_other(&home, &[&arguments[..], more].concat())
     };
-    restore("none", &[]).expect(1);
+    restore("none", &[]).expect(1).error_says(&["damaged", "--or-from"]);
     let or_from = ["--or-from", &other];
     let ran = restore("out-2", &or_from).expect(0);
     assert!(!ran.events_of("notice").is_empty(), "{ran}");

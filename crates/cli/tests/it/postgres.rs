@@ -39,6 +39,12 @@ fn a_cluster_comes_back() {
     let take = ["backup", "postgres", "--name", "shop", "--conninfo", &conninfo, "--json"];
     let first = home.run(&take).expect(0).end();
     assert!(!first["position"].as_str().unwrap().is_empty(), "{first}");
+    // Where recovery to a later moment begins to need the WAL: high and low half, in hexadecimal.
+    let facts = &first["facts"];
+    let (high, low) = facts["postgres.start_lsn"].as_str().unwrap().split_once('/').unwrap();
+    let half = |half: &str| u64::from_str_radix(half, 16).unwrap();
+    assert_eq!(facts["journal.wal.from"], (half(high) << 32) + half(low), "{first}");
+    assert_eq!(facts["journal.wal.timeline"], facts["postgres.timeline"].to_string(), "{first}");
     let number = |summary: &serde_json::Value, field: &str| summary[field].as_u64().unwrap();
     // Files that changed just before a backup are read once more by the next one.
     let began = Instant::now();

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use futures_util::TryStreamExt;
+use lifeboat_core::journal::{
+    JournalLog, JournalName, Place, Position, SegmentInfo, Span, Timeline, TimelineInfo,
+};
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{
-    Attributes, Comparison, Completion, Context, Entry, ErrorKind, Failure, Layout, SnapshotId,
-    SnapshotInfo, TransferOptions, names, transfer,
+    Attributes, Comparison, Completion, Content, Context, Entry, ErrorKind, Extent, Failure,
+    Layout, SnapshotId, SnapshotInfo, StoreRef, TransferOptions, names, transfer,
 };
 use lifeboat_repository::{
-    CheckOptions, CopyOptions, CopyReport, CopySelection, Repository, Selection, Verification,
-    WriteOptions,
+    CheckOptions, CopyOptions, CopyReport, CopySelection, JournalOptions, PinOptions, Promise,
+    Repository, Selection, Verification, WriteOptions,
 };
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -451,4 +454,59 @@ async fn random_histories_are_copied_as_they_were() {
         assert!(sound.is_sound(), "{:?}", sound.damage);
         let _ = Selection::all();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pins_and_journals_come_along_once_and_only_where_they_can_be_kept() {
+    let (_, from) = repository().await;
+    let (id, _) = back_up(&small_sample().await, &from).await;
+    let pin = from.pin(&id, &PinOptions::new("legal hold")).await.unwrap();
+    let name = JournalName::new(StoreRef::new("postgres", "main"), "wal").unwrap();
+    let line = Timeline::new("1").unwrap();
+    let span = |at| Span::new(Position(at), Position(at + 1)).unwrap();
+    let log = from.journal(&name, &JournalOptions::default());
+    log.begin(&TimelineInfo::first(line.clone())).await.unwrap();
+    let append = async |at: u64, text: &'static str| {
+        let info = SegmentInfo::default();
+        log.append(&line, span(at), &info, Content::bytes(text)).await.unwrap();
+    };
+    append(0, "a").await;
+    append(1, "b").await;
+
+    let (_, to) = hooked().await;
+    let copy = async |to: &Repository| {
+        from.copy_to(to, &CopyOptions::default(), &Context::silent()).await.unwrap()
+    };
+    let report = copy(&to).await;
+    assert_eq!((report.copied.len(), report.segments, report.failed_segments.len()), (1, 2, 0));
+    let held = &report.pins[0];
+    assert_eq!((&held.reason, held.made, &held.by), (&pin.reason, pin.made, &pin.by));
+    assert_eq!(held.snapshot, report.copied[0].copy.id);
+    let there = to.journal(&name, &JournalOptions::default());
+    let place = Place::sealed(&line, span(1));
+    let mut content = there.read(&place).await.unwrap().unwrap();
+    assert!(matches!(content.next().await.unwrap(), Some(Extent::Data(data)) if data == "b"));
+
+    let report = copy(&to).await;
+    assert_eq!((report.copied.len(), report.segments, report.pins.len()), (0, 0, 0));
+    // What the destination has in the same place stays as it is.
+    let info = SegmentInfo::default();
+    there.append(&line, span(2), &info, Content::bytes("other")).await.unwrap();
+    append(2, "c").await;
+    append(3, "d").await;
+    assert_eq!(copy(&to).await.segments, 1);
+    let place = Place::sealed(&line, span(2));
+    let mut content = there.read(&place).await.unwrap().unwrap();
+    assert!(matches!(content.next().await.unwrap(), Some(Extent::Data(data)) if data == "other"));
+
+    // A store that cannot keep journals gets the snapshots all the same.
+    let weak = Hooked::new();
+    weak.be_heedless();
+    let place: Arc<dyn ObjectStore> = weak.clone();
+    let mut options = small();
+    options.promise = Promise::Weaker;
+    let weak = Repository::init(place, &secret(), &options).await.unwrap();
+    let report = copy(&weak).await;
+    assert_eq!((report.copied.len(), report.pins.len(), report.segments), (1, 1, 0));
+    assert_eq!(report.failed_segments[0].1.kind(), ErrorKind::Unsupported);
 }

@@ -409,6 +409,26 @@ async fn a_damaged_timeline_hides_no_other_damage() {
 
 /// The document is good enough to write a second reader from.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_timeline_lacks_up_to_the_one_that_left_it_is_missing() {
+    let (_, repository) = repository().await;
+    let log = repository.journal(&name("wal"), &JournalOptions::default());
+    log.begin(&TimelineInfo::first(line("1"))).await.unwrap();
+    log.begin(&TimelineInfo::forked(line("2"), line("1"), Position(6))).await.unwrap();
+    for (timeline, span) in [("1", span(0, 4)), ("2", span(6, 8))] {
+        let info = SegmentInfo::default();
+        log.append(&line(timeline), span, &info, Content::bytes("x")).await.unwrap();
+    }
+    let report = repository.check(&CheckOptions::default(), &Context::silent()).await.unwrap();
+    let gaps: Vec<_> = report.journals.gaps.into_iter().map(|gap| gap.gap).collect();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!((&gaps[0].timeline, gaps[0].span), (&line("1"), span(4, 6)));
+    let survey = repository.survey_journal(&name("wal")).await.unwrap();
+    assert_eq!(survey.gaps, gaps);
+    let spans: Vec<_> = survey.timelines.iter().map(|line| line.span()).collect();
+    assert_eq!(spans, [Some(span(0, 4)), Some(span(6, 8))]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_second_reader_reads_journals() {
     let dir = tempfile::tempdir().unwrap();
     let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();

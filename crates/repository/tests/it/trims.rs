@@ -10,7 +10,8 @@ use lifeboat_core::{
     Completion, Content, Context, Header, KeepRules, Sink, SnapshotId, StoreRef, Timestamp,
 };
 use lifeboat_repository::{
-    ForgetOptions, ForgetPlan, JournalOptions, PlannedTrim, Repository, WriteOptions,
+    Error, ForgetOptions, ForgetPlan, JournalOptions, PlannedTrim, PruneOptions, Repository,
+    WriteOptions,
 };
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -167,4 +168,37 @@ async fn a_plan_that_was_overtaken_and_a_store_that_refuses_leave_what_there_is(
     let done = repository.trim(&[planned(&repository, 1).await], &context).await.unwrap();
     assert_eq!((done[0].segments, done[0].failed.len()), (3, 0), "{done:?}");
     assert_eq!(left(&repository).await, ["1:6", "1:7", "1:8", "1:9", "2:4", "2:5"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_somebody_who_deletes_nothing_goes() {
+    let (store, repository) = scene().await;
+    base(&repository, 9, "1", 9).await;
+    let trim = planned(&repository, 1).await;
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let (closed, reached) = (Arc::clone(&gate), Arc::new(tokio::sync::Notify::new()));
+    let here = Arc::clone(&reached);
+    // A prune stores what it learnt while it holds the lease.
+    store.hook(move |request, name| {
+        match request == Request::Put && name.starts_with("references") {
+            true => {
+                here.notify_one();
+                Fate::Waits(Arc::clone(&closed))
+            }
+            false => Fate::Done,
+        }
+    });
+    let other = repository.clone();
+    let prune =
+        tokio::spawn(
+            async move { other.prune(&PruneOptions::default(), &Context::silent()).await },
+        );
+    reached.notified().await;
+    let refused = repository.trim(std::slice::from_ref(&trim), &Context::silent()).await;
+    assert!(matches!(refused, Err(Error::LeaseHeld { .. })), "{refused:?}");
+    assert_eq!(left(&repository).await.len(), 12);
+    gate.add_permits(1000);
+    prune.await.unwrap().unwrap();
+    let done = repository.trim(&[trim], &Context::silent()).await.unwrap();
+    assert_eq!(done[0].segments, 6);
 }
