@@ -262,8 +262,8 @@ fn a_journal_goes_with_the_bases_that_need_it() {
     );
     assert_eq!((&trim["segments"], &trim["stays"]), (&10.into(), &20.into()));
     let shown = home.run(&dry).expect(0).0.stdout;
-    let keep = format!("from 0/A000000 on timeline 1 on, 20 segments, ");
-    for words in [&keep[..], &ids[1][..8], "remove  10 segments, "] {
+    let keep = "from 0/A000000 on timeline 1 on, 20 segments, ";
+    for words in [keep, &ids[1][..8], "remove  10 segments, "] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     assert_eq!(segments(&home).len(), 30);

@@ -11,7 +11,9 @@ use lifeboat_core::journal::{
 use lifeboat_core::{
     Attributes, Content, Context, ErrorKind, Extent, StoreRef, Timestamp, async_trait,
 };
-use lifeboat_repository::{CheckOptions, Exclusivity, JournalOptions, Promise, Repository};
+use lifeboat_repository::{
+    CheckOptions, Exclusivity, JournalOptions, Promise, Repository, TimelineSurvey,
+};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -424,7 +426,7 @@ async fn what_a_timeline_lacks_up_to_the_one_that_left_it_is_missing() {
     assert_eq!((&gaps[0].timeline, gaps[0].span), (&line("1"), span(4, 6)));
     let survey = repository.survey_journal(&name("wal")).await.unwrap();
     assert_eq!(survey.gaps, gaps);
-    let spans: Vec<_> = survey.timelines.iter().map(|line| line.span()).collect();
+    let spans: Vec<_> = survey.timelines.iter().map(TimelineSurvey::span).collect();
     assert_eq!(spans, [Some(span(0, 4)), Some(span(6, 8))]);
 }
 

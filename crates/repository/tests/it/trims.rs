@@ -157,7 +157,7 @@ async fn a_plan_that_was_overtaken_and_a_store_that_refuses_leave_what_there_is(
     let count = Arc::clone(&asked);
     store.hook(move |request, name| {
         let segment = request == Request::Delete && name.starts_with("journals/");
-        match segment && count.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+        match segment && count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
             true => Fate::Fails,
             false => Fate::Done,
         }
