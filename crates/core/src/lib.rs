@@ -14,6 +14,7 @@
 //! | what the last snapshot held | [`Baseline`] |
 //! | the history of a store, as sealed segments | [`journal`] |
 //! | which snapshots stay | [`RetentionPolicy`], [`KeepRules`], [`Pin`] |
+//! | classes, archives and locks of an object store | [`Warehouse`], [`StorageClass`], [`Keeping`] |
 //! | what accompanies an operation | [`Context`], [`Observer`], [`ByteBudget`] |
 //! | errors | [`Error`], [`ErrorKind`], [`Failure`] |
 //! | files and directories of this machine | `local` (Linux) |
@@ -69,6 +70,7 @@ mod snapshot;
 mod source;
 mod store;
 mod transfer;
+mod warehouse;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
@@ -96,3 +98,7 @@ pub use snapshot::{Completeness, Origin, SnapshotInfo};
 pub use source::{Completion, Reading, Source};
 pub use store::{Finding, Inspection, Severity, StoreRef};
 pub use transfer::{Comparison, Summary, TransferOptions, transfer};
+pub use warehouse::{
+    Access, Archived, ClassVisitor, Keeping, Retention, RetentionMode, Standing, StorageClass,
+    Telling, ThawTier, Warehouse,
+};

@@ -6,12 +6,15 @@
 
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::{
+    ClientConfigKey, ClientOptions, HeaderMap, HeaderValue, ObjectStore, RetryConfig,
+};
 use url::{Host, Url};
 
+use crate::checksummed::Checksummed;
 use crate::error::{Error, Result};
 use crate::location::{Cloud, Location, Style, Vendor};
 use crate::options::{Integrity, PlainHttp, StoreOptions};
@@ -23,15 +26,21 @@ const USER_AGENT: &str = concat!("lifeboat/", env!("CARGO_PKG_VERSION"));
 /// `object_store` knows nothing of sizes: this one is never the first to end a request.
 const NO_LIMIT: &str = "30days";
 
-pub(crate) fn build(
-    cloud: &Cloud,
-    location: &Location,
-    options: &StoreOptions,
-) -> Result<Arc<dyn ObjectStore>> {
+/// Said with the checksum itself, since not every server that wants one sees it by its own header.
+const ALGORITHM: &str = "x-amz-sdk-checksum-algorithm";
+
+/// A store, and for S3 what it takes to ask it more than `object_store` does.
+pub(crate) struct Built {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) asked: Option<(AmazonS3, ClientOptions)>,
+}
+
+pub(crate) fn build(cloud: &Cloud, location: &Location, options: &StoreOptions) -> Result<Built> {
+    let alone = |store| Built { store, asked: None };
     match cloud.vendor {
         Vendor::S3 => s3(cloud, location, options),
-        Vendor::Google => google(cloud, location, options),
-        Vendor::Azure => azure(cloud, location, options),
+        Vendor::Google => google(cloud, location, options).map(alone),
+        Vendor::Azure => azure(cloud, location, options).map(alone),
     }
 }
 
@@ -44,9 +53,10 @@ pub(crate) fn order(cloud: &Cloud) -> Order {
     }
 }
 
-fn s3(cloud: &Cloud, location: &Location, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
+fn s3(cloud: &Cloud, location: &Location, options: &StoreOptions) -> Result<Built> {
     use AmazonS3ConfigKey as Key;
     let mut builder = AmazonS3Builder::new();
+    let mut client = ClientOptions::new();
     let mut asked = None;
     for (name, value) in options.variables.pairs() {
         if name == "aws_allow_http" {
@@ -55,7 +65,10 @@ fn s3(cloud: &Cloud, location: &Location, options: &StoreOptions) -> Result<Arc<
         if name.starts_with("aws_")
             && let Ok(key) = name.parse::<Key>()
         {
-            builder = builder.with_config(key, value);
+            match key {
+                Key::Client(key) => client = client.with_config(key, value),
+                key => builder = builder.with_config(key, value),
+            }
         }
     }
     builder = builder.with_bucket_name(&cloud.bucket);
@@ -78,16 +91,32 @@ fn s3(cloud: &Cloud, location: &Location, options: &StoreOptions) -> Result<Arc<
         .or_else(|| builder.get_config_value(&Key::Endpoint));
     let transport = Transport::of(endpoint.as_deref(), asked.as_deref(), cloud, location, options)?;
     for (key, value) in client_settings(transport, options) {
-        builder = builder.with_config(Key::Client(key), value);
+        client = client.with_config(key, value);
     }
-    builder = match (options.integrity, transport) {
-        (Integrity::Signed, _) | (Integrity::Crc64, Transport::Clear) => builder,
-        (Integrity::SignedSha256, _) => builder.with_checksum_algorithm(Checksum::SHA256),
+    let settings = |source| Error::Settings { location: location.clone(), source };
+    builder = builder.with_retry(no_retries()).with_client_options(client.clone());
+    // Requests without a checksum, and signed as usual: what everybody understands.
+    let asked = builder.clone().build().map_err(settings)?;
+    let store: Arc<dyn ObjectStore> = match (options.integrity, transport) {
+        (Integrity::Signed, _) | (Integrity::Crc64, Transport::Clear) => {
+            let mut algorithm = HeaderMap::new();
+            algorithm.insert(ALGORITHM, HeaderValue::from_static("SHA256"));
+            let client = client.clone().with_default_headers(algorithm);
+            let summed = builder.with_client_options(client);
+            let summed = summed.with_checksum_algorithm(Checksum::SHA256);
+            Arc::new(Checksummed::new(asked.clone(), summed))
+        }
+        (Integrity::SignedSha256, _) => {
+            let summed = builder.with_checksum_algorithm(Checksum::SHA256).build();
+            Arc::new(summed.map_err(settings)?)
+        }
         (Integrity::Crc64, Transport::Encrypted) => {
-            builder.with_unsigned_payload(true).with_checksum_algorithm(Checksum::CRC64NVME)
+            let summed = builder.with_unsigned_payload(true);
+            let summed = summed.with_checksum_algorithm(Checksum::CRC64NVME).build();
+            Arc::new(summed.map_err(settings)?)
         }
     };
-    finish(builder.with_retry(no_retries()).build(), location)
+    Ok(Built { store, asked: Some((asked, client)) })
 }
 
 /// With the bucket in the host name, `object_store` wants it in the endpoint.

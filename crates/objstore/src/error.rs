@@ -160,7 +160,8 @@ pub fn hint(provider: Provider, error: &Raw) -> Option<Cow<'static, str>> {
     if let Some(source) = io_cause(error) {
         return io_hint(source);
     }
-    let hint = match Trouble::of(error)? {
+    let trouble = Trouble::of(error)?;
+    let hint = match &trouble {
         Trouble::Certificate(_) => {
             "install the authority of that certificate, or name its file in SSL_CERT_FILE"
         }
@@ -179,6 +180,16 @@ pub fn hint(provider: Provider, error: &Raw) -> Option<Cow<'static, str>> {
             if code == "InvalidAccessKeyId" || code == "SignatureDoesNotMatch" =>
         {
             "the store does not know the key, or the secret does not fit it: check the credentials"
+        }
+        _ if trouble.is_archived() => {
+            "thaw it first: `lifeboat restore`, `verify` and `copy` do with --thaw; see \
+             docs/storage-classes.md"
+        }
+        Trouble::Answer { code, .. } if code == "GlacierExpeditedRetrievalNotAvailable" => {
+            "the provider has no room for haste now: use --thaw=standard"
+        }
+        Trouble::Answer { code, .. } if code == "InvalidStorageClass" => {
+            "this store has no such class: use another name"
         }
         Trouble::Answer { status: 401, .. } => variables(provider),
         Trouble::Answer { status: 403, .. } => {

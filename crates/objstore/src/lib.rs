@@ -8,6 +8,7 @@
 //! |---|---|
 //! | what the operator writes | [`Location`] |
 //! | opening it | [`open`], [`StoreOptions`], [`Intent`] |
+//! | its classes, archives and locks | [`open_whole`], [`Opened::warehouse`] |
 //! | limits that follow the size, new tries, their count | [`Patience`], [`Retries`], [`Patient`] |
 //! | errors, with the next step | [`Error`], [`classify`], [`hint`] |
 //! | what every store must do | [`conformance`] |
@@ -43,6 +44,8 @@
 //! `rustls::crypto::aws_lc_rs::default_provider().install_default()`. The authorities are those of
 //! the system, or of the file that `SSL_CERT_FILE` names.
 
+mod checksummed;
+mod classes;
 mod cloud;
 pub mod conformance;
 mod error;
@@ -51,9 +54,10 @@ mod open;
 mod options;
 mod patient;
 mod trouble;
+mod warehouse;
 
 pub use error::{Error, Result, classify, hint};
 pub use location::{Location, Provider};
-pub use open::open;
+pub use open::{Opened, open, open_whole};
 pub use options::{Integrity, Intent, Patience, PlainHttp, Retries, StoreOptions, Variables};
 pub use patient::{Order, Patient};

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path as FilePath;
 use std::sync::{Arc, LazyLock};
 
+use lifeboat_core::Warehouse;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::location::{Location, Place};
 use crate::options::{Intent, StoreOptions};
 use crate::patient::Patient;
+use crate::warehouse::{PlainWarehouse, S3Warehouse};
 
 /// Opens the store at `location`. Names in it are relative to the location's prefix.
 ///
@@ -32,16 +34,44 @@ use crate::patient::Patient;
 /// When the store certainly cannot be used: settings are missing or wrong, a directory is not
 /// there and [`StoreOptions::intent`] does not allow to make it.
 pub fn open(location: &Location, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
+    open_whole(location, options).map(|opened| opened.store)
+}
+
+/// A store, and what it keeps of objects beside their bytes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// Its classes, archives and locks, by the same names; `None` where there is nothing of the
+    /// kind, as in a directory.
+    pub warehouse: Option<Arc<dyn Warehouse>>,
+}
+
+/// As [`open`], with what the store keeps beside the bytes of objects.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_whole(location: &Location, options: &StoreOptions) -> Result<Opened> {
+    let alone = |store| Opened { store, warehouse: None };
     match location.place() {
-        Place::Local(path) => local(path, location, options.intent),
+        Place::Local(path) => local(path, location, options.intent).map(alone),
         Place::Memory { name, prefix } => {
-            Ok(beneath(prefix, memory(name, location, options.intent)?))
+            Ok(alone(beneath(prefix, memory(name, location, options.intent)?)))
         }
         Place::Cloud(cloud) => {
-            let inner = cloud::build(cloud, location, options)?;
+            let built = cloud::build(cloud, location, options)?;
             let (patience, retries) = (options.patience.clone(), options.retries.clone());
-            let patient = Patient::new(inner, patience, retries, cloud::order(cloud));
-            Ok(beneath(&cloud.prefix, Arc::new(patient)))
+            let patient = Patient::new(built.store, patience, retries, cloud::order(cloud));
+            let warehouse: Arc<dyn Warehouse> = match built.asked {
+                Some((s3, http)) => {
+                    let (prefix, policy) = (cloud.prefix.clone(), patient.policy());
+                    Arc::new(S3Warehouse::new(s3, http, prefix, policy, location.clone()))
+                }
+                None => Arc::new(PlainWarehouse(location.provider())),
+            };
+            let store = beneath(&cloud.prefix, Arc::new(patient));
+            Ok(Opened { store, warehouse: Some(warehouse) })
         }
     }
 }

@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use lifeboat_core::ErrorKind;
+use lifeboat_core::{Archived, ErrorKind};
 use object_store::Error as Raw;
 use object_store::client::{HttpError, HttpErrorKind};
 
@@ -98,6 +98,26 @@ impl Trouble {
         }
     }
 
+    /// Whether an object was not given because it lies in an archive.
+    pub(crate) fn is_archived(&self) -> bool {
+        let Self::Answer { status, code, .. } = self else {
+            return false;
+        };
+        matches!((status, code.as_str()), (403, "InvalidObjectState") | (409, "BlobArchived"))
+    }
+
+    /// Whether a put was refused because it had no checksum: S3 demands one of every object that
+    /// is to be locked.
+    pub(crate) fn wants_checksum(&self) -> bool {
+        let Self::Answer { status: 400, code, message } = self else {
+            return false;
+        };
+        let told = format!("{code} {message}").to_ascii_lowercase();
+        told.contains("content-md5")
+            || told.contains("x-amz-checksum")
+            || code == "MissingContentMD5"
+    }
+
     /// Whether S3 says that two conditional writes met, and that neither may have happened.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Answer { status: 409, code, .. } if code == "ConditionalRequestConflict")
@@ -134,7 +154,11 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl StdError for Trouble {}
+impl StdError for Trouble {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.is_archived().then_some(&Archived as &(dyn StdError + 'static))
+    }
+}
 
 /// The same error, with a [`Trouble`] as its cause when it is about a request.
 pub(crate) fn tidy(error: Raw) -> Raw {
@@ -154,6 +178,17 @@ pub(crate) fn tidy(error: Raw) -> Raw {
     }
 }
 
+/// The error for an answer that is no success.
+pub(crate) fn answered(status: u16, body: &str, path: String) -> Raw {
+    let source = Box::new(read_body(status, body));
+    match status {
+        404 => Raw::NotFound { path, source },
+        401 => Raw::Unauthenticated { path, source },
+        403 => Raw::PermissionDenied { path, source },
+        _ => Raw::Generic { store: "store", source },
+    }
+}
+
 /// An error that carries `trouble`.
 pub(crate) fn generic(trouble: Trouble) -> Raw {
     Raw::Generic { store: "store", source: Box::new(trouble) }
@@ -161,9 +196,15 @@ pub(crate) fn generic(trouble: Trouble) -> Raw {
 
 fn answer_kind(status: u16, code: &str) -> ErrorKind {
     match (status, code) {
-        (507, _) | (_, "QuotaExceeded" | "XMinioStorageFull" | "InsufficientCapacity") => {
-            ErrorKind::Exhausted
-        }
+        (507, _)
+        | (
+            _,
+            "QuotaExceeded"
+            | "XMinioStorageFull"
+            | "InsufficientCapacity"
+            // For hours, not for the minutes in which requests are made again.
+            | "GlacierExpeditedRetrievalNotAvailable",
+        ) => ErrorKind::Exhausted,
         (_, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => ErrorKind::Refused,
         // Said of a request that came too slowly, or was damaged on its way.
         (400, "RequestTimeout" | "IncompleteBody" | "BadDigest" | "XAmzContentSHA256Mismatch") => {
@@ -291,6 +332,38 @@ mod tests {
                     \"message\": \"No access\", \"errors\": [{\"reason\": \"forbidden\"}]}}";
         let trouble = Trouble::of(&said(text)).unwrap();
         assert_eq!(trouble.to_string(), "the store answered 403 (forbidden: No access)");
+    }
+
+    #[test]
+    fn what_lies_in_an_archive_is_known_however_it_is_said() {
+        let archived = |status: &str, code: &str| {
+            let text = format!(
+                "Server returned non-2xx status code: {status}: <Error><Code>{code}</Code></Error>"
+            );
+            Archived::is_cause_of(&tidy(said(&text)))
+        };
+        assert!(archived("403 Forbidden", "InvalidObjectState"));
+        assert!(archived("409 Conflict", "BlobArchived"));
+        assert!(!archived("403 Forbidden", "AccessDenied"));
+    }
+
+    #[test]
+    fn a_missing_checksum_is_told_from_other_mistakes() {
+        // As Amazon, moto and MinIO say it.
+        for (code, message) in [
+            (
+                "InvalidRequest",
+                "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests \
+                 with Object Lock parameters",
+            ),
+            ("InvalidRequest", "Content-MD5 or x-amz-sdk-checksum-algorithm header required"),
+            ("MissingContentMD5", "Missing required header for this request: Content-Md5."),
+        ] {
+            let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+            assert!(read_body(400, &body).wants_checksum(), "{message}");
+        }
+        let other = "<Error><Code>InvalidRequest</Code><Message>no</Message></Error>";
+        assert!(!read_body(400, other).wants_checksum());
     }
 
     #[test]

@@ -181,3 +181,29 @@ async fn missing_credentials_are_explained() {
     assert!(line.contains("no credentials are set"), "{line}");
     assert_eq!(script.count(), 0);
 }
+
+/// What Amazon answers and moto does not: see its manual of `RestoreObject`.
+#[tokio::test]
+async fn a_thaw_that_is_under_way_is_no_error_and_one_that_is_refused_says_why() {
+    let error = |code: &str| format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
+    let script = Script::of(&[
+        (409, &error("RestoreAlreadyInProgress")),
+        (503, &error("GlacierExpeditedRetrievalNotAvailable")),
+        (403, &error("AccessDenied")),
+    ])
+    .await;
+    let url = format!("s3://bucket/prefix?endpoint={}", script.endpoint);
+    let opened = lifeboat_objstore::open_whole(&url.parse().unwrap(), &options()).unwrap();
+    let warehouse = opened.warehouse.unwrap();
+    let tier = lifeboat_core::ThawTier::Expedited;
+    warehouse.thaw("packs/x", tier, 3).await.unwrap();
+    let refused = warehouse.thaw("packs/x", tier, 3).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Exhausted);
+    assert!(refused.hint().unwrap().contains("--thaw=standard"), "{refused:?}");
+    let denied = warehouse.thaw("packs/x", tier, 3).await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::Refused);
+    assert_eq!(script.count(), 3, "something was asked again");
+    let requests = script.requests.lock();
+    assert!(requests[0].starts_with("post /bucket/prefix/packs/x?"), "{}", requests[0]);
+    assert!(requests[0].contains("restore=") && requests[0].contains("x-amz-signature="));
+}

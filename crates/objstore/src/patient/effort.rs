@@ -18,7 +18,7 @@ use crate::trouble::{self, Trouble};
 
 /// What may be made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
+pub(crate) enum Repeat {
     /// Made twice, it is as if it was made once.
     Always,
     /// As `Always`; and where two conditional writes met, S3 wants one of them to come again.
@@ -29,7 +29,7 @@ pub(super) enum Repeat {
 
 /// The limits of one store, and what is known of it.
 #[derive(Debug)]
-pub(super) struct Policy {
+pub(crate) struct Policy {
     store: String,
     patience: Patience,
     retries: Retries,
@@ -42,7 +42,7 @@ impl Policy {
         Self { store, patience, retries, contact: AtomicBool::new(false) }
     }
 
-    pub(super) fn limit(&self, bytes: u64) -> Duration {
+    pub(crate) fn limit(&self, bytes: u64) -> Duration {
         self.patience.limit(bytes)
     }
 
@@ -52,7 +52,7 @@ impl Policy {
     }
 
     /// Makes a request until it succeeds, fails for good, or the time is over.
-    pub(super) async fn run<T, F>(
+    pub(crate) async fn run<T, F>(
         &self,
         action: &'static str,
         subject: &Path,

@@ -36,7 +36,7 @@ use object_store::{
 };
 
 use crate::options::{Patience, Retries};
-use effort::{Policy, Repeat};
+pub(crate) use effort::{Policy, Repeat};
 
 /// How many times as long as a single request the listing of one level may take.
 const PAGES: u32 = 20;
@@ -72,6 +72,11 @@ impl Patient {
     ) -> Self {
         let policy = Arc::new(Policy::new(inner.to_string(), patience, retries));
         Self { inner, policy, order }
+    }
+
+    /// The limits and new tries, for requests that are made beside the store.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy)
     }
 }
 

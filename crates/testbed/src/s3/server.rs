@@ -70,15 +70,47 @@ impl Server {
 
     /// Makes a bucket.
     pub fn create_bucket(&self, name: &str) -> Result<()> {
+        self.ask("PUT", &format!("/{name}"), "", "").with_context(|| format!("make bucket {name}"))
+    }
+
+    /// Makes a bucket with object lock, in which nobody can destroy a new version before so many
+    /// days are over.
+    pub fn create_locked_bucket(&self, name: &str, days: u32) -> Result<()> {
+        let lock = "x-amz-bucket-object-lock-enabled: true\r\n";
+        let told = || format!("make bucket {name} with a lock");
+        self.ask("PUT", &format!("/{name}"), lock, "").with_context(told)?;
+        let rule = format!(
+            "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule>\
+             <DefaultRetention><Mode>COMPLIANCE</Mode><Days>{days}</Days></DefaultRetention>\
+             </Rule></ObjectLockConfiguration>"
+        );
+        self.ask("PUT", &format!("/{name}?object-lock"), "", &rule).with_context(told)
+    }
+
+    /// From now on, a thaw is done when the object was looked at so many times; before, it is done
+    /// at once. Holds for all buckets of this server.
+    pub fn slow_thaws(&self, looks: u32) -> Result<()> {
+        let transition = format!(
+            "{{\"model_name\": \"s3::keyrestore\", \
+             \"transition\": {{\"progression\": \"manual\", \"times\": {looks}}}}}"
+        );
+        self.ask("POST", "/moto-api/state-manager/set-transition", "", &transition)
+            .context("have thaws take their time")
+    }
+
+    fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Result<()> {
         let mut stream = TcpStream::connect(self.address).context("connect to the S3 server")?;
         let request = format!(
-            "PUT /{name} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            self.address
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}Content-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            self.address,
+            body.len()
         );
-        stream.write_all(request.as_bytes()).context("ask for a bucket")?;
+        stream.write_all(request.as_bytes()).context("send the request")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).context("read the answer")?;
-        ensure!(answer.contains(" 200 "), "make the bucket {name}: {answer}");
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        ensure!(status.starts_with('2'), "{method} {path}: {answer}");
         Ok(())
     }
 }
