@@ -52,6 +52,9 @@ pub(crate) const MARKS: &str = "marks";
 /// The store takes no notice of conditional puts: a lease is no proof of being alone.
 pub(crate) const WEAK_PUTS: &str = "weak-puts";
 
+/// Begins the word that names the class of storage for packs of data; see [`crate::storage`].
+const DATA_CLASS: &str = "data-class=";
+
 /// What a program must know to do each kind of work. A word that it does not know forbids it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(deny_unknown_fields)]
@@ -74,22 +77,38 @@ impl Features {
 
     /// Whether this version knows all that reading takes.
     pub(crate) fn may_read(&self) -> Result<()> {
-        known(&self.read, READ)
+        known(&self.read, READ, Class::Refused)
     }
 
     /// Whether this version knows all that writing takes.
     pub(crate) fn may_write(&self) -> Result<()> {
-        known(&self.write, WRITE)
+        known(&self.write, WRITE, Class::Fits)
     }
 
     /// Whether this version knows all that deleting takes.
     pub(crate) fn may_delete(&self) -> Result<()> {
-        known(&self.delete, DELETE)
+        known(&self.delete, DELETE, Class::Fits)
     }
 
     /// Whether the store takes no notice of conditional puts.
     pub(crate) fn has_weak_puts(&self) -> bool {
         self.delete.iter().any(|word| word == WEAK_PUTS)
+    }
+
+    /// The class of storage for packs of data.
+    pub(crate) fn data_class(&self) -> Option<&str> {
+        self.write.iter().find_map(|word| class_in(word))
+    }
+
+    /// With this class in place of another one.
+    pub(crate) fn with_data_class(&self, name: Option<&str>) -> Self {
+        let change = |words: &[String]| {
+            let mut words: Vec<_> =
+                words.iter().filter(|word| class_in(word).is_none()).cloned().collect();
+            words.extend(name.map(|name| format!("{DATA_CLASS}{name}")));
+            words
+        };
+        Self { read: self.read.clone(), write: change(&self.write), delete: change(&self.delete) }
     }
 
     /// All words of both.
@@ -107,8 +126,24 @@ impl Features {
     }
 }
 
-fn known(words: &[String], known: &[&str]) -> Result<()> {
-    match words.iter().find(|word| !known.contains(&word.as_str())) {
+/// The class that a word names; `None` for all other words.
+fn class_in(word: &str) -> Option<&str> {
+    let name = word.strip_prefix(DATA_CLASS)?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    ((1..=64).contains(&name.len()) && name.bytes().all(fits)).then_some(name)
+}
+
+/// Whether the word that names a class may be among others.
+#[derive(Clone, Copy, PartialEq)]
+enum Class {
+    Fits,
+    Refused,
+}
+
+fn known(words: &[String], known: &[&str], class: Class) -> Result<()> {
+    let is_class = |word: &str| class == Class::Fits && class_in(word).is_some();
+    let is_known = |word: &&String| known.contains(&word.as_str()) || is_class(word);
+    match words.iter().find(|word| !is_known(word)) {
         Some(feature) => Err(Error::UnknownFeature { feature: feature.clone() }),
         None => Ok(()),
     }
@@ -200,9 +235,10 @@ impl Config {
         id: RepositoryId,
         parameters: Parameters,
         puts: ConditionalPut,
+        data_class: Option<&str>,
     ) -> Result<Self> {
         parameters.check().map_err(|what| Error::BadParameter { what })?;
-        let mut features = Features::current();
+        let mut features = Features::current().with_data_class(data_class);
         if puts == ConditionalPut::Ignored {
             features.delete.push(WEAK_PUTS.to_owned());
         }
@@ -292,9 +328,29 @@ mod tests {
     fn sample() -> (Keys, String) {
         let id = RepositoryId::from_bytes([3; 16]);
         let keys = Keys::derive(&RootKey::fixed(1), id);
-        let config = Config::new(id, Parameters::default(), ConditionalPut::Kept).unwrap();
+        let config = Config::new(id, Parameters::default(), ConditionalPut::Kept, None).unwrap();
         let text = String::from_utf8(config.to_file(&keys).unwrap()).unwrap();
         (keys, text)
+    }
+
+    #[test]
+    fn a_class_is_a_word_that_reading_does_not_take() {
+        let plain = Features::current();
+        assert_eq!(plain.data_class(), None);
+        let cold = plain.with_data_class(Some("GLACIER"));
+        assert_eq!(cold.data_class(), Some("GLACIER"));
+        assert_eq!(cold.read, plain.read);
+        assert!(cold.may_write().is_ok() && cold.may_delete().is_ok());
+        for words in [&cold.write, &cold.delete] {
+            assert_eq!(words.iter().filter(|word| *word == "data-class=GLACIER").count(), 1);
+        }
+        let colder = cold.with_data_class(Some("DEEP_ARCHIVE"));
+        assert_eq!(colder.data_class(), Some("DEEP_ARCHIVE"));
+        assert_eq!(colder.with_data_class(None), plain);
+        // What no store could be asked for is no word that this version knows.
+        let odd = Features { write: vec!["data-class=a b".into()], ..Features::default() };
+        assert_eq!(odd.data_class(), None);
+        assert!(matches!(odd.may_write(), Err(Error::UnknownFeature { .. })));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use lifeboat_core::{ErrorKind, Failure, StoreRef};
+use lifeboat_core::{Archived, ErrorKind, Failure, StoreRef};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -270,6 +270,42 @@ pub enum Error {
         /// The pack.
         pack: String,
     },
+    /// Data was to be kept in a class of storage where there are none.
+    #[error("keep data in the class \"{name}\": this store has no classes")]
+    NoClasses {
+        /// The class.
+        name: String,
+    },
+    /// The data is in a class of its own, and the store cannot be asked about classes.
+    #[error(
+        "ask where packs lie: data is kept in the class \"{name}\", and the store was opened without what knows its classes"
+    )]
+    NoWarehouse {
+        /// The class.
+        name: String,
+    },
+    /// An archive has no such haste.
+    #[error("thaw packs: this class has no tier \"{tier}\"")]
+    NoSuchTier {
+        /// What was asked for.
+        tier: &'static str,
+        /// What there is.
+        tiers: String,
+    },
+    /// Packs are being thawed.
+    #[error("thaw packs: {packs} of them are not ready yet")]
+    StillThawing {
+        /// How many.
+        packs: u64,
+    },
+    /// Packs that are to be read lie in an archive.
+    #[error("read packs: {packs} of them ({bytes} bytes) lie in an archive, and are not thawed")]
+    NotThawed {
+        /// How many.
+        packs: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// The store cannot make an object only if there is none.
     #[error("create a repository: the store takes no notice of conditional puts")]
     NoConditionalPut,
@@ -376,6 +412,9 @@ impl Error {
 /// The kind of an object store's error.
 fn store_kind(error: &object_store::Error) -> ErrorKind {
     use object_store::Error as E;
+    if Archived::is_cause_of(error) {
+        return ErrorKind::Refused;
+    }
     match error {
         E::NotFound { .. } => ErrorKind::NotFound,
         E::AlreadyExists { .. } | E::Precondition { .. } => ErrorKind::AlreadyExists,
@@ -438,7 +477,12 @@ impl Failure for Error {
             | Self::KeyInUse { .. }
             | Self::KeyChange { .. } => ErrorKind::InvalidInput,
             Self::ClockSkew { .. } | Self::NotAlone => ErrorKind::Refused,
-            Self::NoConditionalPut => ErrorKind::Unsupported,
+            Self::NoConditionalPut | Self::NoClasses { .. } | Self::NoWarehouse { .. } => {
+                ErrorKind::Unsupported
+            }
+            Self::NoSuchTier { .. } => ErrorKind::InvalidInput,
+            Self::StillThawing { .. } => ErrorKind::Unavailable,
+            Self::NotThawed { .. } => ErrorKind::Refused,
             Self::LeaseHeld { .. }
             | Self::LeaseLost
             | Self::Overtaken { .. }
@@ -518,6 +562,14 @@ impl Failure for Error {
                 "use another store; or say --weak-store: snapshots are as safe, but you have to \
                  see to it that only one host prunes, and journals cannot be kept"
             }
+            Self::NoClasses { .. } => "leave the class out",
+            Self::NoWarehouse { .. } => {
+                "give the repository the store's warehouse when it is opened \
+                 (OpenOptions::with_warehouse)"
+            }
+            Self::NoSuchTier { tiers, .. } => return Some(format!("it has {tiers}").into()),
+            Self::StillThawing { .. } => "run it again later: it goes on where it was",
+            Self::NotThawed { .. } => "say --thaw to have them thawed, which the provider bills",
             Self::NotAlone => "see to it that nobody else prunes or repairs, then say --alone",
             Self::LeaseLost | Self::Overtaken { .. } => "run it again",
             Self::SameRepository => "name another place, or make a repository there first",
@@ -533,6 +585,9 @@ impl Failure for Error {
 }
 
 fn store_hint(error: &object_store::Error) -> Option<Cow<'static, str>> {
+    if Archived::is_cause_of(error) {
+        return Some("thaw it first, on the command line with --thaw".into());
+    }
     let text = match store_kind(error) {
         ErrorKind::Exhausted => "make room where the repository is, then run it again",
         ErrorKind::Refused => "give this user the right to read and write there",

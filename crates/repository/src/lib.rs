@@ -15,6 +15,7 @@
 //! | who can open it | [`Repository::keys`], [`Repository::add_key`], [`Repository::rotate_key`] |
 //! | keep the history of a store | [`Repository::journal`], [`Repository::journals`] |
 //! | look for damage | [`Repository::check`], [`check_without_key`], [`survey_without_key`] |
+//! | keep data in an archive | [`Repository::set_data_class`], [`Repository::thaw_plan`], [`Repository::thaw`] |
 //! | keep the index small and near | [`Repository::compact_index`], [`Cache`] |
 //!
 //! # How it works
@@ -101,6 +102,7 @@ mod repair;
 mod repository;
 mod sealed;
 mod snapshot;
+mod storage;
 mod tree;
 mod write;
 
@@ -140,3 +142,4 @@ pub use repository::{
     Compression, InitOptions, OpenOptions, Promise, Repository, SnapshotList, WriteOptions,
 };
 pub use snapshot::{Listing, Snapshot};
+pub use storage::{ThawNeed, ThawOptions, ThawPlan};

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use lifeboat_core::Timestamp;
+use lifeboat_core::{Archived, Failure, Timestamp};
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    Attribute, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload,
 };
 
 use crate::error::{Error, Result};
@@ -89,12 +90,22 @@ impl Objects {
     /// answer was lost; and after any other error the object may exist all the same. So the object
     /// is read back and compared before either is believed.
     pub(crate) async fn create(&self, name: &str, payload: PutPayload) -> Result<()> {
+        self.create_in(None, name, payload).await
+    }
+
+    /// As [`Objects::create`], in a class of storage; without one in the store's usual one.
+    pub(crate) async fn create_in(
+        &self,
+        class: Option<&str>,
+        name: &str,
+        payload: PutPayload,
+    ) -> Result<()> {
         let path = Path::from(name);
-        let put = self.0.put_opts(&path, payload.clone(), PutMode::Create.into()).await;
+        let put = self.0.put_opts(&path, payload.clone(), put_in(class, PutMode::Create)).await;
         let error = match put {
             Ok(_) => return Ok(()),
             Err(object_store::Error::NotImplemented { .. }) => {
-                return self.create_unconditionally(name, payload).await;
+                return self.create_unconditionally(class, name, payload).await;
             }
             Err(error) => error,
         };
@@ -128,12 +139,18 @@ impl Objects {
 
     /// For stores without a conditional put: names derive from content, so that a race can only
     /// write the same bytes twice.
-    async fn create_unconditionally(&self, name: &str, payload: PutPayload) -> Result<()> {
+    async fn create_unconditionally(
+        &self,
+        class: Option<&str>,
+        name: &str,
+        payload: PutPayload,
+    ) -> Result<()> {
         match self.holds(name, &payload).await? {
             Some(true) => Ok(()),
             Some(false) => Err(Error::Conflict { object: name.into() }),
             None => {
-                let put = self.0.put(&Path::from(name), payload).await;
+                let options = put_in(class, PutMode::Overwrite);
+                let put = self.0.put_opts(&Path::from(name), payload, options).await;
                 put.map(drop).map_err(|error| Error::store("write", name, error))
             }
         }
@@ -148,8 +165,13 @@ impl Objects {
             Ok(meta) if meta.size != size => return Ok(Some(false)),
             Ok(_) => {}
         }
-        let Some(stored) = self.read(name, size).await? else {
-            return Ok(None);
+        let stored = match self.read(name, size).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(None),
+            // It cannot be read back. Only packs lie in archives, and the name of a pack is the
+            // hash of its bytes, a salt that nobody else drew among them: it is ours.
+            Err(error) if Archived::is_cause_of(&error) => return Ok(Some(true)),
+            Err(error) => return Err(error),
         };
         let mut at = 0;
         let same = payload.iter().all(|part| {
@@ -247,6 +269,19 @@ impl Objects {
         put.map(drop).map_err(|error| Error::store("write", name, error))
     }
 
+    /// Deletes an object if it may be. The result is whether it is gone: under a lock, and for who
+    /// may only write, it stays.
+    pub(crate) async fn delete_if_allowed(&self, name: &str) -> Result<bool> {
+        match self.delete(name).await {
+            Ok(()) => Ok(true),
+            Err(error) if !error.is_retryable() => {
+                tracing::debug!(%error, object = name, "it could not be deleted, and stays");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes an object. That it is not there is what was wanted.
     pub(crate) async fn delete(&self, name: &str) -> Result<()> {
         match self.0.delete(&Path::from(name)).await {
@@ -293,6 +328,11 @@ impl Objects {
             Some(Err(error)) => Err(Error::store("list", "the repository", error)),
         }
     }
+}
+
+fn put_in(class: Option<&str>, mode: PutMode) -> PutOptions {
+    let attribute = class.map(|class| (Attribute::StorageClass, class.to_owned()));
+    PutOptions { mode, attributes: attribute.into_iter().collect(), ..PutOptions::default() }
 }
 
 #[cfg(test)]

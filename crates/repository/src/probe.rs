@@ -32,6 +32,13 @@ pub(crate) async fn conditional_put(objects: &Objects) -> Result<ConditionalPut>
     }
 }
 
+/// Tries whether the store takes an object of this class, by putting a few bytes, which are removed.
+pub(crate) async fn class(objects: &Objects, class: &str) -> Result<()> {
+    let name = format!("{}/probe-{}", crate::objects::LEASES, hex::encode(random::<16>()?));
+    objects.create_in(Some(class), &name, PutPayload::from_static(b"class")).await?;
+    objects.delete_if_allowed(&name).await.map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

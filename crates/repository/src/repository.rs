@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use lifeboat_core::{Origin, PinId, Sink, SnapshotId, SnapshotInfo, StoreRef};
+use lifeboat_core::{Origin, PinId, Sink, SnapshotId, SnapshotInfo, StoreRef, Warehouse};
 use object_store::{ObjectStore, PutPayload};
 use parking_lot::RwLock;
 
@@ -23,6 +23,7 @@ use crate::pool::Pool;
 use crate::probe::{self, ConditionalPut};
 use crate::read::ChunkReader;
 use crate::snapshot::{RootArea, Snapshot, SnapshotRecord, choose};
+use crate::storage;
 use crate::write::RepositorySink;
 
 /// How many snapshot roots are read at once.
@@ -40,6 +41,11 @@ pub struct InitOptions {
     pub parameters: Parameters,
     /// What the store must promise.
     pub promise: Promise,
+    /// The class of storage for packs of data, as the store calls it; `None` is its usual one. With
+    /// an archive, and parameters that nobody chose, packs are made larger.
+    pub data_class: Option<String>,
+    /// What the store keeps of objects beside their bytes.
+    pub warehouse: Option<Arc<dyn Warehouse>>,
 }
 
 /// What is asked of a store before a repository is made on it.
@@ -60,6 +66,8 @@ impl Default for InitOptions {
             cost: KdfCost::default(),
             parameters: Parameters::default(),
             promise: Promise::default(),
+            data_class: None,
+            warehouse: None,
         }
     }
 }
@@ -70,9 +78,19 @@ impl Default for InitOptions {
 pub struct OpenOptions {
     /// Where this host keeps what it read of the index for the next time.
     pub cache: Cache,
+    /// What the store keeps of objects beside their bytes. Without it, data in a class of its own
+    /// can be read and added to; what asks about classes fails.
+    pub warehouse: Option<Arc<dyn Warehouse>>,
 }
 
 impl OpenOptions {
+    /// With what the store keeps beside bytes, see [`OpenOptions::warehouse`].
+    #[must_use]
+    pub fn with_warehouse(mut self, warehouse: Arc<dyn Warehouse>) -> Self {
+        self.warehouse = Some(warehouse);
+        self
+    }
+
     /// With a cache of the index, see [`OpenOptions::cache`].
     #[must_use]
     pub fn with_cache(mut self, cache: Cache) -> Self {
@@ -135,6 +153,7 @@ pub(crate) struct Shared {
     pub(crate) index: Index,
     pub(crate) pool: Pool,
     pub(crate) chunker: Chunker,
+    pub(crate) warehouse: Option<Arc<dyn Warehouse>>,
 }
 
 impl Shared {
@@ -255,7 +274,9 @@ impl Repository {
         holder: &Holder,
         options: &InitOptions,
     ) -> Result<Self> {
-        let objects = Objects::new(store);
+        let (objects, warehouse) = (Objects::new(store), options.warehouse.as_ref());
+        let class = options.data_class.as_deref();
+        let class = class.map(|name| storage::choose(name, warehouse)).transpose()?;
         if objects.read(config::NAME, config::MAX_SIZE).await?.is_some() {
             return Err(Error::AlreadyARepository);
         }
@@ -267,7 +288,15 @@ impl Repository {
         if puts == ConditionalPut::Ignored && options.promise == Promise::ConditionalPuts {
             return Err(Error::NoConditionalPut);
         }
-        let config = Config::new(id, options.parameters, puts)?;
+        let mut parameters = options.parameters;
+        if let Some(class) = &class {
+            probe::class(&objects, &class.name).await?;
+            if class.is_archive() && parameters == Parameters::default() {
+                parameters.pack = storage::ARCHIVED_PACK;
+            }
+        }
+        let class = class.as_ref().map(|class| class.name.as_str());
+        let config = Config::new(id, parameters, puts, class)?;
         let pool = Pool::new()?;
         let root = RootKey::generate()?;
         let share = Share::Full(root.clone());
@@ -285,7 +314,8 @@ impl Repository {
                 other => other,
             },
         )?;
-        Ok(Self::assemble(objects, config, keys, own, pool, &Cache::None))
+        let opened = OpenOptions { warehouse: options.warehouse.clone(), ..OpenOptions::default() };
+        Ok(Self::assemble(objects, config, keys, own, pool, &opened))
     }
 
     /// Opens a repository, with the default options.
@@ -313,7 +343,7 @@ impl Repository {
         let (share, own) = keyring::unlock(&objects, &pool, parsed.id, secret).await?;
         let keys = Keys::of(&share, parsed.id);
         let config = parsed.verify(&keys)?;
-        Ok(Self::assemble(objects, config, keys, own, pool, &options.cache))
+        Ok(Self::assemble(objects, config, keys, own, pool, options))
     }
 
     fn assemble(
@@ -322,14 +352,16 @@ impl Repository {
         keys: Keys,
         own: OwnKey,
         pool: Pool,
-        cache: &Cache,
+        options: &OpenOptions,
     ) -> Self {
         let chunker = Chunker::new(Gear::new(keys.chunker()), &config.parameters);
-        let index = Index::new(CacheDirectory::new(cache, &keys));
+        let index = Index::new(CacheDirectory::new(&options.cache, &keys));
         let keys = Arc::new(keys);
         let features = RwLock::new(config.features.clone());
         let own = RwLock::new(Arc::new(own));
-        let shared = Shared { objects, config, features, keys, own, index, pool, chunker };
+        let warehouse = options.warehouse.clone();
+        let shared =
+            Shared { objects, config, features, keys, own, index, pool, chunker, warehouse };
         Self { shared: Arc::new(shared) }
     }
 

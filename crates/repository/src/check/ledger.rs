@@ -234,7 +234,7 @@ impl Ledger {
             written.push(write(objects, keys, part, runs).await?);
         }
         for name in self.objects.iter().filter(|name| !written.contains(name)) {
-            objects.delete(name).await?;
+            objects.delete_if_allowed(name).await?;
         }
         Ok(())
     }

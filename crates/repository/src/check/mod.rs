@@ -37,6 +37,7 @@ use crate::objects::{INDEX, KEYS, PACKS, PINS, id_of, pack_name};
 use crate::repository::{Repository, Shared};
 use crate::sealed::SealedKind;
 use crate::snapshot::RootArea;
+use crate::storage::{Shelf, ThawNeed};
 use packs::Limits;
 use plan::{Candidate, Round};
 use report::Damages;
@@ -119,6 +120,30 @@ impl Repository {
         Ok(report)
     }
 
+    /// Leaves out what lies in an archive, where not every byte was asked for; where it was, all must
+    /// be thawed before anything is read.
+    async fn leave_archived(
+        &self,
+        depth: Depth,
+        packs: &mut Vec<Candidate>,
+        report: &mut CheckReport,
+        context: &Context,
+    ) -> Result<()> {
+        let shared = self.shared();
+        if shared.warehouse.is_none() {
+            return Ok(());
+        }
+        if depth == Depth::EveryByte {
+            let plan = self.thaw_plan(&ThawNeed::Everything, context).await?;
+            return if plan.is_ready() { Ok(()) } else { Err(plan.refusal()) };
+        }
+        let shelf = Shelf::ask(shared, context).await?;
+        let before = packs.len();
+        packs.retain(|pack| !shelf.is_archived(shared, &pack.id));
+        report.archived = (before - packs.len()) as u64;
+        Ok(())
+    }
+
     /// Reads the content of packs, of all or of some.
     async fn read(
         &self,
@@ -133,7 +158,9 @@ impl Repository {
         let whole = known
             .values()
             .filter(|pack| !health.lost.contains(&pack.id) && !health.cut.contains(&pack.id));
-        let all: Vec<_> = whole.map(|pack| Candidate { id: pack.id, size: pack.size }).collect();
+        let mut all: Vec<_> =
+            whole.map(|pack| Candidate { id: pack.id, size: pack.size }).collect();
+        self.leave_archived(depth, &mut all, report, context).await?;
         let before = Ledger::read_or_default(shared, Part::Verified).await;
         let mut limits = Limits::default();
         let mut round = None;

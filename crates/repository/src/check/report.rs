@@ -109,6 +109,8 @@ pub struct CheckReport {
     pub packs_read: u64,
     /// Bytes of all packs that the index knows; without a key, of all packs.
     pub packs_bytes: u64,
+    /// Packs that a sample or a rolling check left out, since they lie in an archive.
+    pub archived: u64,
     /// By which a sample was drawn.
     pub seed: Option<u64>,
     /// How far a rolling check has come.

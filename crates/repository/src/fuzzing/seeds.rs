@@ -27,12 +27,14 @@ fn encoded<T: minicbor::Encode<()>>(values: &[T]) -> Seeds {
 }
 
 pub(super) fn config() -> Seeds {
-    let config = Config::new(keys().repository(), Parameters::default(), ConditionalPut::Kept);
+    let config =
+        Config::new(keys().repository(), Parameters::default(), ConditionalPut::Kept, None);
     config.and_then(|config| config.to_file(keys())).into_iter().collect()
 }
 
 pub(super) fn config_inner() -> Seeds {
-    let config = Config::new(keys().repository(), Parameters::default(), ConditionalPut::Kept);
+    let config =
+        Config::new(keys().repository(), Parameters::default(), ConditionalPut::Kept, None);
     config.ok().and_then(|config| serde_json::to_vec(&config).ok()).into_iter().collect()
 }
 

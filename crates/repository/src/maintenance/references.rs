@@ -231,7 +231,7 @@ impl Walk {
                     self.learn(page).await?;
                 }
                 self.store().await?;
-                self.shared.objects.delete(&name).await?;
+                self.shared.objects.delete_if_allowed(&name).await?;
             }
         }
         Ok(())

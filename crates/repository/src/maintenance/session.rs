@@ -4,12 +4,21 @@
 //! `sessions/<id>.alive` is written again and again; its time says that the writer was there.
 //! Both go when the work ends. Who may not delete writes `sessions/<id>.ended` instead, and leaves
 //! the rest to the next sweeper.
+//!
+//! # Where nothing can be deleted or written again
+//!
+//! In a bucket with locks, objects may have to stay, and the signs of life cannot always be written
+//! over: each then gets a name of its own, `sessions/<id>.alive-<n>`. A sweeper that takes a writer
+//! for dead and cannot take its session away says so by `sessions/<id>.ended`; so a session stands
+//! only as long as that object is not there. Whatever stays goes when a later sweeper may delete it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use futures_util::future::try_join;
 use lifeboat_core::{Failure, Timestamp};
 use minicbor::{Decode, Encode};
 use object_store::PutPayload;
@@ -47,6 +56,8 @@ pub(crate) struct Session {
     keys: Arc<Keys>,
     record: SessionRecord,
     name: Mutex<Option<String>>,
+    /// How many signs of life could not be written over the one before.
+    signs: AtomicU32,
 }
 
 impl Session {
@@ -67,6 +78,7 @@ impl Session {
             keys: Arc::clone(keys),
             record,
             name: Mutex::new(None),
+            signs: AtomicU32::new(0),
         });
         session.publish().await?;
         tokio::spawn(stay_alive(Arc::downgrade(&session)));
@@ -87,10 +99,12 @@ impl Session {
 
     /// Whether the session still stands: nobody has taken the writer for dead.
     pub(crate) async fn stands(&self) -> Result<bool> {
-        match self.name() {
-            Some(name) => Ok(self.objects.head(&name).await?.is_some()),
-            None => Ok(false),
-        }
+        let Some(name) = self.name() else {
+            return Ok(false);
+        };
+        let ended = format!("{name}{ENDED}");
+        let (there, ended) = try_join(self.objects.head(&name), self.objects.head(&ended)).await?;
+        Ok(there.is_some() && ended.is_none())
     }
 
     /// Publishes it anew where it was taken away. The result is whether it stood.
@@ -106,7 +120,20 @@ impl Session {
         let Some(name) = self.name() else {
             return Ok(());
         };
-        self.objects.replace(&format!("{name}{ALIVE}"), PutPayload::from_static(b"alive")).await
+        let sign = || PutPayload::from_static(b"alive");
+        let alive = format!("{name}{ALIVE}");
+        let signs = self.signs.load(Ordering::Relaxed);
+        if signs == 0 {
+            match self.objects.replace(&alive, sign()).await {
+                Err(error) if !error.is_retryable() => {
+                    tracing::debug!(%error, "signs of life get names of their own");
+                }
+                done => return done,
+            }
+        }
+        self.objects.create(&format!("{alive}-{}", signs + 1), sign()).await?;
+        self.signs.store(signs + 1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Ends it. That this fails hurts nobody: it only delays what is to be deleted.
@@ -130,6 +157,7 @@ impl Drop for Session {
 async fn end(objects: &Objects, name: &str) {
     let alive = format!("{name}{ALIVE}");
     let gone = match objects.delete(name).await {
+        // Signs with names of their own are where nothing can be deleted.
         Ok(()) => objects.delete(&alive).await,
         Err(error) => Err(error),
     };
@@ -182,8 +210,8 @@ impl Sessions {
         for object in listed {
             let (name, part) = match object.name.rsplit_once('.') {
                 None => (object.name.clone(), Part::Begun),
-                Some((name, "alive")) => (name.to_owned(), Part::Alive),
                 Some((name, "ended")) => (name.to_owned(), Part::Ended),
+                Some((name, word)) if is_alive(word) => (name.to_owned(), Part::Alive),
                 Some(_) => continue,
             };
             if !is_session(&name) {
@@ -192,7 +220,10 @@ impl Sessions {
             let parts = seen.entry(name).or_default();
             match part {
                 Part::Begun => parts.begun = Some(object.modified),
-                Part::Alive => parts.alive = Some(object.modified),
+                Part::Alive => {
+                    parts.alive = parts.alive.max(Some(object.modified));
+                    parts.signs.push(object.name);
+                }
                 Part::Ended => parts.ended = true,
             }
         }
@@ -205,11 +236,7 @@ impl Sessions {
                     standing.push(Seen { name, begun, alive: last.unwrap_or(begun) });
                 }
                 // A lone sign of life was late: its session has ended.
-                _ => {
-                    objects.delete(&name).await?;
-                    objects.delete(&format!("{name}{ALIVE}")).await?;
-                    objects.delete(&format!("{name}{ENDED}")).await?;
-                }
+                _ => take_away(objects, &name, &parts).await?,
             }
         }
         standing.sort_by_key(|session| session.begun);
@@ -222,11 +249,35 @@ impl Sessions {
     }
 }
 
+/// Takes away a session that has ended or is taken for dead. In this order: its writer, if it lives
+/// after all, must see at every moment that it does not stand any more.
+async fn take_away(objects: &Objects, name: &str, parts: &Parts) -> Result<()> {
+    let ended = format!("{name}{ENDED}");
+    if parts.begun.is_some() && !objects.delete_if_allowed(name).await? {
+        if !parts.ended {
+            objects.create(&ended, PutPayload::from_static(b"ended")).await?;
+        }
+        // The word that it has ended stays as long as what it is about.
+        return Ok(());
+    }
+    for sign in &parts.signs {
+        objects.delete_if_allowed(sign).await?;
+    }
+    objects.delete_if_allowed(&ended).await.map(drop)
+}
+
 #[derive(Default)]
 struct Parts {
     begun: Option<Timestamp>,
     alive: Option<Timestamp>,
+    /// The names of the signs of life.
+    signs: Vec<String>,
     ended: bool,
+}
+
+fn is_alive(word: &str) -> bool {
+    let number = word.strip_prefix("alive").map(|rest| rest.strip_prefix('-').unwrap_or(rest));
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 enum Part {

@@ -15,6 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::inventory;
 use crate::chunk::{ChunkKind, Encoding, MAX_CHUNK, compress};
 use crate::content::Piece;
+use crate::crypto::Purpose;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
 use crate::index::{IndexObject, Reliance};
@@ -237,7 +238,11 @@ impl ChunkWriter {
         // After an error nothing of this write will be used.
         self.check()?;
         let FinishedPack { record, payload } = pack;
-        self.shared.objects.create(&pack_name(record.id), payload).await?;
+        // All else is needed by commands that must not wait for a thaw.
+        let is_data = record.header.purpose() == Some(Purpose::Data);
+        let class = self.shared.data_class().filter(|_| is_data);
+        let name = pack_name(record.id);
+        self.shared.objects.create_in(class.as_deref(), &name, payload).await?;
         self.count(record.size);
         let due = {
             let mut stored = self.stored.lock();

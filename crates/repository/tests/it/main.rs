@@ -5,6 +5,8 @@
 mod browse;
 mod checkpoints;
 mod checks;
+mod classes;
+mod cold;
 mod common;
 mod conformance;
 mod copy;
@@ -19,6 +21,7 @@ mod hooked;
 mod index;
 mod journal;
 mod keys;
+mod locked;
 mod model;
 mod prune;
 mod races;

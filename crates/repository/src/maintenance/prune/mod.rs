@@ -24,7 +24,7 @@ mod sweep;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use lifeboat_core::{Context, SnapshotId, Timestamp};
+use lifeboat_core::{Context, Keeping, SnapshotId, Timestamp};
 
 use super::clock::StoreClock;
 use super::lease::Lease;
@@ -36,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::id::ObjectId;
 use crate::repository::Repository;
 use crate::snapshot::{RootArea, SnapshotRecord};
+use crate::storage::Shelf;
 use plan::{Plan, Stored};
 
 /// How a prune is done.
@@ -53,9 +54,9 @@ pub struct PruneOptions {
     pub max_duration: Option<Duration>,
     /// How long marked packs wait before they are deleted, by the store's clock.
     pub keep_marked: Duration,
-    /// Packs younger than this are neither repacked nor deleted: for storage classes that are
-    /// billed for a least time.
-    pub least_age: Duration,
+    /// Packs younger than this are neither repacked nor deleted. `None` is what the class of storage
+    /// in which each lies is billed for at least: to delete earlier saves nothing.
+    pub least_age: Option<Duration>,
     /// Whether packs that are sealed with the key of an earlier epoch are sealed anew.
     pub reseal: Reseal,
     /// Who sees to it that only one prunes at a time.
@@ -100,7 +101,7 @@ impl Default for PruneOptions {
             max_repack: None,
             max_duration: None,
             keep_marked: Duration::from_hours(24),
-            least_age: Duration::ZERO,
+            least_age: None,
             reseal: Reseal::WhenRepacked,
             alone: Alone::ByLease,
         }
@@ -117,7 +118,7 @@ pub struct PackCount {
 }
 
 impl PackCount {
-    fn add(&mut self, bytes: u64) {
+    pub(crate) fn add(&mut self, bytes: u64) {
         self.packs += 1;
         self.bytes += bytes;
     }
@@ -147,6 +148,21 @@ pub struct PruneReport {
     pub waiting: PackCount,
     /// Why they wait: until when by their age, or for which sessions.
     pub waits_for: Vec<String>,
+    /// Packs that nothing needs, or that are marked, and that stay until they are old enough: see
+    /// [`PruneOptions::least_age`].
+    pub young: PackCount,
+    /// When the first of them is, and when the last.
+    pub young_until: Option<(Timestamp, Timestamp)>,
+    /// Packs in an archive of which a part is waste. They are never repacked, since that takes
+    /// reading them: they go as a whole when nothing needs them.
+    pub frozen: PackCount,
+    /// About how many bytes of them are waste.
+    pub frozen_waste: u64,
+    /// What becomes of deleted objects, as far as the store says so.
+    pub keeping: Option<Keeping>,
+    /// When the last of the packs that were deleted, or were not since the store refused, can go for
+    /// good, where they are locked.
+    pub locked_until: Option<Timestamp>,
     /// Packs whose deletion the store refused.
     pub refused: PackCount,
     /// What the store said to it.
@@ -244,6 +260,7 @@ impl Prune<'_> {
             report.deleted.bytes += second.deleted.bytes;
             report.rescued.packs += second.rescued.packs;
             report.rescued.bytes += second.rescued.bytes;
+            report.locked_until = report.locked_until.max(second.locked_until);
             report.waiting = second.waiting;
             report.waits_for = second.waits_for;
             report.refused = second.refused;
@@ -263,7 +280,7 @@ impl Prune<'_> {
         let idle = self.repository.idle_checkpoints().await?;
         if apply {
             for id in &idle {
-                shared.objects.delete(&RootArea::Checkpoints.name_of(id)).await?;
+                shared.objects.delete_if_allowed(&RootArea::Checkpoints.name_of(id)).await?;
             }
         }
         let mut roots = self.repository.needed_roots().await?;
@@ -282,15 +299,23 @@ impl Prune<'_> {
         let stored = Stored::list(shared).await?;
         let plan = Plan::make(shared, stored, needed, &marks).await?;
         let checkpoints = idle.len() as u64;
-        let mut report =
-            PruneReport { snapshots, checkpoints, before: plan.all(), ..Default::default() };
+        let shelf = Shelf::ask(shared, self.context).await?;
+        let keeping = self.keeping().await;
+        let mut report = PruneReport {
+            snapshots,
+            checkpoints,
+            before: plan.all(),
+            keeping,
+            ..PruneReport::default()
+        };
+        self.tell_young(&plan, &shelf, &marks, &mut report);
 
         self.context.phase("delete what has waited long enough");
-        let swept = self.sweep(&plan, &marks, &sessions, &roots, &mut report).await?;
+        let swept = self.sweep(&plan, &shelf, &marks, &sessions, &roots, &mut report).await?;
 
         self.context.phase("repack what is mostly waste");
-        let chosen = self.choose(&plan, &sessions, &mut report);
-        let mut to_mark = self.unneeded(&plan, &sessions);
+        let chosen = self.choose(&plan, &shelf, &sessions, &mut report);
+        let mut to_mark = self.unneeded(&plan, &shelf, &sessions);
         let emptied = self.repack(&plan, &chosen, started, &mut report).await?;
         to_mark.extend(emptied);
         to_mark.retain(|pack| !swept.contains(pack));
@@ -307,18 +332,63 @@ impl Prune<'_> {
     }
 
     /// The packs that nothing needs and that are not marked yet.
-    fn unneeded(&self, plan: &Plan, sessions: &Sessions) -> Vec<ObjectId> {
+    fn unneeded(&self, plan: &Plan, shelf: &Shelf, sessions: &Sessions) -> Vec<ObjectId> {
         plan.unneeded()
-            .filter(|(_, modified)| self.is_settled(*modified, sessions))
+            .filter(|(id, modified)| self.is_settled(shelf, id, *modified, sessions))
             .map(|(id, _)| id)
             .collect()
     }
 
     /// Whether a pack may go as far as its age tells: it is not of a write that is under way, and
-    /// as old as the storage class wants it.
-    fn is_settled(&self, modified: Timestamp, sessions: &Sessions) -> bool {
+    /// as old as its class of storage wants it.
+    fn is_settled(
+        &self,
+        shelf: &Shelf,
+        pack: &ObjectId,
+        modified: Timestamp,
+        sessions: &Sessions,
+    ) -> bool {
         let before_all = sessions.oldest().is_none_or(|begun| modified + MARGIN < begun);
-        before_all && self.clock.age(modified) >= self.options.least_age
+        before_all && self.young_until(shelf, pack, modified).is_none()
+    }
+
+    /// When a pack is old enough to go, if it is not yet.
+    fn young_until(
+        &self,
+        shelf: &Shelf,
+        pack: &ObjectId,
+        modified: Timestamp,
+    ) -> Option<Timestamp> {
+        let shared = self.repository.shared();
+        let of_class = || shelf.of(shared, pack).map_or(Duration::ZERO, |class| class.least);
+        let least = self.options.least_age.unwrap_or_else(of_class);
+        let young = self.clock.age(modified) < least;
+        young.then(|| modified.saturating_add(least).unwrap_or(Timestamp::MAX))
+    }
+
+    /// Counts what would go if it were older.
+    fn tell_young(&self, plan: &Plan, shelf: &Shelf, marks: &Marks, report: &mut PruneReport) {
+        let marked = marks.packs().into_iter().filter(|pack| !plan.needs(pack));
+        let marked = marked.filter_map(|pack| Some((pack, plan.modified(&pack)?)));
+        for (pack, modified) in plan.unneeded().chain(marked) {
+            let Some(until) = self.young_until(shelf, &pack, modified) else {
+                continue;
+            };
+            report.young.add(plan.size(&pack));
+            let (first, last) = report.young_until.unwrap_or((until, until));
+            report.young_until = Some((first.min(until), last.max(until)));
+        }
+    }
+
+    /// What becomes of what is deleted. That the store does not say so is no reason to stop.
+    async fn keeping(&self) -> Option<Keeping> {
+        match self.repository.keeping().await {
+            Ok(keeping) => keeping,
+            Err(error) => {
+                tracing::debug!(%error, "the store does not say what becomes of deleted objects");
+                None
+            }
+        }
     }
 }
 

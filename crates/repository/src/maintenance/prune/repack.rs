@@ -16,6 +16,7 @@ use crate::objects::pack_name;
 use crate::pack::read_record;
 use crate::read::ChunkReader;
 use crate::repository::Compression;
+use crate::storage::Shelf;
 use crate::write::ChunkWriter;
 
 /// How many chunks are read at once.
@@ -32,12 +33,22 @@ impl Prune<'_> {
     pub(super) fn choose(
         &self,
         plan: &Plan,
+        shelf: &Shelf,
         sessions: &Sessions,
         report: &mut PruneReport,
     ) -> Vec<Partly> {
         let shared = self.repository.shared();
         let target = u64::from(shared.config.parameters.pack);
         let mut packs = plan.partly_needed();
+        // What lies in an archive cannot be read; nor is its waste made good by copying other packs.
+        packs.retain(|pack| {
+            let frozen = shelf.is_archived(shared, &pack.id);
+            if frozen && pack.waste > 0 {
+                report.frozen.add(pack.size);
+                report.frozen_waste += pack.waste;
+            }
+            !frozen
+        });
         let total: u64 = packs.iter().map(|pack| pack.size).sum();
         let mut waste: u64 = packs.iter().map(|pack| pack.waste).sum();
         let allowed = (total as f64 * self.options.max_waste.clamp(0.0, 1.0)) as u64;
@@ -45,7 +56,7 @@ impl Prune<'_> {
             |pack: &Partly| self.options.reseal == Reseal::All && pack.epoch != shared.keys.epoch();
         let small: Vec<_> = packs.iter().filter(|pack| pack.size < target / SMALL).collect();
         let gather = small.len() > 1 && small.iter().map(|pack| pack.size).sum::<u64>() >= target;
-        packs.retain(|pack| self.is_settled(pack.modified, sessions));
+        packs.retain(|pack| self.is_settled(shelf, &pack.id, pack.modified, sessions));
         let share = |pack: &Partly| pack.waste as f64 / pack.size.max(1) as f64;
         packs.sort_by(|a, b| share(b).total_cmp(&share(a)).then(a.id.cmp(&b.id)));
 

@@ -1,18 +1,20 @@
 //! Deleting what was marked.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use lifeboat_core::{Failure, SnapshotId};
+use lifeboat_core::{Failure, SnapshotId, Timestamp};
 
 use super::plan::Plan;
 use super::{MARGIN, PackSet, Prune, PruneMode, PruneReport};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
 use crate::index::IndexObject;
 use crate::maintenance::session::Sessions;
 use crate::maintenance::trash::{Mark, Marks};
 use crate::objects::{INDEX, name_in, pack_name};
+use crate::storage::Shelf;
 
 /// How many packs are deleted at once.
 const AT_ONCE: usize = 16;
@@ -25,6 +27,7 @@ impl Prune<'_> {
     pub(super) async fn sweep(
         &self,
         plan: &Plan,
+        shelf: &Shelf,
         marks: &Marks,
         sessions: &Sessions,
         roots: &HashMap<SnapshotId, ChunkId>,
@@ -44,7 +47,9 @@ impl Prune<'_> {
                     let waiting = mark.packs.iter().filter(|pack| !plan.needs(pack));
                     waiting.for_each(|pack| report.waiting.add(plan.size(pack)));
                 }
-                None => due.extend(mark.packs.iter().filter(|pack| self.may_go(plan, pack))),
+                None => {
+                    due.extend(mark.packs.iter().filter(|pack| self.may_go(plan, shelf, pack)));
+                }
             }
         }
         report.waits_for.sort();
@@ -85,9 +90,11 @@ impl Prune<'_> {
         Some(format!("the backup that began at {oldest} and is under way"))
     }
 
-    fn may_go(&self, plan: &Plan, pack: &ObjectId) -> bool {
-        let age = plan.modified(pack).map(|modified| self.clock.age(modified));
-        !plan.needs(pack) && age.is_none_or(|age| age >= self.options.least_age)
+    fn may_go(&self, plan: &Plan, shelf: &Shelf, pack: &ObjectId) -> bool {
+        let modified = plan.modified(pack);
+        let young =
+            modified.is_some_and(|modified| self.young_until(shelf, pack, modified).is_some());
+        !plan.needs(pack) && !young
     }
 
     /// Takes packs out of the index, and then deletes them.
@@ -99,7 +106,15 @@ impl Prune<'_> {
         let shared = self.repository.shared();
         self.lease.check().await?;
         // In this order: whoever finds a pack in the index must find the pack.
-        self.drop_from_index(&unnamed).await?;
+        if let Err(error) = self.drop_from_index(&unnamed).await {
+            if error.is_retryable() || !matches!(error, Error::Store { doing: "delete", .. }) {
+                return Err(error);
+            }
+            // The index still names them, so they must stay.
+            due.iter().for_each(|pack| report.refused.add(plan.size(pack)));
+            report.refusal = Some(lifeboat_core::Error::from(error).one_line());
+            return Ok(PackSet::new());
+        }
         self.lease.check().await?;
         let mut gone = PackSet::new();
         let mut deletions = stream::iter(due)
@@ -111,18 +126,41 @@ impl Prune<'_> {
         while let Some((pack, result)) = deletions.next().await {
             match result {
                 Ok(()) => {
-                    report.deleted.add(plan.size(&pack));
                     gone.insert(pack);
+                    // One that a mark outlived is gone already.
+                    let Some(modified) = plan.modified(&pack) else {
+                        continue;
+                    };
+                    report.deleted.add(plan.size(&pack));
+                    if let Some(retention) = report.keeping.and_then(|keeping| keeping.retention) {
+                        let days = Duration::from_hours(24 * u64::from(retention.days));
+                        let until = modified.saturating_add(days).unwrap_or(Timestamp::MAX);
+                        report.locked_until = report.locked_until.max(Some(until));
+                    }
                 }
                 // Under object lock, or for who may not: it stays marked, and a later run tries it.
                 Err(error) if !error.is_retryable() => {
                     report.refused.add(plan.size(&pack));
                     report.refusal.get_or_insert(lifeboat_core::Error::from(error).one_line());
+                    let until = self.locked_until(&pack_name(pack)).await;
+                    report.locked_until = report.locked_until.max(until);
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(gone)
+    }
+
+    /// Until when the store keeps an object from being deleted, if it says so.
+    async fn locked_until(&self, name: &str) -> Option<Timestamp> {
+        let warehouse = self.repository.shared().warehouse.as_ref()?;
+        match warehouse.standing(name).await {
+            Ok(standing) => standing?.locked_until,
+            Err(error) => {
+                tracing::debug!(%error, "the store does not say until when");
+                None
+            }
+        }
     }
 
     /// Writes index objects without these packs in place of those that name them.
@@ -169,7 +207,7 @@ impl Prune<'_> {
             if !left.is_empty() {
                 Marks::add(&shared.objects, &shared.keys, &left).await?;
             }
-            shared.objects.delete(&mark.name).await?;
+            shared.objects.delete_if_allowed(&mark.name).await?;
         }
         Ok(())
     }
