@@ -12,6 +12,7 @@ mod repair;
 mod restore;
 mod retention;
 mod snapshots;
+mod storage;
 mod units;
 mod which;
 
@@ -33,6 +34,7 @@ pub(crate) use repair::{Mending, Repair, Verify};
 pub(crate) use restore::{OtherSecret, Owners, Restore};
 pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
 pub(crate) use snapshots::{Ls, Snapshots};
+pub(crate) use storage::{DataClass, Thawing};
 pub(crate) use which::{StoreName, Which};
 
 /// Takes stores to safety in one encrypted, deduplicated repository, and brings them back.
@@ -165,6 +167,9 @@ pub(crate) enum Command {
     /// Give back the room that no snapshot needs
     #[command(after_help = prune::PRUNE)]
     Prune(Prune),
+    /// Say in which class of storage packs of data are put, and change it
+    #[command(after_help = storage::DATA_CLASS)]
+    DataClass(DataClass),
     /// Say who can open the repository, and change that
     #[command(subcommand)]
     Key(Key),
@@ -206,6 +211,7 @@ impl Command {
             Self::Journals(_) => "journals",
             Self::Verify(_) => "verify",
             Self::Prune(_) => "prune",
+            Self::DataClass(_) => "data-class",
             Self::Key(Key::List) => "key list",
             Self::Key(Key::Add(_)) => "key add",
             Self::Key(Key::Remove(_)) => "key remove",

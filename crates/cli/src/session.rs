@@ -58,16 +58,25 @@ impl Session {
         location: &Location,
         intent: Intent,
     ) -> Result<Arc<dyn ObjectStore>, Failed> {
-        Ok(lifeboat_objstore::open(location, &StoreOptions::new(intent))?)
+        self.whole(location, intent).map(|opened| opened.store)
     }
 
-    /// As [`Session::store`], for a store in whose stead another one can be asked: a request that
+    /// As [`Session::store`], with what it keeps beside the bytes of objects.
+    pub(crate) fn whole(
+        &self,
+        location: &Location,
+        intent: Intent,
+    ) -> Result<lifeboat_objstore::Opened, Failed> {
+        Ok(lifeboat_objstore::open_whole(location, &StoreOptions::new(intent))?)
+    }
+
+    /// As [`Session::whole`], for a store in whose stead another one can be asked: a request that
     /// fails is tried again for so long only.
     pub(crate) fn hasty_store(
         &self,
         location: &Location,
         give_up: Duration,
-    ) -> Result<Arc<dyn ObjectStore>, Failed> {
+    ) -> Result<lifeboat_objstore::Opened, Failed> {
         let mut options = StoreOptions::new(Intent::Existing);
         let patience = &mut options.patience;
         for limit in [
@@ -78,7 +87,7 @@ impl Session {
         ] {
             *limit = give_up.min(*limit);
         }
-        Ok(lifeboat_objstore::open(location, &options)?)
+        Ok(lifeboat_objstore::open_whole(location, &options)?)
     }
 
     /// Opens a second repository, whose secrets and variables are its own.
@@ -86,7 +95,7 @@ impl Session {
         let location = parse(at)?;
         let mut options = StoreOptions::new(Intent::Existing);
         options.variables = Variables::Given(variables_of_other(std::env::vars_os()));
-        let store = lifeboat_objstore::open(&location, &options)?;
+        let store = lifeboat_objstore::open_whole(&location, &options)?;
         let at = place(&location);
         let finding = Box::pin(secret::find_other(secret, &at));
         let secret = self.unless_cancelled(finding).await??;
@@ -102,7 +111,7 @@ impl Session {
     /// Opens the repository.
     pub(crate) async fn repository(&self) -> Result<Opened, Failed> {
         let location = self.location()?;
-        let store = self.store(&location, Intent::Existing)?;
+        let store = self.whole(&location, Intent::Existing)?;
         let secret = self.secret(Purpose::Open).await?;
         self.open(location, store, &secret).await
     }
@@ -111,11 +120,12 @@ impl Session {
     pub(crate) async fn open(
         &self,
         location: Location,
-        store: Arc<dyn ObjectStore>,
+        opened: lifeboat_objstore::Opened,
         secret: &Secret,
     ) -> Result<Opened, Failed> {
-        let options = OpenOptions::default().with_cache(self.cache());
-        let opening = Repository::open_with(store, secret, &options);
+        let mut options = OpenOptions::default().with_cache(self.cache());
+        options.warehouse = opened.warehouse;
+        let opening = Repository::open_with(opened.store, secret, &options);
         let repository = self
             .unless_cancelled(opening)
             .await?

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::restore::OtherSecret;
+use super::storage::Thawing;
 use super::which::{StoreName, store};
 
 #[derive(Debug, Args)]
@@ -27,6 +28,8 @@ pub(crate) struct Copy {
     pub(crate) to: String,
     #[command(flatten)]
     pub(crate) other: OtherSecret,
+    #[command(flatten)]
+    pub(crate) thawing: Thawing,
     /// Read all content, also what the other repository has already. Nothing is stored twice
     #[arg(long)]
     pub(crate) full: bool,

@@ -15,6 +15,11 @@ pub(crate) struct Init {
     /// you have to see to it that only one host prunes, and journals cannot be kept
     #[arg(long)]
     pub(crate) weak_store: bool,
+    /// Put packs of data into this class of storage, as the store calls it: STANDARD_IA,
+    /// GLACIER_IR, GLACIER, DEEP_ARCHIVE, NEARLINE, Cool. Everything else has the usual one.
+    /// `lifeboat data-class` changes it; docs/storage-classes.md says what it means
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) data_class: Option<String>,
 }
 
 pub(super) const INIT: &str = "\
@@ -27,4 +32,5 @@ can replace it.
 Examples:
   lifeboat --repo /srv/backups init
   lifeboat --repo 's3://backups/prod?region=eu-central-1' --passphrase-command 'pass lifeboat' init
-  lifeboat --repo /srv/backups init --label ops --recipient age1…";
+  lifeboat --repo /srv/backups init --label ops --recipient age1…
+  lifeboat --repo s3://backups/prod init --data-class GLACIER_IR";

@@ -22,10 +22,10 @@ pub(crate) struct Prune {
     /// listings are behind. 0s deletes at once what no backup under way can need
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = span)]
     pub(crate) keep_marked: Duration,
-    /// Leave packs alone that are younger than this, for storage classes that are billed for a
-    /// least time: 30d, 90d, 180d
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = span)]
-    pub(crate) least_age: Duration,
+    /// Leave packs alone that are younger than this. Without it, each is left for as long as its
+    /// class of storage is billed at least; 0s waits for none
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub(crate) least_age: Option<Duration>,
     /// Seal all packs anew that have a key from before the last rotation, within these limits
     #[arg(long)]
     pub(crate) reseal: bool,
@@ -47,7 +47,7 @@ Examples:
   lifeboat prune --keep-marked 0s";
 
 /// A length of time as people write it, days being 24 hours.
-fn span(text: &str) -> Result<Duration, String> {
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     let span: jiff::Span = text.parse().map_err(|_| "say for example 30m, 24h or 90d")?;
     let day = jiff::SpanRelativeTo::days_are_24_hours();
     let duration = span.to_duration(day).map_err(|_| "months and years have no fixed length")?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use lifeboat_repository::SampleSize;
 
+use super::storage::Thawing;
 use super::units::{bytes, duration, sample};
 
 #[derive(Debug, Args)]
@@ -37,6 +38,8 @@ pub(crate) struct Verify {
     /// which entries it hurts
     #[arg(long)]
     pub(crate) without_key: bool,
+    #[command(flatten)]
+    pub(crate) thawing: Thawing,
 }
 
 pub(super) const VERIFY: &str = "\

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use lifeboat_core::EntryPath;
 
+use super::storage::Thawing;
 use super::units::duration;
 use super::which::{Which, path};
 
@@ -40,6 +41,8 @@ pub(crate) struct Restore {
     pub(crate) or_after: Duration,
     #[command(flatten)]
     pub(crate) other: OtherSecret,
+    #[command(flatten)]
+    pub(crate) thawing: Thawing,
 }
 
 /// Whose restored files are.
@@ -62,7 +65,8 @@ Examples:
   lifeboat restore latest --store postgres/shop --to /var/lib/postgresql/15/main
   lifeboat restore latest --store postgres/shop --to /srv/copy --tablespace /mnt/fast=/srv/fast
   lifeboat restore 3f2a91bc --to /tmp/etc --path ssh --path hosts
-  lifeboat restore latest --store files/etc --to /tmp/etc --or-from s3://offsite/backups";
+  lifeboat restore latest --store files/etc --to /tmp/etc --or-from s3://offsite/backups
+  lifeboat restore latest --store files/etc --to /tmp/etc --thaw=bulk";
 
 /// How the other repository of a command is opened.
 #[derive(Debug, Args)]

@@ -2,9 +2,12 @@
 
 use jiff::Timestamp;
 use lifeboat_core::{Comparison, Error, ErrorKind, Failure, SnapshotInfo};
-use lifeboat_repository::{Copied, CopyOptions, CopyPlan, CopySelection, Verification};
+use lifeboat_repository::{
+    Copied, CopyOptions, CopyPlan, CopySelection, Selection, ThawNeed, Verification,
+};
 use serde::Serialize;
 
+use super::thaw;
 use super::which::resolve;
 use crate::args::{Copy, Since};
 use crate::exit::Exit;
@@ -105,6 +108,9 @@ pub(super) async fn run(arguments: &Copy, session: &Session) -> Result<Exit, Fai
         let reads = reads.map_err(|error| between(error, &from, &to))?;
         tell_plan(&plan, &reads, &mut summary, session);
     } else {
+        let missing = plan.missing().iter().map(|info| (info.id, Selection::all()));
+        let need = ThawNeed::Content(missing.collect());
+        thaw::see(&from, &need, &arguments.thawing, session).await?;
         let told = number(plan.missing().len() as u64, "snapshot", "snapshots");
         session.output.begin(&format!("copy {told} to {}", summary.to));
         summary.verified = arguments.verify;

@@ -120,7 +120,7 @@ async fn remove(arguments: &KeyRemove, session: &Session) -> Result<Exit, Failed
 
 async fn rotate(arguments: &KeyRotate, session: &Session) -> Result<Exit, Failed> {
     let location = session.location()?;
-    let store = session.store(&location, lifeboat_objstore::Intent::Existing)?;
+    let store = session.whole(&location, lifeboat_objstore::Intent::Existing)?;
     // It is needed once more: for a key of the first form.
     let secret = session.secret(Purpose::Open).await?;
     let opened = session.open(location, store, &secret).await?;

@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod copy;
+mod data_class;
 mod diff;
 mod doctor;
 mod find;
@@ -20,6 +21,7 @@ mod restore;
 mod shown;
 mod snapshots;
 mod stats;
+mod thaw;
 mod trims;
 mod two;
 mod verify;
@@ -51,6 +53,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Journals(arguments) => journals::run(&arguments, session).await,
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Prune(arguments) => prune::run(&arguments, session).await,
+        Command::DataClass(arguments) => data_class::run(&arguments, session).await,
         Command::Key(key) => key::run(key, session).await,
         Command::Copy(arguments) => copy::run(&arguments, session).await,
         Command::Repair(subject) => repair::run(subject, session).await,

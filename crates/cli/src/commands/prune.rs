@@ -1,12 +1,13 @@
 //! `lifeboat prune`: gives back the room that no snapshot needs.
 
+use jiff::Timestamp;
 use lifeboat_repository::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 use serde::Serialize;
 
 use crate::args::Prune;
 use crate::exit::Exit;
 use crate::failure::Failed;
-use crate::output::{number, size};
+use crate::output::{number, size, time};
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -34,6 +35,13 @@ struct Summary<'a> {
     rewritten: u64,
     waiting: Count,
     waits_for: &'a [String],
+    young: Count,
+    young_from: Option<Timestamp>,
+    young_until: Option<Timestamp>,
+    frozen: Count,
+    frozen_waste: u64,
+    versions: Option<bool>,
+    locked_until: Option<Timestamp>,
     refused: Count,
     refusal: Option<&'a str>,
     waste: u64,
@@ -79,6 +87,13 @@ pub(super) async fn run(arguments: &Prune, session: &Session) -> Result<Exit, Fa
         rewritten: report.rewritten,
         waiting: report.waiting.into(),
         waits_for: &report.waits_for,
+        young: report.young.into(),
+        young_from: report.young_until.map(|(first, _)| first),
+        young_until: report.young_until.map(|(_, last)| last),
+        frozen: report.frozen.into(),
+        frozen_waste: report.frozen_waste,
+        versions: report.keeping.map(|keeping| keeping.versions),
+        locked_until: report.locked_until,
         refused: report.refused.into(),
         refusal: report.refusal.as_deref(),
         waste: report.waste,
@@ -88,6 +103,11 @@ pub(super) async fn run(arguments: &Prune, session: &Session) -> Result<Exit, Fa
     session.output.event("summary", &summary);
     tell(&report, arguments, session);
     Ok(exit)
+}
+
+/// The day of a moment, in this host's time zone.
+fn date(moment: Timestamp) -> String {
+    time(moment).split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn tell(report: &PruneReport, arguments: &Prune, session: &Session) {
@@ -121,18 +141,55 @@ fn tell(report: &PruneReport, arguments: &Prune, session: &Session) {
         let why = report.waits_for.join("; ");
         say(format!("still waiting: {}, for {why}", packs(report.waiting)));
     }
+    if let (1.., Some((first, last))) = (report.young.packs, report.young_until) {
+        say(format!(
+            "not old enough: {}; their class of storage is billed until then in any case: the first \
+             can go on {}, the last on {}; --least-age 0s does not wait",
+            packs(report.young),
+            date(first),
+            date(last)
+        ));
+    }
+    if report.frozen.packs > 0 {
+        say(format!(
+            "left as they are, since they lie in an archive: {} with about {} of waste; they go as \
+             a whole when no snapshot needs them",
+            packs(report.frozen),
+            size(report.frozen_waste)
+        ));
+    }
+    if report.deleted.packs > 0 && report.keeping.is_some_and(|keeping| keeping.versions) {
+        let lock = report.locked_until.map_or_else(String::new, |until| {
+            format!("; they are locked until {} at the latest", date(until))
+        });
+        say(format!(
+            "the bucket keeps former versions: what is deleted is hidden, and takes room until a \
+             lifecycle rule for noncurrent versions removes it{lock}; see docs/storage-classes.md"
+        ));
+    }
     if report.limited {
         say("a limit ended the repacking early: another prune has more to do".to_owned());
     }
     if report.refused.packs > 0 {
         let why = report.refusal.as_deref().unwrap_or_default();
+        let until = report.locked_until.map_or_else(
+            || "under object lock they go when their time has passed".to_owned(),
+            |until| format!("they are locked until {} at the latest", date(until)),
+        );
         session.output.warn(&format!(
             "the store refused to delete {}: {why}; they stay marked, and every later prune tries \
-             again; under object lock they go when their time has passed",
+             again; {until}",
             packs(report.refused)
         ));
     }
-    let idle = [report.repacked, report.deleted, report.marked, report.waiting, report.refused];
+    let idle = [
+        report.repacked,
+        report.deleted,
+        report.marked,
+        report.waiting,
+        report.young,
+        report.refused,
+    ];
     if idle.iter().all(|count| count.packs == 0) {
         say("nothing is to be done".to_owned());
     }

@@ -6,9 +6,10 @@ use lifeboat_core::{
 };
 use lifeboat_files::{Existing, FilesSink, Owners as FileOwners, SinkOptions};
 use lifeboat_postgres::{ClusterSink, RestoreOptions, TablespaceMapping};
-use lifeboat_repository::{Selection, SnapshotCopies};
+use lifeboat_repository::{Selection, SnapshotCopies, ThawNeed};
 use serde::Serialize;
 
+use super::thaw;
 use super::two::{Found, found};
 use super::which::Reach;
 use crate::args::{Owners, Restore};
@@ -76,6 +77,12 @@ async fn restore(arguments: Restore, session: &Session) -> Result<Exit, Failed> 
             }
             return Err(Failed::usage(message, "list the entries with `lifeboat ls`"));
         }
+    }
+    if let [one] = &found[..] {
+        // With a second repository, what the first one cannot give comes from there.
+        let selection = Selection::paths(arguments.paths.iter().cloned());
+        let need = ThawNeed::Content(vec![(info.id, selection)]);
+        thaw::see(&one.opened, &need, &arguments.thawing, session).await?;
     }
     let (id, store, taken) = (info.id.short(), &info.store, time(info.taken));
     let what = match &reach {

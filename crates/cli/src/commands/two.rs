@@ -67,7 +67,7 @@ pub(super) async fn found(arguments: &Restore, session: &Session) -> Result<Vec<
     if let ([one], [Rank::First], Some(secret)) = (&found[..], &ranks[..], &secret) {
         // Nobody stands in for it: it is given the time that a repository has otherwise.
         let info = one.snapshot.info().clone();
-        let store = session.store(&at, Intent::Existing)?;
+        let store = session.whole(&at, Intent::Existing)?;
         let patient = session.open(at, store, secret).await?;
         return Ok(vec![open(patient, &info, session).await?]);
     }

@@ -5,13 +5,15 @@ use std::time::Duration;
 use lifeboat_core::{Error, ErrorKind, SnapshotId};
 use lifeboat_objstore::Intent;
 use lifeboat_repository::{
-    Budget, CheckOptions, CheckReport, Damage, Depth, Remedy, Rolling, Sample, check_without_key,
+    Budget, CheckOptions, CheckReport, Damage, Depth, Remedy, Rolling, Sample, ThawNeed,
+    check_without_key,
 };
 use object_store::ObjectStore;
 use object_store::path::Path;
 use serde::Serialize;
 
 use super::journals::{Hole, told};
+use super::thaw;
 use crate::args::Verify;
 use crate::exit::Exit;
 use crate::failure::{Failed, in_repository};
@@ -110,6 +112,9 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
     } else {
         match session.repository().await {
             Ok(opened) => {
+                if options.depth == Depth::EveryByte {
+                    thaw::see(&opened, &ThawNeed::Everything, &arguments.thawing, session).await?;
+                }
                 let checking = Box::pin(opened.repository.check(&options, &session.context));
                 let checked = session.unless_cancelled(checking).await?;
                 checked.map_err(|error| opened.failed(error))?

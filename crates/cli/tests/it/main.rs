@@ -4,6 +4,7 @@
 mod bad_input;
 mod browse;
 mod checkpoints;
+mod classes;
 mod common;
 mod copy;
 mod damage;
