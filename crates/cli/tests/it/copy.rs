@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use lifeboat_testbed::process;
 use lifeboat_testbed::s3::Server;
 
-use crate::common::{Home, LIMIT, Ran, contents, run};
+use crate::common::{Home, Ran, contents, run};
 
 const OTHER: &str = "another-passphrase-51c0";
 
@@ -142,65 +140,5 @@ fn a_copy_in_a_bucket_brings_a_directory_back() {
     lose(&home.repo().join("packs"));
     let out = home.arg("out");
     bucket(&["restore", "latest", "--to", &out, "--or-from", &url], other).expect(0);
-    same(&home, "tree", "out");
-}
-
-/// Numbers that look random, the same for the same seed.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect()
-    }
-}
-
-#[test]
-fn a_copy_killed_at_any_moment_leaves_whole_repositories_and_goes_on() {
-    let seed = std::env::var("LIFEBOAT_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 2_654_435_761 + 1);
-    println!("seed: LIFEBOAT_SEED={seed}");
-    let rounds = std::env::var("LIFEBOAT_KILLS").ok().and_then(|rounds| rounds.parse().ok());
-    let mut noise = Noise(seed);
-    let (home, other) = two();
-    let tree = home.tree();
-    let file = home.arg("other-passphrase");
-    let copy = ["copy", "--all", "--to", &other];
-    let mut killed = 0;
-    let mut longest = Duration::from_millis(1500);
-    for round in 0..rounds.unwrap_or(6) {
-        fs::write(home.path("tree/large"), noise.bytes(8_000_000)).unwrap();
-        fs::write(home.path("tree/sub/data"), noise.bytes(300_000)).unwrap();
-        home.run(&["backup", "files", &tree, "--name", "tree"]).expect(0);
-        let mut command = home.command(&copy);
-        command.env("LIFEBOAT_OTHER_PASSPHRASE_FILE", home.path("other-passphrase"));
-        let mut running = process::start(&mut command).unwrap();
-        std::thread::sleep(longest.mul_f64((noise.next() % 1000) as f64 / 1000.0));
-        running.kill().unwrap();
-        let ended = running.wait(LIMIT).unwrap();
-        killed += u32::from(!ended.status.success());
-        longest = longest.max(ended.wall + Duration::from_millis(300));
-        for arguments in [
-            &["verify", "--every-byte"][..],
-            &["--repo", &other, "--passphrase-file", &file, "verify", "--every-byte"],
-        ] {
-            let verified = home.run(arguments);
-            assert!(verified.0.status.success(), "round {round}: {verified}");
-        }
-    }
-    assert!(killed > 0, "no copy was still running when it was killed");
-    with_other(&home, &[&copy[..], &["--verify"]].concat()).expect(0);
-    let missing =
-        with_other(&home, &[&copy[..], &["--dry-run", "--json"]].concat()).expect(0).end();
-    assert_eq!(missing["copied"], 0);
-    let out = home.arg("out");
-    let restore = ["--repo", &other, "--passphrase-file", &file, "restore", "latest", "--to", &out];
-    home.run(&restore).expect(0);
     same(&home, "tree", "out");
 }
