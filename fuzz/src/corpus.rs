@@ -35,3 +35,9 @@ pub(crate) fn write(target: &str, name: &str, bytes: &[u8]) -> Result<PathBuf> {
     fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }
+
+/// Keeps an input no longer.
+pub(crate) fn remove(target: &str, name: &str) -> Result<()> {
+    let path = folder(target).join(name);
+    fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+}

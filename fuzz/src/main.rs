@@ -14,10 +14,11 @@
 
 mod corpus;
 mod memory;
+mod minimise;
 mod mutate;
 mod target;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,11 +27,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Parser;
 
+use minimise::minimise;
 use mutate::{Random, mutate};
 use target::Target;
 
 /// No input is worth more time, even on a busy machine.
 const SLOWEST: Duration = Duration::from_secs(10);
+/// Larger inputs are not kept.
+const LARGEST: usize = 4096;
+/// No more are kept for one target.
+const MOST_KEPT: usize = 32;
 /// So many inputs that gave new answers are changed further.
 const LIVELY: usize = 512;
 
@@ -45,7 +51,7 @@ struct Arguments {
     /// Which run; the same one gives the same inputs, as far as it comes in its time
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Keep an input of every answer in the corpus
+    /// Make the corpus anew: an input of every answer, as small as it can be
     #[arg(long)]
     keep: bool,
 }
@@ -133,12 +139,13 @@ fn fuzz(target: &Target, arguments: &Arguments) -> Result<Report> {
         slowest: Duration::ZERO,
         broken: None,
     };
-    let mut answers = HashSet::new();
+    // Of each answer the smallest input so far.
+    let mut answers = HashMap::new();
     let mut lively: Vec<Vec<u8>> = Vec::new();
     let first = target.seeds.iter().chain(kept.iter().map(|(_, bytes)| bytes));
     for input in first {
         // Those of the start are always worth changing.
-        try_one(target, input, &mut report, &mut answers, arguments)?;
+        try_one(target, input, &mut report, &mut answers, arguments.seed)?;
         lively.push(input.clone());
         if report.broken.is_some() {
             return Ok(report);
@@ -154,7 +161,7 @@ fn fuzz(target: &Target, arguments: &Arguments) -> Result<Report> {
         let mut input = lively[random.below(lively.len())].clone();
         let other = &lively[random.below(lively.len())];
         mutate(&mut input, other, &mut random);
-        let news = try_one(target, &input, &mut report, &mut answers, arguments)?;
+        let news = try_one(target, &input, &mut report, &mut answers, arguments.seed)?;
         if news {
             if lively.len() < always + LIVELY {
                 lively.push(input);
@@ -165,7 +172,38 @@ fn fuzz(target: &Target, arguments: &Arguments) -> Result<Report> {
         }
     }
     report.answers = answers.len();
+    if arguments.keep && report.broken.is_none() {
+        keep(target, &answers, &kept)?;
+    }
     Ok(report)
+}
+
+/// Puts one input of every kind of answer into the corpus, in place of what was there.
+fn keep(
+    target: &Target,
+    answers: &HashMap<String, Vec<u8>>,
+    before: &[(String, Vec<u8>)],
+) -> Result<()> {
+    for (name, _) in before.iter().filter(|(name, _)| !name.starts_with("broken-")) {
+        corpus::remove(target.name, name)?;
+    }
+    let mut answers: Vec<_> = answers.iter().collect();
+    answers.sort_by_key(|(answer, input)| (input.len(), *answer));
+    // What begins with the same words differs in a detail: that is not worth a file.
+    let mut classes = HashSet::new();
+    answers.retain(|(answer, _)| classes.insert(answer.split(' ').take(6).collect::<Vec<_>>()));
+    for (answer, input) in answers.into_iter().take(MOST_KEPT) {
+        let same = |bytes: &[u8]| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| target.run(bytes)));
+            outcome.is_ok_and(|outcome| told(&outcome, bytes) == *answer)
+        };
+        let small = minimise(input, same);
+        if small.len() <= LARGEST {
+            let name = format!("{:016x}", name_number(&hex::encode(&small)));
+            corpus::write(target.name, &name, &small)?;
+        }
+    }
+    Ok(())
 }
 
 fn name_number(name: &str) -> u64 {
@@ -177,8 +215,8 @@ fn try_one(
     target: &Target,
     input: &[u8],
     report: &mut Report,
-    answers: &mut HashSet<String>,
-    arguments: &Arguments,
+    answers: &mut HashMap<String, Vec<u8>>,
+    seed: u64,
 ) -> Result<bool> {
     let start = Instant::now();
     let (outcome, peak) = memory::measured(|| catch_unwind(AssertUnwindSafe(|| target.run(input))));
@@ -197,23 +235,28 @@ fn try_one(
     if let Some(why) = broken {
         let name = format!("broken-{:016x}", name_number(&hex::encode(input)));
         let path = corpus::write(target.name, &name, input)?;
-        report.broken = Some(format!("{why}; seed {}, input {}", arguments.seed, path.display()));
+        report.broken = Some(format!("{why}; seed {seed}, input {}", path.display()));
         return Ok(false);
     }
-    let answer = match outcome {
-        Ok(Ok(())) => {
-            report.taken += 1;
-            // Long and short ones are told apart roughly.
-            format!("taken {}", input.len().checked_ilog2().unwrap_or(0))
-        }
-        Ok(Err(why)) => without_numbers(&why),
-        Err(_) => String::new(),
-    };
-    let news = answers.insert(answer);
-    if news && arguments.keep && input.len() <= 4096 {
-        corpus::write(target.name, &format!("{:016x}", name_number(&hex::encode(input))), input)?;
+    let Ok(outcome) = outcome else { return Ok(false) };
+    report.taken += u64::from(outcome.is_ok());
+    let known = answers.get_mut(&told(&outcome, input));
+    let news = known.is_none();
+    match known {
+        Some(smallest) if input.len() < smallest.len() => *smallest = input.to_vec(),
+        Some(_) => {}
+        None => drop(answers.insert(told(&outcome, input), input.to_vec())),
     }
     Ok(news)
+}
+
+/// What the decoder says, as far as it tells one kind of input from another.
+fn told(outcome: &Result<(), String>, input: &[u8]) -> String {
+    match outcome {
+        // Long and short ones are told apart roughly.
+        Ok(()) => format!("taken {}", input.len().checked_ilog2().unwrap_or(0)),
+        Err(why) => without_numbers(why),
+    }
 }
 
 /// An answer without what differs from input to input: numbers and names.

@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     /// Which run; the same one gives the same inputs
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Keep an input of every answer in `fuzz/corpus`
+    /// Make `fuzz/corpus` anew: an input of every answer, as small as it can be
     #[arg(long)]
     keep: bool,
 }

@@ -6,24 +6,29 @@
 
 mod seeds;
 
+pub(crate) use seeds::finished;
+
 use std::sync::OnceLock;
 
+use lifeboat_core::Completeness;
 use minicbor::encode::Write;
 use minicbor::{Decode, Encode, Encoder};
 
+use crate::check::fuzzing as checks;
 use crate::chunk::{ChunkKind, Encoding, MAX_CHUNK, compress, decompress};
 use crate::config::Config;
 use crate::content::{ContentRecord, PieceList};
 use crate::crypto::{Access, AnySlot, Keys, RootKey, Share};
 use crate::error::Error;
 use crate::id::{ObjectId, RepositoryId};
-use crate::index::IndexObject;
+use crate::index::{IndexObject, fuzzing as index_cache};
 use crate::journal::fuzzing as journal;
-use crate::maintenance::{LeaseRecord, SessionRecord, TrashRecord};
+use crate::maintenance::{LeaseRecord, SessionRecord, TrashRecord, fuzzing as references};
 use crate::pack::{Contents, HEADER, PackBuilder, PackRecord, TRAILER};
+use crate::pins;
 use crate::read::open_chunk;
 use crate::sealed::{SealedKind, open, seal};
-use crate::snapshot::SnapshotRecord;
+use crate::snapshot::{RootArea, SnapshotRecord};
 use crate::tree::{AttributesRecord, EntryRecord, Page};
 
 /// What a decoder said: nothing when it took the bytes, else why not.
@@ -73,6 +78,11 @@ pub fn targets() -> Vec<Target> {
         }),
         target("trash", MIB, seeds::trash, |bytes| inside::<TrashRecord>(SealedKind::Trash, bytes)),
         target("lease", MIB, seeds::lease, |bytes| inside::<LeaseRecord>(SealedKind::Lease, bytes)),
+        target("checkpoint", MIB, seeds::checkpoint, checkpoint),
+        target("checks", MIB, checks::seeds, checks::ledger),
+        target("references", MIB, references::seeds, references::references),
+        target("pin", MIB, pins::fuzzing::seeds, pins::fuzzing::pin),
+        target("index_cache", 2 * MIB, index_cache::seeds, index_cache::cached),
         target("pack", MIB, seeds::pack, pack),
         target("chunk", MAX_CHUNK + MIB, seeds::chunk, chunk),
         target("codec", MAX_CHUNK + MIB, seeds::codec, codec),
@@ -115,7 +125,17 @@ impl Encode<()> for Raw<'_> {
     }
 }
 
-fn unsealed<T: for<'b> Decode<'b, ()>>(kind: SealedKind, bytes: &[u8]) -> Result<T, Error> {
+/// What a decoder takes, made from values; what cannot be made is left out. That a target takes
+/// none of its seeds is told by who runs it.
+pub(crate) fn encoded<T: Encode<()>>(values: &[T]) -> Vec<Vec<u8>> {
+    values.iter().filter_map(|value| minicbor::to_vec(value).ok()).collect()
+}
+
+/// Decodes what is given as the content of a sealed object.
+pub(crate) fn unsealed<T: for<'b> Decode<'b, ()>>(
+    kind: SealedKind,
+    bytes: &[u8],
+) -> Result<T, Error> {
     let (_, object) = seal(keys(), kind, &Raw(bytes))?;
     open(keys(), kind, "object", &object)
 }
@@ -160,6 +180,19 @@ fn snapshot(bytes: &[u8]) -> Outcome {
         unsealed(SealedKind::Snapshot, bytes).map_err(|error| error.to_string())?;
     let info = record.info(lifeboat_core::SnapshotId::from_bytes([1; 32]));
     if info.store.kind().len() > bytes.len() { Err("it grew".to_owned()) } else { Ok(()) }
+}
+
+/// A root that is read as that of a checkpoint.
+fn checkpoint(bytes: &[u8]) -> Outcome {
+    let record: SnapshotRecord =
+        unsealed(SealedKind::Snapshot, bytes).map_err(|error| error.to_string())?;
+    record.expect(RootArea::Checkpoints).map_err(|error| error.to_string())?;
+    let info = record.info(lifeboat_core::SnapshotId::from_bytes([1; 32]));
+    if info.completeness == Completeness::Whole {
+        Err("it counts as a whole one".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 fn pack(bytes: &[u8]) -> Outcome {

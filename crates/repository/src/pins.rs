@@ -239,3 +239,26 @@ impl Repository {
         Ok(there)
     }
 }
+
+/// What a holder of the key with a faulty program may have written, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::PinRecord;
+    use crate::fuzzing::{Outcome, encoded, unsealed};
+    use crate::id::ObjectId;
+    use crate::sealed::SealedKind;
+
+    pub(crate) fn seeds() -> Vec<Vec<u8>> {
+        let (snapshot, by) = (ObjectId::of(b"root"), "host".to_owned());
+        let reason = "before the migration".to_owned();
+        let pin = PinRecord { snapshot, reason, by, made: 5, until: None };
+        encoded(&[PinRecord { until: Some(i64::MAX), ..pin.clone() }, pin])
+    }
+
+    pub(crate) fn pin(bytes: &[u8]) -> Outcome {
+        let record: PinRecord =
+            unsealed(SealedKind::Pin, bytes).map_err(|error| error.to_string())?;
+        let pin = record.pin(ObjectId::of(bytes));
+        if pin.reason.len() > bytes.len() { Err("it grew".to_owned()) } else { Ok(()) }
+    }
+}

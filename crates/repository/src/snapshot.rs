@@ -193,12 +193,16 @@ impl SnapshotRecord {
         };
         check_name(&name, &bytes)?;
         let record: Self = open(keys, SealedKind::Snapshot, &name, &bytes)?;
-        if record.state != area.state() {
-            return Err(Error::UnknownFeature {
-                feature: format!("snapshot state {}", record.state),
-            });
-        }
+        record.expect(area)?;
         Ok(Some(record))
+    }
+
+    /// Fails unless it is of the kind that an area holds.
+    pub(crate) fn expect(&self, area: RootArea) -> Result<()> {
+        if self.state == area.state() {
+            return Ok(());
+        }
+        Err(Error::UnknownFeature { feature: format!("snapshot state {}", self.state) })
     }
 
     pub(crate) fn info(&self, id: SnapshotId) -> SnapshotInfo {

@@ -266,6 +266,34 @@ async fn read(
     open(keys, SealedKind::Check, name, &bytes).map(Some)
 }
 
+/// What a holder of the key with a faulty program may have written, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{Ledger, LedgerRecord, Run, joined};
+    use crate::fuzzing::{Outcome, encoded, unsealed};
+    use crate::id::ObjectId;
+    use crate::objects::Listed;
+    use crate::sealed::SealedKind;
+    use lifeboat_core::Timestamp;
+
+    pub(crate) fn seeds() -> Vec<Vec<u8>> {
+        let (one, two) = (ObjectId::of(b"one"), ObjectId::of(b"two"));
+        let sound = Run { at: Some(5), sound: joined(&[one, two]), damaged: Vec::new() };
+        let damaged = Run { at: None, sound: Vec::new(), damaged: vec![(two, "cut".to_owned())] };
+        encoded(&[LedgerRecord::default(), LedgerRecord { runs: vec![sound, damaged] }])
+    }
+
+    pub(crate) fn ledger(bytes: &[u8]) -> Outcome {
+        let record: LedgerRecord =
+            unsealed(SealedKind::Check, bytes).map_err(|error| error.to_string())?;
+        let modified = Timestamp::UNIX_EPOCH;
+        let mut ledger = Ledger::default();
+        ledger.take(record, Listed { name: "checks/one".to_owned(), size: 0, modified });
+        let words = ledger.words.len();
+        if words > bytes.len() { Err("more packs than bytes".to_owned()) } else { Ok(()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

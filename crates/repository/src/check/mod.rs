@@ -18,6 +18,8 @@ mod walk;
 
 pub(crate) use health::Health;
 pub use keyless::check_without_key;
+#[cfg(feature = "fuzzing")]
+pub(crate) use ledger::fuzzing;
 pub(crate) use ledger::{Ledger, Part};
 pub use report::{
     Budget, CheckOptions, CheckReport, Damage, Depth, Remedy, Rolling, Sample, SampleSize,

@@ -5,7 +5,7 @@ use lifeboat_core::{
     names,
 };
 
-use super::{Raw, keys, packed};
+use super::{Raw, encoded, keys, packed};
 use crate::chunk::{ChunkKind, compress};
 use crate::config::{Config, Parameters};
 use crate::content::{ContentRecord, Piece, PieceList};
@@ -20,11 +20,6 @@ use crate::snapshot::SnapshotRecord;
 use crate::tree::{AttributesRecord, EntryRecord, Page};
 
 type Seeds = Vec<Vec<u8>>;
-
-/// What cannot be made is left out; that a target takes none of its seeds is told by who runs it.
-fn encoded<T: minicbor::Encode<()>>(values: &[T]) -> Seeds {
-    values.iter().filter_map(|value| minicbor::to_vec(value).ok()).collect()
-}
 
 pub(super) fn config() -> Seeds {
     let config =
@@ -82,7 +77,7 @@ pub(super) fn index() -> Seeds {
     ])
 }
 
-fn finished() -> Option<crate::pack::FinishedPack> {
+pub(crate) fn finished() -> Option<crate::pack::FinishedPack> {
     let mut builder = PackBuilder::new(keys(), Contents::Data).ok()?;
     for plain in [&b"one"[..], &[7; 5000], b""] {
         let (encoding, stored) = compress(plain, 1);
@@ -101,6 +96,13 @@ pub(super) fn snapshot() -> Seeds {
     encoded(&[SnapshotRecord::new(&header, &completion, root).counted(5, 6, 7, 0)])
 }
 
+pub(super) fn checkpoint() -> Seeds {
+    let header = Header::new(StoreRef::new("files", "etc"));
+    let completion = Completion::at(Timestamp::UNIX_EPOCH);
+    let root = ChunkId::from_bytes([9; 32]);
+    encoded(&[SnapshotRecord::new(&header, &completion, root).counted(5, 6, 7, 0).incomplete()])
+}
+
 pub(super) fn session() -> Seeds {
     encoded(&[("host", "a backup of files/etc", "0.1.0")])
 }
@@ -110,7 +112,9 @@ pub(super) fn trash() -> Seeds {
 }
 
 pub(super) fn lease() -> Seeds {
-    encoded(&[(minicbor::bytes::ByteArray::from([1_u8; 16]), "host", "prune", 0_u8)])
+    let owner = || minicbor::bytes::ByteArray::from([1_u8; 16]);
+    let early = encoded(&[(owner(), "host", "prune", 0_u8)]);
+    [early, encoded(&[(owner(), "host", "prune", 1_u8, i64::MIN)])].concat()
 }
 
 pub(super) fn pack() -> Seeds {

@@ -167,7 +167,7 @@ pub(super) enum Loading {
 }
 
 /// Takes a file of the cache into use. `None` when other runs have all of it that counts.
-fn take_over(
+pub(super) fn take_over(
     state: &mut State,
     file: RunFile,
     listed: &HashSet<ObjectId>,

@@ -29,6 +29,8 @@ mod cache;
 mod compact;
 mod file;
 mod filter;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod load;
 mod merge;
 mod object;

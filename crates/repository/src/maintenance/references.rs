@@ -283,3 +283,30 @@ fn of_list(list: &PieceList, depth: u8, pages: &mut Vec<PageRef>, chunks: &mut V
 fn damaged(id: ChunkId) -> Error {
     Error::damaged(format!("page {id}"), "it does not decode")
 }
+
+/// What a holder of the key with a faulty program may have written, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::{PageRef, PageReferences, ReferencesRecord, TREE};
+    use crate::fuzzing::{Outcome, encoded, unsealed};
+    use crate::id::ChunkId;
+    use crate::sealed::SealedKind;
+
+    pub(crate) fn seeds() -> Vec<Vec<u8>> {
+        let page = |byte, depth| PageRef { id: ChunkId::from_bytes([byte; 32]), depth };
+        let tree = PageReferences {
+            page: page(1, TREE),
+            pages: vec![page(2, TREE), page(3, 0)],
+            chunks: vec![7; 32].into(),
+        };
+        let list = PageReferences { page: page(3, 0), pages: Vec::new(), chunks: vec![].into() };
+        encoded(&[ReferencesRecord::default(), ReferencesRecord { pages: vec![tree, list] }])
+    }
+
+    pub(crate) fn references(bytes: &[u8]) -> Outcome {
+        let record: ReferencesRecord =
+            unsealed(SealedKind::References, bytes).map_err(|error| error.to_string())?;
+        let ids: usize = record.pages.iter().map(|page| page.ids().count()).sum();
+        if ids > bytes.len() { Err("more chunks than bytes".to_owned()) } else { Ok(()) }
+    }
+}
