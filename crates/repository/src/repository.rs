@@ -177,6 +177,24 @@ impl Shared {
         self.own().renew(&self.objects, &self.keys).await
     }
 
+    /// Opens the object `name`. Where that meets an epoch of the key that is not known here, it looks
+    /// whether the key was rotated, and opens it again. An epoch that no holder was ever given is
+    /// damage.
+    pub(crate) async fn renewing<T>(&self, name: &str, open: impl Fn() -> Result<T>) -> Result<T> {
+        match open() {
+            Err(Error::Rotated { .. }) => {}
+            other => return other,
+        }
+        self.renew_keys().await?;
+        match open() {
+            Err(Error::Rotated { epoch }) if epoch > self.keys.latest() => {
+                let what = format!("it names epoch {epoch} of the key, and there never was one");
+                Err(Error::damaged(name, what))
+            }
+            other => other,
+        }
+    }
+
     /// Takes the lease of whoever replaces or deletes objects.
     pub(crate) async fn lease(&self, what: &str) -> Result<Lease> {
         let clock = StoreClock::ask(&self.objects).await?;

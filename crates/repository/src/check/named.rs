@@ -22,7 +22,7 @@ pub(super) async fn check(
     let names: Vec<_> = objects.list(area).map_ok(|listed| listed.name).try_collect().await?;
     for name in names {
         if let Some(id) = id_of(&name) {
-            examine(objects, &name, Some(id), limit, report, damages, |_| Ok(())).await?;
+            examine(objects, &name, Some(id), limit, None, report, damages).await?;
         }
     }
     Ok(())
@@ -67,8 +67,8 @@ pub(super) async fn check_passing(
         let names: Vec<_> = listing.try_collect().await?;
         for name in names {
             let Some(id) = naming(&name) else { continue };
-            let opens = |bytes: &[u8]| open::<Anything>(&shared.keys, kind, &name, bytes).map(drop);
-            examine(&shared.objects, &name, id, kind.limit(), report, damages, opens).await?;
+            let (objects, sealed) = (&shared.objects, Some((shared, kind)));
+            examine(objects, &name, id, kind.limit(), sealed, report, damages).await?;
         }
     }
     Ok(())
@@ -76,14 +76,16 @@ pub(super) async fn check_passing(
 
 /// Checks one object. One that is gone since it was listed is no damage: what lists it is what
 /// promises it.
+///
+/// `id` is the hash that its name promises; where there are keys, it must open as `sealed` says.
 async fn examine(
     objects: &Objects,
     name: &str,
     id: Option<ObjectId>,
     limit: u64,
+    sealed: Option<(&Shared, SealedKind)>,
     report: &mut CheckReport,
     damages: &mut Damages,
-    opens: impl Fn(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let read = async {
         let Some(bytes) = objects.read(name, limit).await? else {
@@ -92,7 +94,10 @@ async fn examine(
         if id.is_some_and(|id| id != ObjectId::of(&bytes)) {
             return Err(Error::damaged(name, "its content does not match its name"));
         }
-        opens(&bytes)?;
+        if let Some((shared, kind)) = sealed {
+            let open = || open::<Anything>(&shared.keys, kind, name, &bytes);
+            shared.renewing(name, open).await?;
+        }
         Ok(Some(bytes.len() as u64))
     };
     match read.await {

@@ -1,6 +1,7 @@
 //! The keys that the repository works with.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -74,6 +75,8 @@ pub(crate) struct Keys {
     repository: RepositoryId,
     names: NameKeys,
     sealing: RwLock<Arc<Sealing>>,
+    /// The newest epoch that any holder was given, as far as it was seen.
+    latest: AtomicU32,
 }
 
 /// What changes when the key is rotated.
@@ -136,7 +139,8 @@ impl Keys {
             Share::Full(root) => root.names(),
             Share::WriteOnly(key) => key.names.clone(),
         };
-        Self { repository, names, sealing: RwLock::new(Arc::new(Sealing::of(share))) }
+        let sealing = RwLock::new(Arc::new(Sealing::of(share)));
+        Self { repository, names, sealing, latest: AtomicU32::new(share.epoch()) }
     }
 
     /// Takes what the same holder was given later, if it is of a newer epoch.
@@ -145,6 +149,17 @@ impl Keys {
         if share.epoch() > sealing.newest() {
             *sealing = Arc::new(Sealing::of(share));
         }
+    }
+
+    /// Notes that some holder was given an epoch, whether or not it is known here.
+    pub(crate) fn saw(&self, epoch: u32) {
+        self.latest.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// The newest epoch that any holder was given, as far as it was seen. Nothing can be sealed
+    /// with a later one than was there at the last look.
+    pub(crate) fn latest(&self) -> u32 {
+        self.latest.load(Ordering::Relaxed).max(self.epoch())
     }
 
     fn sealing(&self) -> Arc<Sealing> {

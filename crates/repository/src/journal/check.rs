@@ -204,8 +204,6 @@ async fn look(
 fn damage(error: Error) -> Result<String, Error> {
     match error {
         Error::Damaged { what, .. } => Ok(what),
-        // A check begins with all keys there are: no other epoch can be right.
-        Error::Rotated { epoch } => Ok(format!("it names epoch {epoch}, of which there is no key")),
         Error::Source(error) if error.kind() == ErrorKind::Corrupt => Ok(error.to_string()),
         other => Err(other),
     }

@@ -177,7 +177,8 @@ async fn read_front(shared: &Shared, name: &str) -> Result<Option<(Header, Recor
     if header.first_frame() > bytes.len() as u64 {
         bytes = shared.objects.range(name, 0..header.first_frame()).await?;
     }
-    let record = open_record(&shared.keys, name, &header, &bytes[HEADER..])?;
+    let open = || open_record(&shared.keys, name, &header, &bytes[HEADER..]);
+    let record = shared.renewing(name, open).await?;
     Ok(Some((header, record)))
 }
 

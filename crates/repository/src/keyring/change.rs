@@ -134,6 +134,21 @@ impl Repository {
         if !entries.iter().filter(is_left).any(|entry| opens(&entry)) {
             return refused(format!("\"{name}\" is the last one with full access"));
         }
+        // A rotation that did not come to its end may have given the newest epoch to this one only,
+        // and what is sealed with it nobody else could read ever after.
+        let newest = |entries: &mut dyn Iterator<Item = &Entry>| {
+            entries.filter_map(|entry| entry.authentic(&root)).map(|slot| slot.epoch).max()
+        };
+        let (all, left) =
+            (newest(&mut entries.iter()), newest(&mut entries.iter().filter(is_left)));
+        if all > left && all > Some(root.epoch()) {
+            return refused(format!(
+                "only \"{name}\" has epoch {}, to which its holder began to rotate the key; let him \
+                 run `lifeboat key rotate` once more; if he cannot, delete its objects beneath keys/ \
+                 yourself: what was sealed with that epoch is lost then",
+                all.unwrap_or_default()
+            ));
+        }
         let mut removed = Vec::new();
         for entry in found {
             ring::delete(&shared.objects, entry.id).await?;

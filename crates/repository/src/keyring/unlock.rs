@@ -27,11 +27,18 @@ impl OwnKey {
         }
     }
 
-    /// Takes what the holder was given meanwhile, if it is of a newer epoch.
+    /// Takes what the holder was given meanwhile, if it is of a newer epoch; and notes which one
+    /// others were given.
     pub(crate) async fn renew(&self, objects: &Objects, keys: &Keys) -> Result<()> {
-        let Self::Pair { public, holder: Some(holder) } = self else { return Ok(()) };
-        for entry in ring::read(objects, keys.repository()).await? {
-            if let Form::Pair(slot) = &entry.form
+        let entries = ring::read(objects, keys.repository()).await?;
+        // Who may only write cannot tell who made a slot.
+        let root = keys.root().ok();
+        for entry in &entries {
+            let Form::Pair(slot) = &entry.form else { continue };
+            if root.as_ref().is_none_or(|root| slot.is_authentic(root)) {
+                keys.saw(slot.epoch);
+            }
+            if let Self::Pair { public, holder: Some(holder) } = self
                 && slot.public == *public
                 && let Ok(share) = slot.open(holder)
             {

@@ -5,40 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{Collecting, Context, Entry, TransferOptions, transfer};
 use lifeboat_repository::{
     Budget, CheckOptions, CheckReport, Depth, Repository, Sample, SampleSize, WriteOptions,
     check_without_key,
 };
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::ObjectStore;
 use tokio::sync::Semaphore;
 
-use crate::common::{back_up, noise, path, repository, secret, small, small_sample};
+use crate::common::{
+    back_up, delete, noise, objects, path, put, repository, secret, small, small_sample,
+};
 use crate::hooked::{Fate, Hooked};
 
 const DAY: Duration = Duration::from_hours(24);
-
-async fn objects(store: &dyn ObjectStore, area: &str) -> BTreeMap<String, Vec<u8>> {
-    let area = Path::from(area);
-    let names: Vec<_> = store.list(Some(&area)).try_collect().await.unwrap();
-    let mut all = BTreeMap::new();
-    for meta in names {
-        let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
-        all.insert(meta.location.to_string(), bytes.to_vec());
-    }
-    all
-}
-
-async fn put(store: &dyn ObjectStore, name: &str, bytes: Vec<u8>) {
-    store.put(&Path::from(name), PutPayload::from(bytes)).await.unwrap();
-}
-
-async fn delete(store: &dyn ObjectStore, name: &str) {
-    store.delete(&Path::from(name)).await.unwrap();
-}
 
 async fn check(store: &Arc<dyn ObjectStore>, options: &CheckOptions) -> CheckReport {
     let repository = Repository::open(Arc::clone(store), &secret()).await.unwrap();

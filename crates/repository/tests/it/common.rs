@@ -1,7 +1,9 @@
 //! What the tests share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{
     Attributes, Context, Entry, EntryKind, EntryPath, Layout, Sink, SnapshotId, Source, Summary,
@@ -10,8 +12,9 @@ use lifeboat_core::{
 use lifeboat_repository::{
     InitOptions, KdfCost, Parameters, Repository, Secret, Selection, WriteOptions,
 };
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
 /// A cheap way to stretch passphrases, so that tests need not wait.
 pub(crate) const CHEAP: KdfCost = KdfCost { memory_kib: 64, passes: 1, lanes: 1 };
@@ -38,6 +41,31 @@ pub(crate) async fn repository() -> (Arc<dyn ObjectStore>, Repository) {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let repository = Repository::init(Arc::clone(&store), &secret(), &small()).await.unwrap();
     (store, repository)
+}
+
+/// Another handle on the repository in a store.
+pub(crate) async fn open(store: &Arc<dyn ObjectStore>) -> Repository {
+    Repository::open(Arc::clone(store), &secret()).await.unwrap()
+}
+
+/// The objects of an area, or of all of them where it has no name.
+pub(crate) async fn objects(store: &dyn ObjectStore, area: &str) -> BTreeMap<String, Vec<u8>> {
+    let area = Path::from(area);
+    let names: Vec<_> = store.list(Some(&area)).try_collect().await.unwrap();
+    let mut all = BTreeMap::new();
+    for meta in names {
+        let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
+        all.insert(meta.location.to_string(), bytes.to_vec());
+    }
+    all
+}
+
+pub(crate) async fn put(store: &dyn ObjectStore, name: &str, bytes: Vec<u8>) {
+    store.put(&Path::from(name), PutPayload::from(bytes)).await.unwrap();
+}
+
+pub(crate) async fn delete(store: &dyn ObjectStore, name: &str) {
+    store.delete(&Path::from(name)).await.unwrap();
 }
 
 pub(crate) fn path(text: &str) -> EntryPath {

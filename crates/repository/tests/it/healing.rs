@@ -1,35 +1,15 @@
 //! After damage, a backup of the same data makes the old snapshots whole again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{Collecting, Comparison, Context, Entry, TransferOptions, transfer};
 use lifeboat_repository::{CheckOptions, CheckReport, PruneOptions, Repository, WriteOptions};
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::ObjectStore;
 
-use crate::common::{assert_restores, back_up, noise, path, repository, secret, small_sample};
-
-async fn objects(store: &dyn ObjectStore, area: &str) -> BTreeMap<String, Vec<u8>> {
-    let area = Path::from(area);
-    let names: Vec<_> = store.list(Some(&area)).try_collect().await.unwrap();
-    let mut all = BTreeMap::new();
-    for meta in names {
-        let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
-        all.insert(meta.location.to_string(), bytes.to_vec());
-    }
-    all
-}
-
-async fn put(store: &dyn ObjectStore, name: &str, bytes: Vec<u8>) {
-    store.put(&Path::from(name), PutPayload::from(bytes)).await.unwrap();
-}
-
-async fn open(store: &Arc<dyn ObjectStore>) -> Repository {
-    Repository::open(Arc::clone(store), &secret()).await.unwrap()
-}
+use crate::common::{
+    assert_restores, back_up, delete, noise, objects, open, path, put, repository, small_sample,
+};
 
 async fn check(store: &Arc<dyn ObjectStore>) -> CheckReport {
     let repository = open(store).await;
@@ -48,7 +28,7 @@ async fn harm(store: &dyn ObjectStore, name: &str, bytes: &[u8], harm: &str) {
         "flip the end" => *bytes.last_mut().unwrap() ^= 4,
         "cut" => bytes.truncate(middle),
         "empty" => bytes.clear(),
-        _ => return store.delete(&Path::from(name)).await.unwrap(),
+        _ => return delete(store, name).await,
     }
     put(store, name, bytes).await;
 }
@@ -99,7 +79,7 @@ async fn every_harm_heals(comparison: Comparison) {
             }
             for area in ["packs", "index", "snapshots", "checks"] {
                 for made in objects(store.as_ref(), area).await.into_keys() {
-                    store.delete(&Path::from(made)).await.unwrap();
+                    delete(store.as_ref(), &made).await;
                 }
             }
             for (name, bytes) in &whole {
@@ -147,9 +127,9 @@ async fn a_damaged_baseline_costs_work_and_nothing_else() {
             let new = back_up_again(&changed, &open(&store).await, Comparison::Newest).await;
             println!("{name}: the chunk at {start} of kind {kind}");
             assert_restores(&open(&store).await, new, &changed).await;
-            store.delete(&Path::from(format!("snapshots/{new}"))).await.unwrap();
+            delete(store.as_ref(), &format!("snapshots/{new}")).await;
             for made in objects(store.as_ref(), "checks").await.into_keys() {
-                store.delete(&Path::from(made)).await.unwrap();
+                delete(store.as_ref(), &made).await;
             }
             put(store.as_ref(), &name, pack.clone()).await;
         }
@@ -163,7 +143,7 @@ async fn a_backup_says_that_packs_are_missing() {
     let source = small_sample().await;
     back_up(&source, &repository).await;
     let name = objects(store.as_ref(), "packs").await.into_keys().next().unwrap();
-    store.delete(&Path::from(name)).await.unwrap();
+    delete(store.as_ref(), &name).await;
     let observer = Arc::new(Collecting::new());
     let context = Context::new(observer.clone());
     let sink = repository.sink(&WriteOptions::default());

@@ -8,31 +8,32 @@ use futures_util::TryStreamExt;
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{Attributes, Context, Entry};
 use lifeboat_repository::{
-    Access, AddKeyOptions, CheckOptions, Error, Holder, KeyCommand, KeyKind, RemoveKeyOptions,
-    Repository, RotateOptions, Secret, Standing,
+    Access, AddKeyOptions, CheckOptions, Error, Holder, KeyCommand, KeyKind, PruneOptions,
+    RemoveKeyOptions, Repository, RotateOptions, Secret, Standing,
 };
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::common::{
-    CHEAP, assert_restores, back_up, noise, path, repository, secret, small, small_sample,
+    CHEAP, assert_restores, back_up, delete, noise, objects, path, put, repository, secret, small,
+    small_sample,
 };
 use crate::hooked::{Fate, Hooked, Request};
 
-fn labelled(label: &str, access: Access) -> AddKeyOptions {
+pub(crate) fn labelled(label: &str, access: Access) -> AddKeyOptions {
     let mut options = AddKeyOptions::new(label);
     (options.cost, options.access) = (CHEAP, access);
     options
 }
 
 /// An identity of age, made by age.
-struct Identity {
+pub(crate) struct Identity {
     text: String,
     recipient: String,
 }
 
 impl Identity {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let output = Command::new("age-keygen").output().expect("age-keygen, of the package age");
         let text = String::from_utf8(output.stdout).unwrap();
         let recipient = text.lines().find_map(|line| line.strip_prefix("# public key: "));
@@ -40,11 +41,11 @@ impl Identity {
         Self { text, recipient }
     }
 
-    fn holder(&self) -> Holder {
+    pub(crate) fn holder(&self) -> Holder {
         Holder::recipient(&self.recipient).unwrap()
     }
 
-    fn secret(&self) -> Secret {
+    pub(crate) fn secret(&self) -> Secret {
         Secret::identity(&self.text).unwrap()
     }
 }
@@ -360,6 +361,83 @@ async fn another_holder_does_not_rotate_into_an_unfinished_rotation() {
     let again = open(&store, &secret()).await.unwrap();
     assert!(again.rotate_key(&RotateOptions::default()).await.unwrap().resumed);
     assert_eq!(other.rotate_key(&RotateOptions::default()).await.unwrap().epoch, 3);
+}
+
+/// What only the one has who began to rotate, nobody else can give to the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_alone_holds_the_newest_epoch_is_not_removed() {
+    let hooked = Hooked::new();
+    let store: Arc<dyn ObjectStore> = Arc::clone(&hooked) as _;
+    let first = Repository::init(Arc::clone(&store), &secret(), &small()).await.unwrap();
+    let ops = Identity::new();
+    first.add_key(&ops.holder(), &labelled("ops", Access::Full)).await.unwrap();
+    let other = open(&store, &ops.secret()).await.unwrap();
+    // Killed after its own new slot; and then it goes on working.
+    let written = AtomicU64::new(0);
+    hooked.hook(move |request, name| {
+        let is_slot = request == Request::Put && name.starts_with("keys/");
+        let fails = is_slot && written.fetch_add(1, Ordering::SeqCst) > 0;
+        if fails { Fate::Fails } else { Fate::Done }
+    });
+    first.rotate_key(&RotateOptions::default()).await.unwrap_err();
+    hooked.hook(|_, _| Fate::Done);
+    let sample = small_sample().await;
+    let (id, _) = back_up(&sample, &open(&store, &secret()).await.unwrap()).await;
+
+    let error = other.remove_key("first", RemoveKeyOptions::NotInUse).await.unwrap_err();
+    refused(&error, "only \"first\" has epoch 2");
+    let again = open(&store, &secret()).await.unwrap();
+    assert!(again.rotate_key(&RotateOptions::default()).await.unwrap().resumed);
+    other.remove_key("first", RemoveKeyOptions::NotInUse).await.unwrap();
+    assert_restores(&open(&store, &ops.secret()).await.unwrap(), id, &sample).await;
+}
+
+/// The epoch of an object that no name protects is turned to one that never was: that is damage,
+/// and nobody is told that the key was rotated. One that a holder really was given is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_that_never_was_is_damage() {
+    let (store, first) = repository().await;
+    let ops = Identity::new();
+    first.add_key(&ops.holder(), &labelled("ops", Access::Full)).await.unwrap();
+    let old = open(&store, &secret()).await.unwrap();
+    let check = async |repository: &Repository| {
+        let report = repository.check(&CheckOptions::default(), &Context::silent()).await;
+        let damage = report.unwrap().damage.into_iter();
+        damage.map(|damage| (damage.object, damage.what)).collect::<Vec<_>>()
+    };
+    let (prune, context) = (PruneOptions::default(), Context::silent());
+    first.prune(&prune, &context).await.unwrap();
+    // The lease that was given back is there. The epoch is behind the first twelve bytes.
+    let lease = objects(store.as_ref(), "leases").await.pop_first().unwrap();
+    let with_epoch = |epoch: u32| {
+        let mut bytes = lease.1.clone();
+        bytes[12..16].copy_from_slice(&epoch.to_le_bytes());
+        bytes
+    };
+    assert_eq!(with_epoch(1), lease.1, "that is where it lies");
+    let expected = |epoch: u32| {
+        let what = format!("it names epoch {epoch} of the key, and there never was one");
+        vec![(lease.0.clone(), what)]
+    };
+    for epoch in [2, 3, 1 << 20] {
+        put(store.as_ref(), &lease.0, with_epoch(epoch)).await;
+        assert_eq!(check(&old).await, expected(epoch));
+        // One that cannot be read is somebody's until its time is over.
+        let error = first.prune(&prune, &context).await.unwrap_err();
+        assert!(matches!(&error, Error::LeaseHeld { .. }), "{error}");
+    }
+    delete(store.as_ref(), &lease.0).await;
+
+    // The same handle takes an epoch that is new to it for what it is.
+    first.rotate_key(&RotateOptions::default()).await.unwrap();
+    assert_eq!(check(&old).await, []);
+    let lease = objects(store.as_ref(), "leases").await.pop_first().unwrap();
+    assert_eq!(lease.1[12..16], 2_u32.to_le_bytes());
+    let mut bytes = lease.1.clone();
+    bytes[12] = 3;
+    put(store.as_ref(), &lease.0, bytes).await;
+    let what = "it names epoch 3 of the key, and there never was one";
+    assert_eq!(check(&old).await, [(lease.0, what.to_owned())]);
 }
 
 /// Whoever can write to the store can put a slot there, for a key pair of his own.

@@ -14,6 +14,7 @@ mod damage;
 mod dedup;
 mod elsewhere;
 mod extents;
+mod first_form;
 mod forget;
 mod golden;
 mod healing;

@@ -4,40 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::TryStreamExt;
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{Context, Entry, EntryKind, SnapshotId, names};
 use lifeboat_repository::{CheckOptions, CheckReport, Originals, RepairOptions, Repository};
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::ObjectStore;
 
 use crate::common::{
-    assert_restores, back_up, noise, path, repository, restore, secret, small, small_sample,
+    assert_restores, back_up, delete, noise, objects, open, path, put, repository, restore, secret,
+    small, small_sample,
 };
 use crate::hooked::{Fate, Hooked, Request};
-
-async fn objects(store: &dyn ObjectStore, area: &str) -> BTreeMap<String, Vec<u8>> {
-    let area = Path::from(area);
-    let names: Vec<_> = store.list(Some(&area)).try_collect().await.unwrap();
-    let mut all = BTreeMap::new();
-    for meta in names {
-        let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
-        all.insert(meta.location.to_string(), bytes.to_vec());
-    }
-    all
-}
-
-async fn put(store: &dyn ObjectStore, name: &str, bytes: Vec<u8>) {
-    store.put(&Path::from(name), PutPayload::from(bytes)).await.unwrap();
-}
-
-async fn delete(store: &dyn ObjectStore, name: &str) {
-    store.delete(&Path::from(name)).await.unwrap();
-}
-
-async fn open(store: &Arc<dyn ObjectStore>) -> Repository {
-    Repository::open(Arc::clone(store), &secret()).await.unwrap()
-}
 
 async fn check(store: &Arc<dyn ObjectStore>) -> CheckReport {
     open(store).await.check(&CheckOptions::every_byte(), &Context::silent()).await.unwrap()
