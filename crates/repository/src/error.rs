@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use lifeboat_core::{Archived, ErrorKind, Failure, StoreRef};
+use lifeboat_core::{Archived, ErrorKind, Failure, StoreRef, Timestamp};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -249,15 +249,20 @@ pub enum Error {
     },
     /// Somebody else does what only one may do at a time.
     #[error(
-        "keep the repository in order: {host} is at work already ({what}), seen {seconds} seconds ago"
+        "keep the repository in order: {host} is at work already ({what}), since {since:.0}, last \
+         seen at {seen:.0}"
     )]
     LeaseHeld {
         /// The host.
         host: String,
         /// What it does.
         what: String,
-        /// How long ago it was last seen.
-        seconds: u64,
+        /// Since when, by the store's clock.
+        since: Timestamp,
+        /// When it was last seen, by the store's clock.
+        seen: Timestamp,
+        /// Until when it is believed in if it is not seen again, by the store's clock.
+        until: Timestamp,
     },
     /// Somebody else took over what only one may do at a time.
     #[error("keep the repository in order: another process has taken over")]
@@ -555,8 +560,9 @@ impl Failure for Error {
             }
             Self::NoSuchEntry { .. } => "list the entries with `lifeboat ls`",
             Self::ClockSkew { .. } => "set the clock of this host, then run it again",
-            Self::LeaseHeld { .. } => {
-                "wait until it is done; one that has died is forgotten after ten minutes"
+            Self::LeaseHeld { until, .. } => {
+                let text = "wait until it is done; if it has died, run this again after";
+                return Some(format!("{text} {until:.0}").into());
             }
             Self::NoConditionalPut => {
                 "use another store; or say --weak-store: snapshots are as safe, but you have to \

@@ -10,8 +10,8 @@
 //! 4. before it commits, sees that its session still stands, reads marks and index again, and
 //!    stores again whatever lives only in packs that were marked meanwhile;
 //! 5. writes the snapshot's root;
-//! 6. sees once more that its session still stands. If it does not, 4 is done again before
-//!    anybody is told that the backup is done. Then it ends the session.
+//! 6. does 4 once more, before anybody is told that the backup is done, until its session stood
+//!    all the while. Then it ends the session.
 //!
 //! **A sweeper**
 //! 1. takes away the sessions that have shown no life for long;
@@ -34,8 +34,22 @@
 //!
 //! What it takes from the store: an object that was written is in every listing that begins later
 //! (Amazon S3 and the other large stores have promised this since 2020, and file systems always).
-//! Against listings that are stale all the same there is the time between mark and sweep, a day
-//! unless told otherwise.
+//!
+//! # Where listings are behind
+//!
+//! A store may break that: its listings lack what was written, or show what was deleted, not long
+//! ago. Let them be behind by no more than half of the time for which marked packs wait (a day,
+//! unless told otherwise). Then nothing is lost either, by another argument, which needs no
+//! sessions. The writer's last look (6) came after its root was there. Of a pack on which it relies
+//! it saw no mark; so there was none, or it was made less than that half before. Whoever deletes the
+//! pack waits the whole time after the mark; so his listing of roots comes more than that half after
+//! the root, and has it.
+//!
+//! That is about marks and roots. Where anything else depends on what a listing lacks or shows, the
+//! objects are asked for one by one, since of a single object every store knows whether it is
+//! there: a pack that is to leave the index because it is gone; the pack that keeps what a marked
+//! one has as well; the marks of what is to be deleted; the lease; what a writer relies on that was
+//! taken for dead.
 //!
 //! # Clocks
 //!
@@ -57,4 +71,6 @@ pub use prune::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 pub(crate) use session::Session;
 pub(crate) use trash::Marks;
 #[cfg(feature = "fuzzing")]
-pub(crate) use {lease::LeaseRecord, session::SessionRecord, trash::TrashRecord};
+pub(crate) use {
+    lease::LeaseRecord, references::fuzzing, session::SessionRecord, trash::TrashRecord,
+};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use lifeboat_core::Context;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
 use crate::index::{IndexObject, Reliance};
 use crate::maintenance::{Marks, Session};
-use crate::objects::{INDEX, PACKS, id_of, name_in, pack_name};
+use crate::objects::{INDEX, name_in, pack_name};
 use crate::pack::{Contents, FinishedPack, PackBuilder, PackRecord, read_record};
 use crate::read::read_place;
 use crate::repository::Shared;
@@ -33,6 +33,9 @@ const UPLOADS: usize = 4;
 /// So many stored packs are made known by an index object in the middle of a write: a run that is
 /// killed leaves them to the next one.
 const PACKS_PER_INDEX: usize = 4;
+
+/// How many packs are looked for at once.
+const LOOKS: usize = 16;
 
 /// How often a write that is about to commit stores again what was marked meanwhile.
 const ROUNDS: usize = 20;
@@ -357,9 +360,13 @@ impl ChunkWriter {
         Err(Error::Worker { doing: "find packs that stay" })
     }
 
-    /// After the commit, before anybody is told: sees that nobody took this writer for dead
-    /// meanwhile, and makes good what was deleted if so. Then the session ends.
+    /// After the commit, before anybody is told: looks once more what was marked, and makes good
+    /// what was deleted if somebody took this writer for dead meanwhile. Then the session ends.
+    ///
+    /// The look is what whoever deletes can rely on if his listings are behind: a pack that was
+    /// not marked when the snapshot was there already is deleted long after the snapshot came.
     pub(crate) async fn confirm(self: &Arc<Self>) -> Result<()> {
+        self.settle().await?;
         while !self.session.stands().await? {
             self.settle().await?;
         }
@@ -370,10 +377,13 @@ impl ChunkWriter {
     /// Finds out which packs are gone: a writer that was taken for dead was waited for by nobody.
     async fn lose_missing(&self) -> Result<()> {
         let Shared { objects, index, .. } = &*self.shared;
-        let listed = objects.list(PACKS).try_filter_map(async |listed| Ok(id_of(&listed.name)));
-        let listed: HashSet<_> = listed.try_collect().await?;
-        let relied = index.relied(&self.reliance);
-        index.lose(relied.into_iter().filter(|pack| !listed.contains(pack)));
+        // One by one: a listing may still show what was just deleted.
+        let asked = stream::iter(index.relied(&self.reliance)).map(|pack| {
+            let objects = objects.clone();
+            async move { Ok::<_, Error>((pack, objects.head(&pack_name(pack)).await?.is_some())) }
+        });
+        let asked: Vec<_> = asked.buffer_unordered(LOOKS).try_collect().await?;
+        index.lose(asked.into_iter().filter_map(|(pack, there)| (!there).then_some(pack)));
         Ok(())
     }
 

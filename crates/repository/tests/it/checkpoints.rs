@@ -32,18 +32,14 @@ async fn interrupted(world: &Arc<World>, data: &MemoryStore) {
     for requests in 10.. {
         let stage = Stage::new(world);
         let repository = Repository::open(stage.store(), &secret()).await.unwrap();
-        stage.allow(requests);
+        stage.hold();
         let source = data.clone();
         let task = tokio::spawn(async move {
             let sink = repository.sink(&at_every_entry());
             transfer(&source, &sink, &TransferOptions::default(), &Context::silent()).await
         });
-        tokio::select! {
-            () = stage.held() => {}
-            _ = async { while !task.is_finished() { tokio::task::yield_now().await } } => {
-                panic!("no checkpoint was committed before the end");
-            }
-        }
+        stage.go_on(requests, &task).await;
+        assert!(!task.is_finished(), "no checkpoint was committed before the end");
         task.abort();
         if !world.names("checkpoints").await.is_empty() {
             return;
@@ -71,7 +67,7 @@ async fn what_a_backup_had_stored_is_kept_and_taken_up() {
     // No prune takes what it holds, and it gives back what it has.
     let mut options = PruneOptions::default();
     options.keep_marked = Duration::ZERO;
-    world.age(Duration::from_hours(24)).await;
+    world.age(Duration::from_hours(24));
     repository.prune(&options, &context).await.unwrap();
     let report = repository.check(&CheckOptions::every_byte(), &context).await.unwrap();
     assert!(report.is_sound(), "{report:?}");

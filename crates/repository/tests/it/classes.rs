@@ -267,7 +267,7 @@ async fn prune_waits_for_the_least_time_of_each_class_and_says_until_when() {
     options.keep_marked = Duration::ZERO;
     let hour = Duration::from_hours(1);
 
-    scene.world.age(LEAST - hour).await;
+    scene.world.age(LEAST - hour);
     let report = repository.prune(&options, &context).await.unwrap();
     assert_eq!(report.young.packs as usize, data.len(), "{report:?}");
     let (from, until) = report.young_until.unwrap();
@@ -277,7 +277,7 @@ async fn prune_waits_for_the_least_time_of_each_class_and_says_until_when() {
     assert!(there(&scene.packs().await.0, &data), "deleted before its time");
 
     // What is billed no longer goes.
-    scene.world.age(2 * hour).await;
+    scene.world.age(2 * hour);
     let report = repository.prune(&options, &context).await.unwrap();
     assert_eq!((report.young.packs, report.young_until), (0, None), "{report:?}");
     assert!(report.deleted.packs as usize >= data.len(), "{report:?}");
@@ -288,7 +288,7 @@ async fn prune_waits_for_the_least_time_of_each_class_and_says_until_when() {
     back_up(&files(&[3]).await, repository).await;
     let (third, _) = back_up(&files(&[4]).await, repository).await;
     forget(&scene, &third).await;
-    scene.world.age(hour).await;
+    scene.world.age(hour);
     options.least_age = Some(Duration::ZERO);
     let report = repository.prune(&options, &context).await.unwrap();
     assert!(report.young.packs == 0 && report.deleted.packs > 0, "{report:?}");
@@ -313,7 +313,7 @@ async fn prune_reads_no_archive_for_the_sake_of_waste() {
     // A rule of the bucket moves what is there.
     let (data, _) = scene.packs().await;
     scene.cold.freeze(data.iter().cloned());
-    scene.world.age(LEAST + Duration::from_hours(1)).await;
+    scene.world.age(LEAST + Duration::from_hours(1));
 
     let mut options = PruneOptions::default();
     (options.keep_marked, options.max_waste) = (Duration::ZERO, 0.0);

@@ -95,7 +95,7 @@ async fn prune_says_that_versions_stay_and_until_when_they_are_locked() {
     assert_eq!(repository.keeping().await.unwrap().unwrap().retention, Some(retention));
     let (first, _) = back_up(&file(1).await, &repository).await;
     world.delete(&format!("snapshots/{first}")).await;
-    world.age(10 * DAY).await;
+    world.age(10 * DAY);
     let report = repository.prune(&at_once(), &Context::silent()).await.unwrap();
     assert!(report.deleted.packs > 0 && report.keeping.unwrap().versions, "{report:?}");
     let left = report.locked_until.unwrap().duration_since(lifeboat_core::Timestamp::now());
@@ -123,12 +123,12 @@ async fn a_writer_learns_that_it_was_taken_for_dead_though_its_session_cannot_be
         let first = Repository::init(cold().1, &secret(), &small()).await.unwrap();
         let (gone, _) = back_up(&data, &first).await;
         world.delete(&format!("snapshots/{gone}")).await;
-        world.age(DAY).await;
+        world.age(DAY);
         // The packs that the writer wants to rely on are nobody's.
         let (stage, store) = cold();
         let repository = Repository::open(store, &secret()).await.unwrap();
-        stage.allow(requests);
-        let mut writing = tokio::spawn({
+        stage.hold();
+        let writing = tokio::spawn({
             let (repository, data) = (repository.clone(), file(1).await);
             async move {
                 let sink = repository.sink(&WriteOptions::default());
@@ -136,19 +136,16 @@ async fn a_writer_learns_that_it_was_taken_for_dead_though_its_session_cannot_be
                 transfer(&data, &sink, &options, &Context::silent()).await
             }
         });
-        let done = tokio::select! {
-            () = stage.held() => None,
-            done = &mut writing => Some(done),
-        };
-        if done.is_some() {
+        stage.go_on(requests, &writing).await;
+        if writing.is_finished() {
             assert!(held_once && requests > 10, "the writer was never held");
             break;
         }
         held_once = true;
-        world.age(Duration::from_hours(2)).await;
+        world.age(Duration::from_hours(2));
         let sweeper = Repository::open(cold().1, &secret()).await.unwrap();
         sweeper.prune(&at_once(), &context).await.unwrap();
-        world.age(Duration::from_hours(2)).await;
+        world.age(Duration::from_hours(2));
         sweeper.prune(&at_once(), &context).await.unwrap();
         stage.release();
         let outcome = writing.await.unwrap();

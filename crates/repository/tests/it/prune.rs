@@ -104,14 +104,14 @@ async fn marked_packs_wait_and_are_rescued_when_they_are_needed_again() {
     forget(&world, &first).await;
     let report = repository.prune(&options, &context).await.unwrap();
     assert!(report.marked.packs > 0 && report.deleted.packs == 0, "{report:?}");
-    world.age(23 * HOUR).await;
+    world.age(23 * HOUR);
     let report = repository.prune(&options, &context).await.unwrap();
     assert_eq!((report.deleted.packs, report.waits_for.len()), (0, 1), "{report:?}");
 
     // A backup of the same data does not rely on what is marked.
     let (second, summary) = back_up(&one, &repository).await;
     assert!(summary.progress.new >= 300_000, "{summary:?}");
-    world.age(2 * HOUR).await;
+    world.age(2 * HOUR);
     let report = repository.prune(&options, &context).await.unwrap();
     assert!(report.deleted.packs > 0, "{report:?}");
     assert_restores(&repository, second, &one).await;

@@ -1,5 +1,5 @@
-//! A store in memory on which several programs work, each of which can be held at any request,
-//! and whose objects can be made older.
+//! A store in memory on which several programs work, each of which can be held at any request;
+//! whose objects can be made older, and whose listings can be made to be behind.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,14 +19,55 @@ use object_store::{
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// For so long, a listing may be behind, where listings are.
+pub(crate) const BEHIND: Duration = Duration::from_mins(20);
 
 /// What all programs share.
 #[derive(Default)]
 pub(crate) struct World {
     inner: InMemory,
-    /// By how much each object is older than it is.
-    ages: Mutex<HashMap<Path, Duration>>,
+    times: Mutex<Times>,
+    /// One change at a time, so that they are noted in their order.
+    order: tokio::sync::Mutex<()>,
+}
+
+/// What was written and deleted, and when, by a clock that stands still until it is set on.
+#[derive(Default)]
+struct Times {
+    now: Duration,
+    /// Of each object that there ever was all its states, from the first to the last.
+    states: HashMap<Path, Vec<State>>,
+}
+
+struct State {
+    since: Duration,
+    /// `None` when it is not there.
+    meta: Option<ObjectMeta>,
+}
+
+impl Times {
+    fn note(&mut self, location: &Path, meta: Option<ObjectMeta>) {
+        let state = State { since: self.now, meta };
+        self.states.entry(location.clone()).or_default().push(state);
+    }
+
+    /// As old as it is by the clock.
+    fn aged(&self, since: Duration, meta: ObjectMeta) -> ObjectMeta {
+        ObjectMeta { last_modified: meta.last_modified - (self.now - since), ..meta }
+    }
+
+    /// The states in which a listing may show an object that is behind: that at the beginning of
+    /// the time by which it may be behind, and all that came later. `None` stands for the time
+    /// before it was there.
+    fn shown<'a>(&self, states: &'a [State]) -> Vec<Option<&'a State>> {
+        let horizon = self.now.saturating_sub(BEHIND);
+        let later = states.iter().filter(|state| state.since > horizon).map(Some);
+        let before = states.iter().rfind(|state| state.since <= horizon);
+        std::iter::once(before).chain(later).collect()
+    }
 }
 
 impl World {
@@ -35,21 +76,16 @@ impl World {
     }
 
     /// Lets time pass for all objects that are there.
-    pub(crate) async fn age(&self, by: Duration) {
-        let listed: Vec<_> = self.inner.list(None).try_collect().await.unwrap();
-        let mut ages = self.ages.lock();
-        for meta in listed {
-            *ages.entry(meta.location).or_default() += by;
-        }
+    pub(crate) fn age(&self, by: Duration) {
+        self.times.lock().now += by;
     }
 
     /// Lets every session give a sign of life, now.
     pub(crate) async fn sign(&self) {
         for name in self.names("sessions").await {
-            let alive = format!("{}.alive", name.trim_end_matches(".alive"));
-            let alive = Path::from(alive);
-            self.inner.put(&alive, PutPayload::from_static(b"alive")).await.unwrap();
-            self.ages.lock().remove(&alive);
+            let alive = Path::from(format!("{}.alive", name.trim_end_matches(".alive")));
+            let payload = PutPayload::from_static(b"alive");
+            self.put(&alive, payload, PutOptions::default()).await.unwrap();
         }
     }
 
@@ -61,12 +97,49 @@ impl World {
     }
 
     pub(crate) async fn delete(&self, name: &str) {
-        self.inner.delete(&Path::from(name)).await.unwrap();
+        self.remove(&Path::from(name)).await.unwrap();
+    }
+
+    async fn put(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let _order = self.order.lock().await;
+        let put = self.inner.put_opts(location, payload, options).await?;
+        let meta = self.inner.head(location).await.ok();
+        self.times.lock().note(location, meta);
+        Ok(put)
+    }
+
+    async fn remove(&self, location: &Path) -> Result<()> {
+        let _order = self.order.lock().await;
+        self.inner.delete(location).await?;
+        self.times.lock().note(location, None);
+        Ok(())
     }
 
     fn aged(&self, meta: ObjectMeta) -> ObjectMeta {
-        let age = self.ages.lock().get(&meta.location).copied().unwrap_or_default();
-        ObjectMeta { last_modified: meta.last_modified - age, ..meta }
+        let times = self.times.lock();
+        let last = times.states.get(&meta.location).and_then(|states| states.last());
+        let since = last.map_or(times.now, |state| state.since);
+        times.aged(since, meta)
+    }
+
+    /// What a listing shows; with `pick`, one of several states of each object that changed lately.
+    fn listed(&self, prefix: &Path, mut pick: impl FnMut(usize) -> usize) -> Vec<ObjectMeta> {
+        let times = self.times.lock();
+        let mut all: Vec<_> = times.states.iter().collect();
+        // The same order for the same seed.
+        all.sort_by_key(|(location, _)| *location);
+        let inside = all.into_iter().filter(|(location, _)| location.prefix_matches(prefix));
+        let shown = inside.filter_map(|(_, states)| {
+            let may_be = times.shown(states);
+            let state = may_be[pick(may_be.len())]?;
+            Some(times.aged(state.since, state.meta.clone()?))
+        });
+        shown.collect()
     }
 }
 
@@ -81,6 +154,9 @@ pub(crate) struct Odds {
     pub(crate) late: f64,
     /// It is done twice.
     pub(crate) doubled: f64,
+    /// A listing lacks what was put not long ago, or shows what was deleted not long ago: each
+    /// object for itself, as it was at some moment of the last [`BEHIND`].
+    pub(crate) behind: f64,
 }
 
 /// One program's way to the store, and the hand on it.
@@ -89,7 +165,8 @@ pub(crate) struct Stage {
     /// How many requests it may still make.
     budget: Semaphore,
     made: AtomicU64,
-    held: Notify,
+    /// How many requests wait for that.
+    waiting: AtomicU64,
     odds: Mutex<Odds>,
     random: Mutex<SmallRng>,
     late: Mutex<Vec<(u64, Path, PutPayload)>>,
@@ -102,7 +179,7 @@ impl Stage {
             world: Arc::clone(world),
             budget: Semaphore::new(Semaphore::MAX_PERMITS / 2),
             made: AtomicU64::new(0),
-            held: Notify::new(),
+            waiting: AtomicU64::new(0),
             odds: Mutex::default(),
             random: Mutex::new(SmallRng::seed_from_u64(0)),
             late: Mutex::default(),
@@ -120,10 +197,20 @@ impl Stage {
         Arc::new(Staged(Arc::clone(self)))
     }
 
-    /// From now on, so many requests are let through.
-    pub(crate) fn allow(&self, requests: usize) {
+    /// From now on, no request is let through.
+    pub(crate) fn hold(&self) {
         self.budget.forget_permits(usize::MAX);
-        self.budget.add_permits(requests);
+    }
+
+    /// Lets so many requests through of one that is held, and returns when it is held again, or
+    /// has ended.
+    pub(crate) async fn go_on<T>(&self, requests: u64, task: &JoinHandle<T>) {
+        let until = self.made() + requests;
+        self.budget.add_permits(requests as usize);
+        let is_held = || self.made() >= until && self.waiting.load(Ordering::SeqCst) > 0;
+        while !is_held() && !task.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// All requests are let through again.
@@ -131,39 +218,35 @@ impl Stage {
         self.budget.add_permits(Semaphore::MAX_PERMITS / 2 - self.budget.available_permits());
     }
 
-    /// Returns when a request is held.
-    pub(crate) async fn held(&self) {
-        self.held.notified().await;
-    }
-
     /// How many requests were made.
     pub(crate) fn made(&self) -> u64 {
-        self.made.load(Ordering::Relaxed)
+        self.made.load(Ordering::SeqCst)
     }
 
     async fn enter(&self) {
-        match self.budget.try_acquire() {
-            Ok(permit) => permit.forget(),
-            Err(_) => {
-                self.held.notify_one();
-                self.budget.acquire().await.unwrap().forget();
-            }
-        }
-        let made = self.made.fetch_add(1, Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let waiting = Waiting(&self.waiting);
+        self.budget.acquire().await.unwrap().forget();
+        drop(waiting);
+        let made = self.made.fetch_add(1, Ordering::SeqCst);
         let due: Vec<_> = {
             let mut late = self.late.lock();
             late.extract_if(.., |(at, ..)| *at <= made).collect()
         };
         for (_, location, payload) in due {
-            self.put(&location, payload).await;
+            // Whoever sent it was told that it failed; if it fails now, it did.
+            let create = object_store::PutMode::Create.into();
+            drop(self.world.put(&location, payload, create).await);
         }
     }
 
-    async fn put(&self, location: &Path, payload: PutPayload) {
-        let mode = object_store::PutMode::Create.into();
-        if self.world.inner.put_opts(location, payload, mode).await.is_ok() {
-            self.world.ages.lock().remove(location);
-        }
+    /// What a listing shows to this program.
+    fn listed(&self, prefix: Option<&Path>) -> Vec<ObjectMeta> {
+        let behind = self.chance(|odds| odds.behind);
+        let root = Path::default();
+        self.world.listed(prefix.unwrap_or(&root), |states| {
+            if behind { self.random.lock().random_range(0..states) } else { states - 1 }
+        })
     }
 
     fn chance(&self, which: impl Fn(&Odds) -> f64) -> bool {
@@ -173,6 +256,15 @@ impl Stage {
 
     fn gone() -> object_store::Error {
         object_store::Error::Generic { store: "staged", source: "no answer came".into() }
+    }
+}
+
+/// A request that waits, also when whoever made it is gone.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -210,14 +302,9 @@ impl ObjectStore for Staged {
         }
         let doubled =
             self.0.chance(|odds| odds.doubled).then(|| (payload.clone(), options.clone()));
-        let result = self.0.world.inner.put_opts(location, payload, options).await;
-        if result.is_ok() {
-            self.0.world.ages.lock().remove(location);
-        }
+        let result = self.0.world.put(location, payload, options).await;
         let result = match doubled {
-            Some((payload, options)) => {
-                self.0.world.inner.put_opts(location, payload, options).await
-            }
+            Some((payload, options)) => self.0.world.put(location, payload, options).await,
             None => result,
         };
         if self.0.chance(|odds| odds.unanswered) { Err(Stage::gone()) } else { result }
@@ -255,7 +342,7 @@ impl ObjectStore for Staged {
                     if stage.chance(|odds| odds.lost) {
                         return Err(Stage::gone());
                     }
-                    stage.world.inner.delete(&location).await?;
+                    stage.world.remove(&location).await?;
                     if stage.chance(|odds| odds.unanswered) {
                         return Err(Stage::gone());
                     }
@@ -272,9 +359,7 @@ impl ObjectStore for Staged {
             if stage.chance(|odds| odds.lost) {
                 return stream::iter(vec![Err(Stage::gone())]).boxed();
             }
-            let listed: Vec<_> = stage.world.inner.list(prefix.as_ref()).collect().await;
-            let aged = listed.into_iter().map(move |meta| Ok(stage.world.aged(meta?)));
-            stream::iter(aged.collect::<Vec<_>>()).boxed()
+            stream::iter(stage.listed(prefix.as_ref()).into_iter().map(Ok)).boxed()
         };
         stream::once(listing).flatten().boxed()
     }

@@ -1,6 +1,6 @@
 //! What is needed of each pack.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
@@ -73,6 +73,8 @@ pub(super) struct Plan {
     /// as well counts for that one.
     doubtful: Vec<bool>,
     marked_others: PackSet,
+    /// Packs that count for chunks that marked packs have as well.
+    relied_on: HashSet<u32>,
     needed: Arc<SortedIds>,
 }
 
@@ -101,7 +103,9 @@ impl Plan {
         let doubtful = doubtful.collect();
         let weights = vec![Weight::default(); stored.known.len()];
         let (shared, needed) = (Arc::clone(shared), Arc::new(needed));
-        let mut plan = Self { shared, stored, weights, marked, doubtful, marked_others, needed };
+        let relied_on = HashSet::new();
+        let mut plan =
+            Self { shared, stored, weights, marked, doubtful, marked_others, relied_on, needed };
         let pool = plan.shared.pool.clone();
         let weigh = move || plan.weigh().map(|()| plan);
         pool.run("compare snapshots with packs", weigh).await?
@@ -123,6 +127,7 @@ impl Plan {
             Ok(())
         })?;
         let mut lost = 0_u64;
+        let mut relied_on = HashSet::new();
         let result = join(&self.shared, &needed, |_, places, wanted| {
             if wanted {
                 match self.counting(&weights, places) {
@@ -130,6 +135,10 @@ impl Plan {
                         let weight = &mut weights[place.pack as usize];
                         weight.counted += u64::from(place.plain);
                         weight.chunks += 1;
+                        let is_marked = |other: &Place| self.marked[other.pack as usize];
+                        if places.iter().any(|other| other.pack != place.pack && is_marked(other)) {
+                            relied_on.insert(place.pack);
+                        }
                     }
                     None => lost += 1,
                 }
@@ -137,7 +146,7 @@ impl Plan {
             Ok(())
         });
         result?;
-        self.weights = weights;
+        (self.weights, self.relied_on) = (weights, relied_on);
         if lost > 0 {
             let what = format!("{lost} chunks that snapshots need are in no pack");
             return Err(Error::NotKnown { what });
@@ -201,7 +210,13 @@ impl Plan {
             .chain(others.map(|(id, listed)| (*id, listed.modified)))
     }
 
-    /// The packs that the index names, that are not there, and that nothing needs: who wrote the
+    /// The packs that must be there for marked packs to go.
+    pub(super) fn relied_on(&self) -> impl Iterator<Item = ObjectId> {
+        let packs = self.relied_on.iter().filter_map(|number| self.shared.index.pack(*number));
+        packs.map(|pack| pack.id)
+    }
+
+    /// The packs that the index names, that are not listed, and that nothing needs: who wrote the
     /// index was taken for dead, or a sweep did not come to its end.
     pub(super) fn vanished(&self) -> impl Iterator<Item = ObjectId> {
         let all = self.weights.iter().zip(&self.stored.known).enumerate();

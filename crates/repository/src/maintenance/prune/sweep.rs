@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use lifeboat_core::{Failure, SnapshotId, Timestamp};
 
 use super::plan::Plan;
@@ -11,6 +11,7 @@ use super::{MARGIN, PackSet, Prune, PruneMode, PruneReport};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
 use crate::index::IndexObject;
+use crate::maintenance::lease::REQUEST;
 use crate::maintenance::session::Sessions;
 use crate::maintenance::trash::{Mark, Marks};
 use crate::objects::{INDEX, name_in, pack_name};
@@ -72,9 +73,38 @@ impl Prune<'_> {
             due.iter().for_each(|pack| report.waiting.add(plan.size(pack)));
             due.clear();
         }
+        if let Some(why) = self.is_behind(plan, marks, &due).await? {
+            report.waits_for.push(why);
+            due.iter().for_each(|pack| report.waiting.add(plan.size(pack)));
+            due.clear();
+        }
         let gone = self.delete(plan, due, report).await?;
         self.tidy(marks, &rescued, &gone).await?;
         Ok(gone)
+    }
+
+    /// Whether a listing turns out to be behind on which the deletion of packs relies. All of this
+    /// is asked of single objects, whose absence no store is wrong about.
+    ///
+    /// What is also elsewhere must be there: a pack that an earlier run has just deleted may still
+    /// be listed. And a mark must stand: whoever took it back found out that the pack is needed.
+    async fn is_behind(&self, plan: &Plan, marks: &Marks, due: &PackSet) -> Result<Option<String>> {
+        if due.is_empty() {
+            return Ok(None);
+        }
+        if let Some(pack) = self.absent(plan.relied_on()).await?.into_iter().next() {
+            return Ok(Some(format!("a listing of packs that is behind: {pack} is gone")));
+        }
+        let objects = &self.repository.shared().objects;
+        for mark in marks.marks.iter().filter(|mark| mark.packs.iter().any(|it| due.contains(it))) {
+            if objects.head(&mark.name).await?.is_none() {
+                return Ok(Some(format!(
+                    "a listing of marks that is behind: {} is gone",
+                    mark.name
+                )));
+            }
+        }
+        Ok(None)
     }
 
     /// Why what was marked has to wait, if it has to.
@@ -99,11 +129,11 @@ impl Prune<'_> {
 
     /// Takes packs out of the index, and then deletes them.
     async fn delete(&self, plan: &Plan, due: PackSet, report: &mut PruneReport) -> Result<PackSet> {
-        let unnamed: PackSet = due.iter().copied().chain(plan.vanished()).collect();
+        let vanished = self.absent(plan.vanished()).await?;
+        let unnamed: PackSet = due.iter().copied().chain(vanished).collect();
         if unnamed.is_empty() {
             return Ok(due);
         }
-        let shared = self.repository.shared();
         self.lease.check().await?;
         // In this order: whoever finds a pack in the index must find the pack.
         if let Err(error) = self.drop_from_index(&unnamed).await {
@@ -118,10 +148,7 @@ impl Prune<'_> {
         self.lease.check().await?;
         let mut gone = PackSet::new();
         let mut deletions = stream::iter(due)
-            .map(|pack| {
-                let objects = shared.objects.clone();
-                async move { (pack, objects.delete(&pack_name(pack)).await) }
-            })
+            .map(|pack| async move { (pack, self.delete_pack(pack).await) })
             .buffer_unordered(AT_ONCE);
         while let Some((pack, result)) = deletions.next().await {
             match result {
@@ -138,6 +165,7 @@ impl Prune<'_> {
                         report.locked_until = report.locked_until.max(Some(until));
                     }
                 }
+                Err(Error::LeaseLost) => return Err(Error::LeaseLost),
                 // Under object lock, or for who may not: it stays marked, and a later run tries it.
                 Err(error) if !error.is_retryable() => {
                     report.refused.add(plan.size(&pack));
@@ -161,6 +189,30 @@ impl Prune<'_> {
                 None
             }
         }
+    }
+
+    /// Those of some packs that are not there. A listing that lacks one is no proof of that, and one
+    /// that shows it none of the contrary.
+    async fn absent(&self, packs: impl Iterator<Item = ObjectId>) -> Result<PackSet> {
+        let objects = &self.repository.shared().objects;
+        let asked = stream::iter(packs.collect::<Vec<_>>()).map(|pack| {
+            let objects = objects.clone();
+            async move { Ok::<_, Error>((pack, objects.head(&pack_name(pack)).await?.is_none())) }
+        });
+        let asked: Vec<(ObjectId, bool)> = asked.buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(asked.into_iter().filter_map(|(pack, absent)| absent.then_some(pack)).collect())
+    }
+
+    /// Deletes one pack, as long as it is ours to delete.
+    async fn delete_pack(&self, pack: ObjectId) -> Result<()> {
+        self.lease.still().await?;
+        let name = pack_name(pack);
+        let deleting = self.repository.shared().objects.delete(&name);
+        tokio::time::timeout(REQUEST, deleting).await.unwrap_or_else(|_| {
+            let source = format!("it took more than {} seconds", REQUEST.as_secs()).into();
+            let error = object_store::Error::Generic { store: "the store", source };
+            Err(Error::store("delete", &name, error))
+        })
     }
 
     /// Writes index objects without these packs in place of those that name them.
