@@ -1,9 +1,10 @@
 //! What lies above the snapshots: kinds, stores, and the links to the newest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use lifeboat_core::{SnapshotInfo, StoreRef};
+use lifeboat_repository::repaired_original;
 
 use crate::node::Node;
 
@@ -37,6 +38,8 @@ impl Layout {
         for (number, info) in snapshots.iter().enumerate() {
             stores.entry(&info.store).or_default().push(number as u32);
         }
+        // As everywhere, the latest is rather the sibling that a repair made than the hurt one.
+        let hurt: BTreeSet<_> = snapshots.iter().filter_map(repaired_original).collect();
         for (store, numbers) in stores {
             let kind = layout.directory(0, component(store.kind()), changed);
             let directory = layout.directory(kind, component(store.name()), changed);
@@ -51,7 +54,9 @@ impl Layout {
                     Some(_) => format!("{}-{}", moment(info.taken), info.id),
                 };
                 layout.add(directory, name.clone(), top);
-                newest = Some((name, info.taken));
+                if !hurt.contains(&info.id) {
+                    newest = Some((name, info.taken));
+                }
             }
             if let Some((name, changed)) = newest {
                 let link = Above { changed, what: What::Link(name) };
@@ -129,10 +134,14 @@ mod tests {
             let taken = Timestamp::from_second(second).unwrap();
             SnapshotInfo::new(SnapshotId::from_bytes([id; 32]), StoreRef::new(kind, name), taken)
         };
+        let hurt = info(4, "files", "etc", 7200);
+        let mut sibling = info(3, "files", "etc", 7200);
+        sibling.facts.set("repair.of", hurt.id.to_string());
         let layout = Layout::new(vec![
             info(1, "files", "etc", 0),
             info(2, "postgres", "a/b", 3600),
-            info(3, "files", "etc", 7200),
+            sibling,
+            hurt,
         ]);
         let at = |path: &[&str]| {
             path.iter().try_fold(Node::Above(0), |node, name| match node {
