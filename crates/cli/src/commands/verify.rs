@@ -65,6 +65,7 @@ struct Summary {
     unreferenced: u64,
     packs_read: u64,
     packs_bytes: u64,
+    archived: u64,
     seed: Option<u64>,
     rolling: Option<Progress>,
     damaged: usize,
@@ -160,6 +161,7 @@ pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, F
             unreferenced: report.unreferenced,
             packs_read: report.packs_read,
             packs_bytes: report.packs_bytes,
+            archived: report.archived,
             seed: report.seed,
             rolling: report.rolling.as_ref().map(Progress::from),
             damaged: report.damage.len(),
@@ -273,6 +275,12 @@ fn conclude(report: &CheckReport, arguments: &Verify, session: &Session) {
         return;
     }
     session.output.say(&format!("no damage found ({looked})"));
+    if report.archived > 0 {
+        let packs = number(report.archived, "pack", "packs");
+        session.output.say(&format!(
+            "{packs} in an archive were left out: `lifeboat verify --every-byte --thaw` reads them"
+        ));
+    }
     if let Some(seed) = report.seed {
         let packs = number(report.packs_read, "pack", "packs");
         session.output.say(&format!("the sample had {packs}; `--seed {seed}` draws it again"));

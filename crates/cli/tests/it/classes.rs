@@ -78,6 +78,8 @@ fn data_in_an_archive_is_seen_at_once_and_restored_after_a_thaw() {
     assert!(!scene.home.path("out").exists());
     scene.run(&["verify", "--every-byte"]).expect(1).error_says(&["archive", "--thaw"]);
     scene.run(&["cat", "latest", "greeting"]).expect(1).error_says(&["archive"]);
+    let sample = scene.json(&["verify", "--sample", "100%"], 0);
+    assert!(sample["archived"].as_u64().unwrap() > 0 && sample["sound"] == true, "{sample}");
     let hasty = ["restore", "latest", "--to", &out, "--thaw=expedited"];
     scene.run(&hasty).expect(1).error_says(&["expedited", "it has bulk, standard"]);
 

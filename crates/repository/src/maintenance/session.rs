@@ -298,7 +298,14 @@ mod tests {
     use super::*;
     use crate::crypto::RootKey;
     use crate::id::RepositoryId;
+    use futures_util::StreamExt;
+    use futures_util::stream::BoxStream;
     use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use object_store::{
+        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+        ObjectStoreExt, PutMultipartOptions, PutOptions, PutResult,
+    };
 
     async fn names(objects: &Objects) -> Vec<String> {
         objects.list(SESSIONS).map_ok(|listed| listed.name).try_collect().await.unwrap()
@@ -323,6 +330,109 @@ mod tests {
         assert!(session.renew().await.unwrap());
         session.end().await;
         assert!(names(&objects).await.is_empty());
+    }
+
+    /// A store in which nothing is written over and nothing is deleted.
+    #[derive(Debug)]
+    struct Kept(InMemory);
+
+    fn kept(path: &Path) -> object_store::Error {
+        let path = path.to_string();
+        object_store::Error::PermissionDenied { path, source: "it is locked".into() }
+    }
+
+    impl std::fmt::Display for Kept {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Kept")
+        }
+    }
+
+    #[lifeboat_core::async_trait]
+    impl ObjectStore for Kept {
+        async fn put_opts(
+            &self,
+            location: &Path,
+            payload: PutPayload,
+            options: PutOptions,
+        ) -> object_store::Result<PutResult> {
+            if self.0.head(location).await.is_ok() {
+                return Err(kept(location));
+            }
+            self.0.put_opts(location, payload, options).await
+        }
+
+        async fn put_multipart_opts(
+            &self,
+            location: &Path,
+            options: PutMultipartOptions,
+        ) -> object_store::Result<Box<dyn MultipartUpload>> {
+            self.0.put_multipart_opts(location, options).await
+        }
+
+        async fn get_opts(
+            &self,
+            location: &Path,
+            options: GetOptions,
+        ) -> object_store::Result<GetResult> {
+            self.0.get_opts(location, options).await
+        }
+
+        fn delete_stream(
+            &self,
+            locations: BoxStream<'static, object_store::Result<Path>>,
+        ) -> BoxStream<'static, object_store::Result<Path>> {
+            locations.map(|path| Err(kept(&path?))).boxed()
+        }
+
+        fn list(
+            &self,
+            prefix: Option<&Path>,
+        ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+            self.0.list(prefix)
+        }
+
+        async fn list_with_delimiter(
+            &self,
+            prefix: Option<&Path>,
+        ) -> object_store::Result<ListResult> {
+            self.0.list_with_delimiter(prefix).await
+        }
+
+        async fn copy_opts(
+            &self,
+            from: &Path,
+            to: &Path,
+            options: CopyOptions,
+        ) -> object_store::Result<()> {
+            self.0.copy_opts(from, to, options).await
+        }
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_written_over_each_sign_of_life_has_a_name() {
+        let objects = Objects::new(Arc::new(Kept(InMemory::new())));
+        let keys = Arc::new(Keys::derive(&RootKey::fixed(1), RepositoryId::from_bytes([1; 16])));
+        let clock = StoreClock::ask(&objects).await.unwrap();
+        let session = Session::begin(&objects, &keys, "here", "a test").await.unwrap();
+        for _ in 0..3 {
+            session.sign().await.unwrap();
+        }
+        let name = session.name().unwrap();
+        let signs = [".alive", ".alive-1", ".alive-2"].map(|sign| format!("{name}{sign}"));
+        let mut all = names(&objects).await;
+        all.sort();
+        assert_eq!(all, [&[name.clone()][..], &signs].concat());
+        let seen = Sessions::sweep(&objects, &clock).await.unwrap().0;
+        assert_eq!(seen.len(), 1);
+        assert!(seen[0].alive > seen[0].begun, "a later sign counts");
+
+        // Taken for dead, it cannot be taken away; its writer learns of it all the same.
+        let later = clock.later(EXPIRY + Duration::from_secs(5));
+        assert!(Sessions::sweep(&objects, &later).await.unwrap().0.is_empty());
+        assert!(objects.head(&name).await.unwrap().is_some());
+        assert!(!session.stands().await.unwrap());
+        assert!(!session.renew().await.unwrap());
+        assert!(session.renew().await.unwrap() && session.name().unwrap() != name);
     }
 
     #[tokio::test]
