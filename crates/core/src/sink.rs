@@ -121,6 +121,19 @@ pub trait Writing: Send + Sync {
     /// When the content cannot be read or cannot be kept. The write can then only be aborted.
     async fn put(&self, ordinal: u64, entry: Entry) -> Result<()>;
 
+    /// Takes entries of no lane that follow one another, and whose content is at hand
+    /// ([`Content::is_ready`](crate::Content::is_ready)). For a sink that hands its work to other
+    /// threads, which costs more than a small entry is worth; the others need not have it.
+    ///
+    /// # Errors
+    /// As for [`Writing::put`].
+    async fn put_all(&self, entries: Vec<(u64, Entry)>) -> Result<()> {
+        for (ordinal, entry) in entries {
+            self.put(ordinal, entry).await?;
+        }
+        Ok(())
+    }
+
     /// Makes everything durable, and then visible. Called after the last put returned.
     ///
     /// # Errors

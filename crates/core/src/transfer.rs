@@ -261,10 +261,7 @@ impl<'a> Puts<'a> {
                 // The error is the news: the predecessor dropped its end.
                 while before.changed().await.is_ok() {}
             }
-            for (ordinal, entry) in entries {
-                writing.put(ordinal, entry).await?;
-                context.count_entry();
-            }
+            put(&*writing, entries, &context).await?;
             drop(done);
             Ok(first)
         });
@@ -288,6 +285,23 @@ impl<'a> Puts<'a> {
         self.in_work.remove(&first?);
         Ok(())
     }
+}
+
+async fn put(
+    writing: &dyn Writing,
+    mut entries: Vec<(u64, Entry)>,
+    context: &Context,
+) -> Result<()> {
+    let count = entries.len();
+    match entries.pop() {
+        Some((ordinal, entry)) if entries.is_empty() => writing.put(ordinal, entry).await?,
+        last => {
+            entries.extend(last);
+            writing.put_all(entries).await?;
+        }
+    }
+    (0..count).for_each(|_| context.count_entry());
+    Ok(())
 }
 
 fn out_of_order(path: &EntryPath) -> Error {

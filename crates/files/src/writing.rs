@@ -1,10 +1,14 @@
 //! One restore.
 
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use lifeboat_core::local::{Head, failed};
-use lifeboat_core::{Attributes, Completion, Context, Entry, EntryKind, Receipt, Result, Writing};
+use lifeboat_core::local::{Head, Root, failed};
+use lifeboat_core::{
+    Attributes, Completion, Context, Entry, EntryKind, EntryPath, Receipt, Result, Writing,
+};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::error::Error;
@@ -27,6 +31,34 @@ pub(crate) struct FilesWriting {
 struct Work {
     target: Target,
     restorer: Restorer,
+    write_back: WriteBack,
+}
+
+/// After so many bytes the disk is told to begin: the kernel would let them lie in memory, and all
+/// would have to be waited for at the end.
+const WRITE_BACK: u64 = 64 << 20;
+
+/// Keeps the disk at work while files are made.
+#[derive(Default)]
+struct WriteBack {
+    bytes: AtomicU64,
+    running: Arc<AtomicBool>,
+}
+
+impl WriteBack {
+    fn wrote(&self, bytes: u64, root: &Root) {
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes < WRITE_BACK
+            || self.running.swap(true, Ordering::Relaxed)
+        {
+            return;
+        }
+        self.bytes.store(0, Ordering::Relaxed);
+        let (root, running) = (root.clone(), Arc::clone(&self.running));
+        tokio::task::spawn_blocking(move || {
+            root.write_back();
+            running.store(false, Ordering::Relaxed);
+        });
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +77,7 @@ impl FilesWriting {
             Notes::new(&target.marker).map_err(|error| failed("write into", &path, error))?;
         let restorer = Restorer::new(target.root.clone(), notes, context, owners);
         Ok(Self {
-            work: Arc::new(Work { target, restorer }),
+            work: Arc::new(Work { target, restorer, write_back: WriteBack::default() }),
             stage: Arc::new(RwLock::new(Stage::Open)),
         })
     }
@@ -81,19 +113,7 @@ impl FilesWriting {
         let head = Head::pull(&mut entry.content, SMALL).await?;
         let Entry { path, attributes, content, .. } = entry;
         if head.is_whole() {
-            return self
-                .make(move |work| {
-                    let restorer = &work.restorer;
-                    let file = restorer.create(&path)?;
-                    let length = head
-                        .write(&file, 0)
-                        .map_err(|error| failed("write", &restorer.root.show(&path), error))?;
-                    restorer.context.count_new(length);
-                    restorer.context.count_stored(length);
-                    restorer.finish(&file, &path, &attributes);
-                    Ok(())
-                })
-                .await;
+            return self.make(move |work| work.small_file(&path, &attributes, &head)).await;
         }
         let name = self.work.restorer.root.show(&path);
         let (file, path) =
@@ -101,9 +121,7 @@ impl FilesWriting {
         let written = head.write_with_rest(Arc::clone(&file), name, content);
         let length = written.await?;
         self.make(move |work| {
-            work.restorer.context.count_new(length);
-            work.restorer.context.count_stored(length);
-            work.restorer.finish(&file, &path, &attributes);
+            work.finish(&file, &path, &attributes, length);
             Ok(())
         })
         .await
@@ -111,6 +129,31 @@ impl FilesWriting {
 }
 
 impl Work {
+    fn allows(&self, path: &EntryPath) -> Result<()> {
+        match self.target.is_reserved(path) {
+            true => Err(Error::Reserved { path: path.clone() }.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn small_file(&self, path: &EntryPath, attributes: &Attributes, head: &Head) -> Result<()> {
+        let restorer = &self.restorer;
+        let file = restorer.create(path)?;
+        let length = head
+            .write(&file, 0)
+            .map_err(|error| failed("write", &restorer.root.show(path), error))?;
+        self.finish(&file, path, attributes, length);
+        Ok(())
+    }
+
+    fn finish(&self, file: &File, path: &EntryPath, attributes: &Attributes, length: u64) {
+        let restorer = &self.restorer;
+        restorer.context.count_new(length);
+        restorer.context.count_stored(length);
+        restorer.finish(file, path, attributes);
+        self.write_back.wrote(length, &restorer.root);
+    }
+
     fn commit(&self) -> Result<()> {
         self.restorer.settle()?;
         self.target.root.sync_file_system()
@@ -136,13 +179,27 @@ impl Work {
 #[async_trait]
 impl Writing for FilesWriting {
     async fn put(&self, ordinal: u64, entry: Entry) -> Result<()> {
-        if self.work.target.is_reserved(&entry.path) {
-            return Err(Error::Reserved { path: entry.path }.into());
-        }
+        self.work.allows(&entry.path)?;
         if entry.kind == EntryKind::File {
             return self.file(entry).await;
         }
         self.make(move |work| work.restorer.make(ordinal, &entry)).await
+    }
+
+    async fn put_all(&self, entries: Vec<(u64, Entry)>) -> Result<()> {
+        let mut ready = Vec::with_capacity(entries.len());
+        for (ordinal, mut entry) in entries {
+            self.work.allows(&entry.path)?;
+            let head = Head::pull(&mut entry.content, u64::MAX).await?;
+            ready.push((ordinal, entry, head));
+        }
+        self.make(move |work| {
+            ready.iter().try_for_each(|(ordinal, entry, head)| match entry.kind {
+                EntryKind::File => work.small_file(&entry.path, &entry.attributes, head),
+                _ => work.restorer.make(*ordinal, entry),
+            })
+        })
+        .await
     }
 
     async fn commit(self: Arc<Self>, completion: Completion) -> Result<Receipt> {

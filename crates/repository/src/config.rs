@@ -36,7 +36,7 @@ pub(crate) struct Config {
 }
 
 /// What reading takes that this version knows.
-const READ: &[&str] = &[SEALED_TO_KEY];
+const READ: &[&str] = &[SEALED_TO_KEY, BLOCKS];
 /// What writing takes that this version knows.
 const WRITE: &[&str] = &[SESSIONS];
 /// What deleting takes that this version knows.
@@ -46,6 +46,8 @@ const DELETE: &[&str] = &[MARKS, WEAK_PUTS];
 pub(crate) const SESSIONS: &str = "sessions";
 /// Something may be sealed to the repository's public keys, by who may write and not read.
 pub(crate) const SEALED_TO_KEY: &str = "sealed-to-key";
+/// Small chunks may lie in blocks.
+pub(crate) const BLOCKS: &str = "blocks";
 /// Nothing is deleted that was not marked before.
 pub(crate) const MARKS: &str = "marks";
 
@@ -72,7 +74,8 @@ impl Features {
     /// What a new repository asks for.
     fn current() -> Self {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        Self { read: Vec::new(), write: words(&[SESSIONS]), delete: words(&[MARKS]) }
+        let (read, write, delete) = (words(&[BLOCKS]), words(&[SESSIONS]), words(&[MARKS]));
+        Self { read, write, delete }
     }
 
     /// Whether this version knows all that reading takes.
@@ -88,6 +91,11 @@ impl Features {
     /// Whether this version knows all that deleting takes.
     pub(crate) fn may_delete(&self) -> Result<()> {
         known(&self.delete, DELETE, Class::Fits)
+    }
+
+    /// Whether readers know blocks, so that writers may make them.
+    pub(crate) fn has_blocks(&self) -> bool {
+        self.read.iter().any(|word| word == BLOCKS)
     }
 
     /// Whether the store takes no notice of conditional puts.

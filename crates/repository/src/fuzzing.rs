@@ -15,18 +15,20 @@ use minicbor::encode::Write;
 use minicbor::{Decode, Encode, Encoder};
 
 use crate::check::fuzzing as checks;
-use crate::chunk::{ChunkKind, Encoding, MAX_CHUNK, compress, decompress};
+use crate::chunk::{
+    ChunkKind, Encoding, MAX_CHUNK, compress, compress_block, decompress, decompress_block,
+};
 use crate::config::Config;
 use crate::content::{ContentRecord, PieceList};
 use crate::crypto::{Access, AnySlot, Keys, RootKey, Share};
 use crate::error::Error;
-use crate::id::{ObjectId, RepositoryId};
+use crate::id::{ChunkId, ObjectId, RepositoryId};
 use crate::index::{IndexObject, fuzzing as index_cache};
 use crate::journal::fuzzing as journal;
 use crate::maintenance::{LeaseRecord, SessionRecord, TrashRecord, fuzzing as references};
 use crate::pack::{Contents, HEADER, PackBuilder, PackRecord, TRAILER};
 use crate::pins;
-use crate::read::open_chunk;
+use crate::read::{Sealed, pick};
 use crate::sealed::{SealedKind, open, seal};
 use crate::snapshot::{RootArea, SnapshotRecord};
 use crate::tree::{AttributesRecord, EntryRecord, Page};
@@ -208,23 +210,42 @@ fn pack(bytes: &[u8]) -> Outcome {
     if authentic { Ok(()) } else { Err(format!("{places} chunks, and it is not authentic")) }
 }
 
-/// The first byte is the encoding, the next three the plain length; the rest is sealed.
+/// The first byte is the encoding, the next three the plain length; the rest is sealed. Of a block
+/// the second chunk is taken, after one of as many bytes as the first byte of the block says.
 fn chunk(bytes: &[u8]) -> Outcome {
     let Some((&[encoding, a, b, c], rest)) = bytes.split_first_chunk() else {
         return Err("too short".to_owned());
     };
     let plain = u32::from_le_bytes([a, b, c, 0]);
-    let encoding = if encoding == 0 { Encoding::Raw } else { Encoding::Zstd };
-    let told = decompress(encoding as u8, rest, (plain as usize).min(MAX_CHUNK));
-    let id = keys().chunk_id(ChunkKind::Data, &told.unwrap_or_default());
+    let encoding = match encoding {
+        0 => Encoding::Raw,
+        3 => Encoding::Solid,
+        _ => Encoding::Zstd,
+    };
+    let block = matches!(encoding, Encoding::Solid).then(|| decompress_block(rest)).flatten();
+    let before = block.as_ref().and_then(|block| block.first()).map_or(0, |first| *first);
+    let told = match (&block, encoding) {
+        (Some(block), _) => block.get(before.into()..).map(<[u8]>::to_vec),
+        (None, Encoding::Solid) => None,
+        (None, _) => decompress(encoding as u8, rest, (plain as usize).min(MAX_CHUNK)),
+    };
+    let told = told.unwrap_or_default();
+    let told = &told[..told.len().min(plain as usize)];
+    let id = keys().chunk_id(ChunkKind::Data, told);
+    let first = (ChunkId::from_bytes([0; 32]), before.into());
     let run = || {
         let mut builder = PackBuilder::new(keys(), Contents::Data)?;
-        builder.add(ChunkKind::Data, id, plain as usize, encoding, rest.to_vec())?;
+        let members = [first, (id, plain)];
+        let members = if encoding == Encoding::Solid { &members[..] } else { &members[1..] };
+        builder.add(ChunkKind::Data, members, encoding, rest.to_vec())?;
         let pack = builder.finish(keys());
         let bytes: Vec<u8> = pack.payload.iter().flat_map(|part| part.to_vec()).collect();
-        let record = &pack.record.chunks[0];
-        let sealed = &bytes[HEADER..HEADER + record.stored as usize];
-        open_chunk(keys(), "pack", &pack.record.header, HEADER as u64, record, sealed)
+        let header = &pack.record.header;
+        let Some(place) = pack.record.places().last() else { return Ok(()) };
+        let sealed = &bytes[HEADER..HEADER + place.stored as usize];
+        let sealed = Sealed { pack: "pack", header, offset: place.offset, bytes: sealed };
+        let opened = sealed.open(keys(), place.chunk)?;
+        pick(keys(), "pack", &place, &opened).map(drop)
     };
     said(run())
 }
@@ -287,5 +308,17 @@ fn packed(plain: &[u8]) -> Vec<u8> {
     bytes.pop();
     bytes.insert(0, encoding as u8);
     bytes.extend_from_slice(&stored);
+    bytes
+}
+
+/// A block as [`chunk`] takes it, with a chunk of `before` bytes in front of the one that is taken.
+fn packed_block(before: u8, plain: &[u8]) -> Vec<u8> {
+    let mut block = vec![before; usize::from(before).max(1)];
+    block.extend_from_slice(plain);
+    let taken = block.len() - usize::from(before);
+    let mut bytes = (taken as u32).to_le_bytes().to_vec();
+    bytes.pop();
+    bytes.insert(0, Encoding::Solid as u8);
+    bytes.extend(compress_block(&block, 1).unwrap_or_default());
     bytes
 }

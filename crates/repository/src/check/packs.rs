@@ -1,5 +1,6 @@
 //! Reading every byte of the packs.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, ObjectId};
 use crate::index::Pack;
 use crate::objects::pack_name;
-use crate::pack::{ChunkRecord, HEADER, PackRecord, TRAILER};
-use crate::read::open_chunk;
+use crate::pack::{HEADER, PackRecord, TRAILER, Unit};
+use crate::read::{Sealed, pick};
 use crate::repository::Shared;
 
 /// How many packs are read at once.
@@ -193,14 +194,13 @@ async fn examine(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {
     hasher.update(&header);
     let mut bad = Vec::new();
     let mut what = None;
-    let places: Vec<_> = record.places().map(|place| (place.offset, *place.chunk)).collect();
-    for part in parts(&places) {
-        let (first, last) = (part[0].0, part[part.len() - 1]);
-        let bytes = shared.objects.range(&name, first..last.0 + u64::from(last.1.stored)).await?;
-        let (worker, pack, part) = (Arc::clone(shared), Arc::clone(pack), part.to_vec());
+    let record = Arc::new(record);
+    for stretch in stretches(record.units()) {
+        let bytes = shared.objects.range(&name, stretch.bytes.clone()).await?;
+        let (worker, pack, record) = (Arc::clone(shared), Arc::clone(pack), Arc::clone(&record));
         let check = move || {
             hasher.update(&bytes);
-            let found = open_all(&worker, &pack, &part, &bytes);
+            let found = open_all(&worker, &pack, &record, &stretch, &bytes);
             (hasher, found)
         };
         let found;
@@ -222,43 +222,73 @@ async fn examine(shared: &Arc<Shared>, pack: &Arc<Pack>) -> Result<Found> {
     Ok(Found { bytes: size, what, state })
 }
 
-/// Cuts the chunks of a pack into runs of about [`PART`] bytes.
-fn parts(places: &[(u64, ChunkRecord)]) -> impl Iterator<Item = &[(u64, ChunkRecord)]> {
-    let mut rest = places;
-    std::iter::from_fn(move || {
-        let start = rest.first()?.0;
-        let count = rest.iter().take_while(|(offset, _)| offset - start < PART).count();
-        let (part, after) = rest.split_at(count);
-        rest = after;
-        Some(part)
-    })
+/// A stretch of a pack.
+struct Stretch {
+    /// The bytes of it.
+    bytes: Range<u64>,
+    /// Which of the pieces that were sealed in it, in order, it begins with, and how many it has.
+    units: Range<usize>,
 }
 
-/// Opens chunks that lie one after the other in `bytes`, as a restore would; the result is those
-/// that do not open.
+/// Cuts a pack into stretches of about [`PART`] bytes, each of whole pieces.
+fn stretches<'a>(units: impl Iterator<Item = Unit<'a>>) -> Vec<Stretch> {
+    let mut stretches: Vec<Stretch> = Vec::new();
+    for (number, unit) in units.enumerate() {
+        let end = unit.offset + u64::from(unit.stored);
+        match stretches.last_mut() {
+            Some(last) if last.bytes.end - last.bytes.start < PART => {
+                (last.bytes.end, last.units.end) = (end, number + 1);
+            }
+            _ => stretches.push(Stretch { bytes: unit.offset..end, units: number..number + 1 }),
+        }
+    }
+    stretches
+}
+
+/// Opens what lies in a stretch, as a restore would; the result is the chunks that do not open.
 fn open_all(
     shared: &Shared,
     pack: &Pack,
-    part: &[(u64, ChunkRecord)],
+    record: &PackRecord,
+    stretch: &Stretch,
     bytes: &[u8],
 ) -> Vec<(ChunkId, String)> {
     let name = pack_name(pack.id);
-    let first = part.first().map_or(0, |(offset, _)| *offset);
+    let keys = &shared.keys;
     let mut bad = Vec::new();
-    for (offset, chunk) in part {
-        let start = (offset - first) as usize;
+    let units = record.units().skip(stretch.units.start).take(stretch.units.len());
+    for unit in units {
+        let offset = unit.offset;
+        let start = (offset - stretch.bytes.start) as usize;
         let opened = bytes
-            .get(start..start + chunk.stored as usize)
+            .get(start..start + unit.stored as usize)
             .ok_or_else(|| Error::damaged(&name, "a chunk lies beyond its end"))
-            // As a restore does, with the header that the index has.
-            .and_then(|sealed| {
-                open_chunk(&shared.keys, &name, &pack.header, *offset, chunk, sealed)
+            .and_then(|bytes| {
+                // As a restore does, with the header that the index has.
+                let sealed = Sealed { pack: &name, header: &pack.header, offset, bytes };
+                sealed.open(keys, &unit.chunks[0])
             });
         match opened {
-            Ok(_) => {}
-            Err(Error::Damaged { what, .. }) => bad.push((chunk.id, what)),
-            Err(other) => bad.push((chunk.id, other.to_string())),
+            Ok(opened) => {
+                let picked = unit.places().map(|place| {
+                    let picked = pick(keys, &name, &place, &opened);
+                    picked.map_err(|error| (place.chunk.id, what(error)))
+                });
+                bad.extend(picked.filter_map(Result::err));
+            }
+            // What does not open hurts every chunk in it.
+            Err(error) => {
+                let what = what(error);
+                bad.extend(unit.chunks.iter().map(|chunk| (chunk.id, what.clone())));
+            }
         }
     }
     bad
+}
+
+fn what(error: Error) -> String {
+    match error {
+        Error::Damaged { what, .. } => what,
+        other => other.to_string(),
+    }
 }

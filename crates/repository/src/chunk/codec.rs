@@ -16,6 +16,9 @@ pub(crate) enum Encoding {
     Solid = 3,
 }
 
+/// No block is larger when it is open.
+pub(crate) const MAX_BLOCK: usize = 1 << 20;
+
 thread_local! {
     /// Contexts are costly to make; each thread keeps one of each.
     static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
@@ -26,32 +29,58 @@ thread_local! {
 pub(crate) fn compress(plain: &[u8], level: i32) -> (Encoding, Vec<u8>) {
     match squeeze(plain, level) {
         Some(smaller) => (Encoding::Zstd, smaller),
-        None => {
-            let mut stored = Vec::with_capacity(plain.len() + crate::crypto::TAG);
-            stored.extend_from_slice(plain);
-            (Encoding::Raw, stored)
-        }
+        None => (Encoding::Raw, exact(plain)),
     }
+}
+
+/// Compresses a block at `level`, whether it pays or not: its frame tells its length.
+pub(crate) fn compress_block(plain: &[u8], level: i32) -> Option<Vec<u8>> {
+    with_compressor(level, |compressor| {
+        let room = zstd::zstd_safe::compress_bound(plain.len()) + crate::crypto::TAG;
+        let mut out = Vec::with_capacity(room);
+        compressor.compress_to_buffer(plain, &mut out).ok()?;
+        Some(exact(&out))
+    })
+}
+
+/// Restores a block, or `None` when it is none.
+pub(crate) fn decompress_block(stored: &[u8]) -> Option<Vec<u8>> {
+    let length = zstd::zstd_safe::get_frame_content_size(stored).ok()??;
+    let length = usize::try_from(length).ok().filter(|length| *length <= MAX_BLOCK)?;
+    decompress(Encoding::Zstd as u8, stored, length)
+}
+
+fn with_compressor<T>(
+    level: i32,
+    work: impl FnOnce(&mut Compressor<'static>) -> Option<T>,
+) -> Option<T> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        if kept.as_ref().is_none_or(|(at, _)| *at != level) {
+            *kept = Some((level, Compressor::new(level).ok()?));
+        }
+        let (_, compressor) = kept.as_mut()?;
+        work(compressor)
+    })
+}
+
+/// Only what is used: where much was saved, the room for it is given back, since packs hold what
+/// is in them for a while.
+fn exact(bytes: &[u8]) -> Vec<u8> {
+    let mut exact = Vec::with_capacity(bytes.len() + crate::crypto::TAG);
+    exact.extend_from_slice(bytes);
+    exact
 }
 
 fn squeeze(plain: &[u8], level: i32) -> Option<Vec<u8>> {
     if plain.len() < 64 {
         return None;
     }
-    COMPRESSOR.with_borrow_mut(|kept| {
-        if kept.as_ref().is_none_or(|(at, _)| *at != level) {
-            *kept = Some((level, Compressor::new(level).ok()?));
-        }
-        let (_, compressor) = kept.as_mut()?;
+    with_compressor(level, |compressor| {
         // A result that would not be smaller does not fit, and ends the attempt.
         let room = plain.len() - plain.len() / 32;
         let mut out = Vec::with_capacity(room);
-        let size = compressor.compress_to_buffer(plain, &mut out).ok()?;
-        out.truncate(size);
-        // Where much was saved, the room for it is given back: packs hold it for a while.
-        let mut exact = Vec::with_capacity(size + crate::crypto::TAG);
-        exact.extend_from_slice(&out);
-        Some(exact)
+        compressor.compress_to_buffer(plain, &mut out).ok()?;
+        Some(exact(&out))
     })
 }
 
@@ -85,6 +114,19 @@ mod tests {
         assert!(decompress(encoding as u8, &stored, 1000).is_none());
         assert!(decompress(encoding as u8, &stored, (8 << 20) + 1).is_none());
         assert!(decompress(7, &stored, 8 << 20).is_none());
+    }
+
+    #[test]
+    fn a_block_is_bounded_and_tells_its_length() {
+        for plain in [Vec::new(), vec![7; 5], vec![0; MAX_BLOCK]] {
+            let stored = compress_block(&plain, 2).unwrap();
+            assert_eq!(decompress_block(&stored).unwrap(), plain);
+        }
+        let too_large = compress_block(&vec![0; MAX_BLOCK + 1], 2).unwrap();
+        assert!(decompress_block(&too_large).is_none());
+        // A stream does not tell its length: it is no block.
+        let stream = zstd::stream::encode_all(&[0_u8; 5000][..], 1).unwrap();
+        assert!(decompress_block(&stream).is_none());
     }
 
     proptest! {

@@ -4,7 +4,9 @@ mod chunker;
 mod codec;
 
 pub(crate) use chunker::{Chunker, Gear};
-pub(crate) use codec::{Encoding, compress, decompress};
+pub(crate) use codec::{
+    Encoding, MAX_BLOCK, compress, compress_block, decompress, decompress_block,
+};
 
 /// What a chunk holds. The number is part of the format and of the chunk's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

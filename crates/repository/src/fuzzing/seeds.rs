@@ -5,7 +5,7 @@ use lifeboat_core::{
     names,
 };
 
-use super::{Raw, encoded, keys, packed};
+use super::{Raw, encoded, keys, packed, packed_block};
 use crate::chunk::{ChunkKind, compress};
 use crate::config::{Config, Parameters};
 use crate::content::{ContentRecord, Piece, PieceList};
@@ -82,7 +82,7 @@ pub(crate) fn finished() -> Option<crate::pack::FinishedPack> {
     for plain in [&b"one"[..], &[7; 5000], b""] {
         let (encoding, stored) = compress(plain, 1);
         let id = keys().chunk_id(ChunkKind::Data, plain);
-        builder.add(ChunkKind::Data, id, plain.len(), encoding, stored).ok()?;
+        builder.add(ChunkKind::Data, &[(id, plain.len() as u32)], encoding, stored).ok()?;
     }
     Some(builder.finish(keys()))
 }
@@ -125,11 +125,12 @@ pub(super) fn pack() -> Seeds {
 }
 
 pub(super) fn chunk() -> Seeds {
-    vec![packed(b""), packed(b"short"), packed(&[7; 5000]), packed(&b"ab".repeat(2000))]
+    let blocks = [packed_block(0, b""), packed_block(3, &[7; 500])];
+    codec().into_iter().chain(blocks).collect()
 }
 
 pub(super) fn codec() -> Seeds {
-    chunk()
+    vec![packed(b""), packed(b"short"), packed(&[7; 5000]), packed(&b"ab".repeat(2000))]
 }
 
 fn attributes() -> Attributes {

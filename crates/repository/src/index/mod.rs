@@ -63,6 +63,7 @@ use tokio::sync::Mutex;
 
 use self::load::Loading;
 use self::state::State;
+use crate::chunk::Encoding;
 use crate::id::{ChunkId, ObjectId};
 use crate::objects::{INDEX, name_in};
 use crate::pack::{ChunkRecord, PackRecord};
@@ -85,9 +86,16 @@ pub(crate) struct Location {
     pub(crate) stored: u32,
     pub(crate) plain: u32,
     pub(crate) encoding: u8,
+    /// Where the chunk begins in the plain bytes of the block; 0 for a chunk by itself.
+    pub(crate) inner: u32,
 }
 
 impl Location {
+    /// Whether it was sealed with others.
+    pub(crate) fn is_in_block(&self) -> bool {
+        self.encoding == Encoding::Solid as u8
+    }
+
     /// The record that the pack has of the chunk.
     pub(crate) fn record(&self, id: ChunkId, kind: u8) -> ChunkRecord {
         let (stored, plain, encoding) = (self.stored, self.plain, self.encoding);
@@ -179,8 +187,8 @@ impl Index {
         places.dedup();
         let location = |place: Place| {
             let pack = Arc::new(state.packs.get(place.pack)?);
-            let Place { offset, stored, plain, encoding, .. } = place;
-            Some(Location { pack, offset: offset.into(), stored, plain, encoding })
+            let Place { offset, stored, plain, encoding, inner, .. } = place;
+            Some(Location { pack, offset: offset.into(), stored, plain, encoding, inner })
         };
         places.into_iter().filter_map(location).collect()
     }

@@ -1,5 +1,6 @@
 //! What the index knows of one chunk, in 32 bytes.
 
+use crate::chunk::Encoding;
 use crate::id::ChunkId;
 use crate::pack;
 
@@ -92,6 +93,13 @@ pub(crate) struct Place {
     pub(crate) encoding: u8,
     /// Where the chunk begins in the plain bytes of the block.
     pub(crate) inner: u32,
+}
+
+impl Place {
+    /// Whether it was sealed with others.
+    pub(crate) fn is_in_block(&self) -> bool {
+        self.encoding == Encoding::Solid as u8
+    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,8 @@ impl PackBuilder {
     /// index object can take of it.
     pub(crate) fn is_full(&self, target: u64) -> bool {
         let directory = (self.chunks.len() * super::ENTRY + super::TRAILER) as u64;
-        self.length + directory >= target || self.chunks.len() >= super::MAX_CHUNKS
+        self.length + directory >= target
+            || self.chunks.len() + super::MAX_MEMBERS > super::MAX_CHUNKS
     }
 
     /// Whether it holds one of these chunks.
@@ -61,27 +62,26 @@ impl PackBuilder {
         self.chunks.iter().any(|chunk| chunks.contains(&chunk.id))
     }
 
-    /// Seals a compressed chunk, and appends it.
+    /// Seals a compressed chunk or block, and appends it. `members` are the chunks in it, each with
+    /// its plain length; there is one at least.
     pub(crate) fn add(
         &mut self,
         kind: ChunkKind,
-        id: ChunkId,
-        plain: usize,
+        members: &[(ChunkId, u32)],
         encoding: Encoding,
         mut compressed: Vec<u8>,
     ) -> Result<()> {
         let offset = self.length;
         let too_large = |_| Error::Crypto { doing: "seal a chunk that is too large" };
-        let record = ChunkRecord {
-            id,
-            stored: u32::try_from(compressed.len() + crate::crypto::TAG).map_err(too_large)?,
-            plain: u32::try_from(plain).map_err(too_large)?,
-            encoding: encoding as u8,
-            kind: kind as u8,
-        };
+        let mut stored = u32::try_from(compressed.len() + crate::crypto::TAG).map_err(too_large)?;
+        let first = self.chunks.len();
+        self.chunks.extend(members.iter().map(|&(id, plain)| {
+            let (encoding, kind) = (encoding as u8, kind as u8);
+            ChunkRecord { id, stored: std::mem::take(&mut stored), plain, encoding, kind }
+        }));
+        let record = self.chunks.get(first).ok_or(Error::Crypto { doing: "seal nothing" })?;
         // The offset only grows, so no nonce of this pack's key comes twice.
         self.sealer.seal(offset, &record.associated(&self.header, offset), &mut compressed)?;
-        self.chunks.push(record);
         self.append(compressed.into());
         Ok(())
     }
@@ -134,7 +134,7 @@ mod tests {
         for plain in contents {
             let (encoding, stored) = compress(plain, 1);
             let id = keys.chunk_id(ChunkKind::Data, plain);
-            builder.add(ChunkKind::Data, id, plain.len(), encoding, stored).unwrap();
+            builder.add(ChunkKind::Data, &[(id, plain.len() as u32)], encoding, stored).unwrap();
         }
         let pack = builder.finish(keys);
         (pack.record, pack.payload.iter().flat_map(|part| part.to_vec()).collect())
@@ -162,6 +162,33 @@ mod tests {
         let mut renamed = parsed;
         renamed.chunks[0].plain += 1;
         assert!(!renamed.is_authentic(&keys, mac));
+    }
+
+    #[test]
+    fn a_block_lies_in_one_place() {
+        let keys = keys();
+        let id = |number: u8| ChunkId::from_bytes([number; 32]);
+        let mut builder = PackBuilder::new(&keys, Contents::Data).unwrap();
+        builder.add(ChunkKind::Data, &[(id(1), 9)], Encoding::Raw, vec![0; 9]).unwrap();
+        let members = [(id(2), 0), (id(3), 7), (id(4), 3)];
+        builder.add(ChunkKind::Data, &members, Encoding::Solid, vec![0; 50]).unwrap();
+        builder.add(ChunkKind::Data, &[(id(5), 4)], Encoding::Solid, vec![0; 4]).unwrap();
+        let record = builder.finish(&keys).record;
+        let places: Vec<_> = record
+            .places()
+            .map(|at| (at.chunk.id.as_bytes()[0], at.offset, at.stored, at.inner))
+            .collect();
+        let tag = crate::crypto::TAG as u32;
+        let (block, last) = (64 + 9 + u64::from(tag), 64 + 59 + 2 * u64::from(tag));
+        let expected = [
+            (1, 64, 9 + tag, 0),
+            (2, block, 50 + tag, 0),
+            (3, block, 50 + tag, 0),
+            (4, block, 50 + tag, 7),
+            (5, last, 4 + tag, 0),
+        ];
+        assert_eq!(places, expected);
+        assert_eq!(record.units().map(|unit| unit.chunks.len()).collect::<Vec<_>>(), [1, 3, 1]);
     }
 
     proptest! {

@@ -3,13 +3,15 @@
 //! ```text
 //! header     64 bytes: magic, contents, cipher, epoch, repository, salt
 //! chunks     sealed one after the other; the nonce of each is its offset in the pack
+//!            small ones are gathered, compressed and sealed as a block
 //! directory  42 bytes a chunk, in the same order: id, stored and plain length, encoding, kind
 //! trailer    44 bytes: keyed hash of header and directory, number of chunks, magic
 //! ```
 //!
 //! The directory is in the clear, so that an index can be rebuilt without a key; ids are keyed
 //! hashes and tell nothing. It is a hint only: every chunk is bound to its id, kind, encoding,
-//! length and place by its associated data.
+//! length and place by its associated data; a block to its kind and place, and what is taken out
+//! of it must have the name of the chunk that was asked for.
 
 mod builder;
 mod header;
@@ -34,6 +36,8 @@ const ENTRY: usize = 32 + 4 + 4 + 1 + 1;
 pub(crate) const TRAILER: usize = 32 + 4 + 8;
 /// No pack has more chunks, so that eight of them fit into an index object with ease.
 pub(crate) const MAX_CHUNKS: usize = 1 << 16;
+/// No block has more chunks.
+pub(crate) const MAX_MEMBERS: usize = 1 << 10;
 /// No pack is larger: the largest target, and a last chunk.
 pub(crate) const MAX_PACK: u64 = (256 << 20) + (32 << 20);
 
@@ -56,15 +60,18 @@ pub(crate) struct ChunkRecord {
 }
 
 impl ChunkRecord {
-    /// What binds a sealed chunk to its name and its place.
+    /// What binds a sealed chunk to its name and its place. A block is nobody's alone: its chunks
+    /// are told by what they hold when it is open.
     pub(crate) fn associated(&self, header: &PackHeader, offset: u64) -> [u8; HEADER + 46] {
         let mut bound = [0; HEADER + 46];
         bound[..HEADER].copy_from_slice(&header.to_bytes());
         bound[HEADER] = self.kind;
         bound[HEADER + 1] = self.encoding;
-        bound[HEADER + 2..HEADER + 6].copy_from_slice(&self.plain.to_le_bytes());
         bound[HEADER + 6..HEADER + 14].copy_from_slice(&offset.to_le_bytes());
-        bound[HEADER + 14..].copy_from_slice(self.id.as_bytes());
+        if !self.is_in_block() {
+            bound[HEADER + 2..HEADER + 6].copy_from_slice(&self.plain.to_le_bytes());
+            bound[HEADER + 14..].copy_from_slice(self.id.as_bytes());
+        }
         bound
     }
 
@@ -72,9 +79,38 @@ impl ChunkRecord {
         ChunkKind::from_number(self.kind)
     }
 
+    /// Whether it was sealed with others.
+    pub(crate) fn is_in_block(&self) -> bool {
+        self.encoding == Encoding::Solid as u8
+    }
+
     /// Whether it lies in the same block as the chunk before it.
     fn goes_on(&self) -> bool {
-        self.encoding == Encoding::Solid as u8 && self.stored == 0
+        self.is_in_block() && self.stored == 0
+    }
+}
+
+/// What was sealed in one piece: a chunk, or a block of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unit<'a> {
+    /// Where it begins in the pack.
+    pub(crate) offset: u64,
+    /// Its sealed length, tag included.
+    pub(crate) stored: u32,
+    /// What the directory says of what is in it: one chunk, or those of the block.
+    pub(crate) chunks: &'a [ChunkRecord],
+}
+
+impl<'a> Unit<'a> {
+    /// Where its chunks are.
+    pub(crate) fn places(self) -> impl Iterator<Item = Place<'a>> {
+        let Self { offset, stored, chunks } = self;
+        let mut next = 0_u32;
+        chunks.iter().map(move |chunk| {
+            let inner = next;
+            next = next.saturating_add(chunk.plain);
+            Place { offset, stored, inner, chunk }
+        })
     }
 }
 
@@ -108,18 +144,19 @@ pub(crate) struct PackRecord {
 }
 
 impl PackRecord {
+    /// What was sealed in it, in the order in which it lies.
+    pub(crate) fn units(&self) -> impl Iterator<Item = Unit<'_>> {
+        let mut next = HEADER as u64;
+        self.chunks.chunk_by(|_, after| after.goes_on()).map(move |chunks| {
+            let (offset, stored) = (next, chunks[0].stored);
+            next += u64::from(stored);
+            Unit { offset, stored, chunks }
+        })
+    }
+
     /// Where the chunks are.
     pub(crate) fn places(&self) -> impl Iterator<Item = Place<'_>> {
-        let mut place = (HEADER as u64, 0, 0);
-        self.chunks.iter().map(move |chunk| {
-            let (offset, stored, inner) = &mut place;
-            if !chunk.goes_on() {
-                (*offset, *stored, *inner) = (*offset + u64::from(*stored), chunk.stored, 0);
-            }
-            let place = Place { offset: *offset, stored: *stored, inner: *inner, chunk };
-            *inner = inner.saturating_add(chunk.plain);
-            place
-        })
+        self.units().flat_map(Unit::places)
     }
 
     /// Reads what a pack of `size` bytes says of itself: its first [`HEADER`] bytes, and its end

@@ -5,11 +5,13 @@
 
 mod chunks;
 mod copies;
+mod open;
 mod pieces;
 mod source;
 
-pub(crate) use chunks::{ChunkReader, open_chunk, read_place};
+pub(crate) use chunks::{ChunkReader, read_unit};
 pub use copies::SnapshotCopies;
+pub(crate) use open::{Sealed, pick};
 pub(crate) use pieces::{FingerprintCursor, PieceCursor, is_there, list_page};
 pub use source::Selection;
 pub(crate) use source::{SnapshotSource, decode, fetch, read, read_range};

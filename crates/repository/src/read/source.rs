@@ -1,14 +1,16 @@
 //! A snapshot as a source: what a restore reads.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use lifeboat_core::{
-    Baseline, Completion, Content, Context, Entry, EntryPath, Extent, Inspection, Reading, Source,
-    StoreRef,
+    Baseline, Completion, Content, Context, Entry, EntryInfo, EntryPath, Extent, Inspection,
+    Reading, Source, StoreRef,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::chunks::ChunkReader;
 use super::pieces::PieceCursor;
@@ -21,6 +23,15 @@ use crate::tree::{EntryRecord, TreeCursor};
 
 /// How many chunks of one content are fetched ahead.
 const AHEAD: usize = 4;
+
+/// Entries of up to so many bytes are read ahead, so that whoever takes them finds their content at
+/// hand: most of them lie in blocks with their neighbours.
+const SMALL: u64 = 256 << 10;
+/// So many of them at most are read together, or as many as have so many bytes; and so many of
+/// these groups are on their way.
+const GROUP: usize = 32;
+const GROUP_BYTES: u64 = 1 << 20;
+const GROUPS: usize = 6;
 
 /// Which entries of a snapshot are meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,6 +108,9 @@ impl Source for SnapshotSource {
             snapshot: self.snapshot.clone(),
             selection: self.selection.clone(),
             context: context.clone(),
+            ahead: VecDeque::new(),
+            ready: VecDeque::new(),
+            next: None,
         }))
     }
 }
@@ -114,21 +128,107 @@ struct SnapshotReading {
     entries: TreeCursor,
     selection: Selection,
     context: Context,
+    /// What is read ahead, in order.
+    ahead: VecDeque<Ahead>,
+    /// Entries that are next.
+    ready: VecDeque<Entry>,
+    /// An entry that came after those of the last group, and is not one of them.
+    next: Option<(EntryInfo, ContentRecord)>,
+}
+
+/// What was read ahead.
+enum Ahead {
+    /// Small entries, with their content.
+    Group(AbortOnDropHandle<Result<Vec<Entry>>>),
+    /// One entry whose content comes as it is asked for.
+    Large(Box<Entry>),
+}
+
+impl SnapshotReading {
+    /// The next entry that is meant.
+    async fn selected(&mut self) -> Result<Option<(EntryInfo, ContentRecord)>> {
+        if let Some(next) = self.next.take() {
+            return Ok(Some(next));
+        }
+        while let Some(record) = self.entries.next().await? {
+            let info = decode(&record)?;
+            if self.selection.selects(&info.path) {
+                return Ok(Some((info, record.content.clone())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads ahead what comes next: a group of small entries, or a large one. The result is whether
+    /// there was anything.
+    async fn reach_out(&mut self) -> Result<bool> {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while group.len() < GROUP && bytes < GROUP_BYTES {
+            let Some((info, record)) = self.selected().await? else { break };
+            if info.size > SMALL || record.depth > 0 {
+                if group.is_empty() {
+                    let chunks = Arc::clone(self.snapshot.chunks());
+                    let content = read(chunks, &record, info.size, self.context.clone());
+                    self.ahead.push_back(Ahead::Large(Box::new(entry(info, content))));
+                    return Ok(true);
+                }
+                self.next = Some((info, record));
+                break;
+            }
+            bytes += info.size;
+            group.push((info, record));
+        }
+        if group.is_empty() {
+            return Ok(false);
+        }
+        let (chunks, context) = (Arc::clone(self.snapshot.chunks()), self.context.clone());
+        let reading = tokio::spawn(read_group(chunks, group, context));
+        self.ahead.push_back(Ahead::Group(AbortOnDropHandle::new(reading)));
+        Ok(true)
+    }
+}
+
+/// Small entries, with their content in memory.
+async fn read_group(
+    chunks: Arc<ChunkReader>,
+    group: Vec<(EntryInfo, ContentRecord)>,
+    context: Context,
+) -> Result<Vec<Entry>> {
+    let read = |(info, record): (EntryInfo, ContentRecord)| {
+        let mut content = read(Arc::clone(&chunks), &record, info.size, context.clone());
+        async move {
+            let mut extents = Vec::new();
+            while let Some(extent) = content.next().await? {
+                extents.push(extent);
+            }
+            Ok::<_, Error>(entry(info, Content::extents(extents)))
+        }
+    };
+    stream::iter(group).map(read).buffered(AHEAD).try_collect().await
+}
+
+fn entry(info: EntryInfo, content: Content) -> Entry {
+    let entry = Entry::new(info.path, info.kind, info.attributes);
+    entry.with_layout(info.layout).with_content(info.size, content)
 }
 
 #[async_trait]
 impl Reading for SnapshotReading {
     async fn next(&mut self) -> lifeboat_core::Result<Option<Entry>> {
-        while let Some(record) = self.entries.next().await? {
-            let info = decode(&record)?;
-            if self.selection.selects(&info.path) {
-                let chunks = Arc::clone(self.snapshot.chunks());
-                let content = read(chunks, &record.content, info.size, self.context.clone());
-                let entry = Entry::new(info.path, info.kind, info.attributes);
-                return Ok(Some(entry.with_layout(info.layout).with_content(info.size, content)));
+        loop {
+            if let Some(entry) = self.ready.pop_front() {
+                return Ok(Some(entry));
+            }
+            while self.ahead.len() < GROUPS && self.reach_out().await? {}
+            match self.ahead.pop_front() {
+                None => return Ok(None),
+                Some(Ahead::Large(entry)) => return Ok(Some(*entry)),
+                Some(Ahead::Group(group)) => {
+                    let stopped = |_| Error::Worker { doing: "read small entries" };
+                    self.ready = group.await.map_err(stopped)??.into();
+                }
             }
         }
-        Ok(None)
     }
 
     async fn finish(self: Box<Self>) -> lifeboat_core::Result<Completion> {

@@ -13,8 +13,8 @@ use crate::id::{ChunkId, ObjectId};
 use crate::index::IndexObject;
 use crate::maintenance::Marks;
 use crate::objects::{INDEX, PACKS, id_of, name_in, pack_name};
-use crate::pack::PackRecord;
-use crate::read::read_place;
+use crate::pack::{PackRecord, Unit};
+use crate::read::{pick, read_unit};
 use crate::repository::{Compression, Repository, Shared};
 use crate::write::ChunkWriter;
 
@@ -199,36 +199,58 @@ impl Salvage<'_> {
             return Ok(());
         }
         let mut counts = Counts::default();
-        for place in record.places() {
-            context.check()?;
-            let id = place.chunk.id;
-            let had = match self.writer {
-                Some(writer) => writer.has(&id),
-                None => self.again.contains(&id) || self.shared.index.has(&id),
-            };
-            if had {
-                counts.elsewhere += 1;
-                continue;
-            }
-            let end = place.offset + u64::from(place.stored);
-            if harm.size.is_none_or(|size| size < end) {
-                counts.lost += 1;
-                continue;
-            }
-            match read_place(self.shared, record, &place).await {
-                Ok((kind, plain)) => {
-                    counts.saved += 1;
-                    context.count_read(plain.len() as u64);
-                    match self.writer {
-                        Some(writer) => writer.store_again(kind, id, plain).await?,
-                        None => drop(self.again.insert(id)),
-                    }
-                }
-                Err(error) if error.is_damage() => counts.lost += 1,
-                Err(error) => return Err(error),
-            }
+        for unit in record.units() {
+            self.unit(record, &unit, harm, &mut counts, context).await?;
         }
         self.done.insert(record.id, counts);
+        Ok(())
+    }
+
+    /// Saves what opens of what was sealed in one piece.
+    async fn unit(
+        &mut self,
+        record: &PackRecord,
+        unit: &Unit<'_>,
+        harm: &Harm,
+        counts: &mut Counts,
+        context: &Context,
+    ) -> Result<()> {
+        context.check()?;
+        let had = |id: &ChunkId| match self.writer {
+            Some(writer) => writer.has(id),
+            None => self.again.contains(id) || self.shared.index.has(id),
+        };
+        let (wanted, had): (Vec<_>, Vec<_>) =
+            unit.places().partition(|place| !had(&place.chunk.id));
+        counts.elsewhere += had.len() as u64;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let end = unit.offset + u64::from(unit.stored);
+        let opened = match harm.size.is_some_and(|size| end <= size) {
+            true => match read_unit(self.shared, record, unit).await {
+                Err(error) if !error.is_damage() => return Err(error),
+                opened => opened.ok(),
+            },
+            false => None,
+        };
+        for place in wanted {
+            let chunk = place.chunk;
+            let whole = opened.as_ref().zip(chunk.kind()).and_then(|(opened, kind)| {
+                let picked = pick(&self.shared.keys, &pack_name(record.id), &place, opened);
+                Some((kind, picked.ok()?))
+            });
+            let Some((kind, plain)) = whole else {
+                counts.lost += 1;
+                continue;
+            };
+            counts.saved += 1;
+            context.count_read(plain.len() as u64);
+            match self.writer {
+                Some(writer) => writer.store_again(kind, chunk.id, plain).await?,
+                None => drop(self.again.insert(chunk.id)),
+            }
+        }
         Ok(())
     }
 }

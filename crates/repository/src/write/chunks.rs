@@ -12,8 +12,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::block::{Block, Gatherer};
 use super::inventory;
-use crate::chunk::{ChunkKind, Encoding, MAX_CHUNK, compress};
+use crate::chunk::{ChunkKind, Encoding, MAX_BLOCK, MAX_CHUNK, compress, compress_block};
 use crate::content::Piece;
 use crate::crypto::Purpose;
 use crate::error::{Error, Result};
@@ -22,7 +23,7 @@ use crate::index::{IndexObject, Reliance};
 use crate::maintenance::{Marks, Session};
 use crate::objects::{INDEX, name_in, pack_name};
 use crate::pack::{Contents, FinishedPack, PackBuilder, PackRecord, read_record};
-use crate::read::read_place;
+use crate::read::{pick, read_unit};
 use crate::repository::Shared;
 
 /// Data goes to one of so many open packs at random, so that the sizes of stored chunks do not
@@ -51,6 +52,8 @@ pub(crate) struct ChunkWriter {
     /// The packs that the snapshot will need.
     reliance: Reliance,
     open: Mutex<OpenPacks>,
+    /// Small chunks that are gathered, in a repository whose readers know blocks.
+    gatherer: Option<Gatherer>,
     /// Bytes of chunks anywhere between the caller and the store.
     memory: Arc<Semaphore>,
     uploads: Semaphore,
@@ -62,6 +65,17 @@ pub(crate) struct ChunkWriter {
     stored: Mutex<Vec<PackRecord>>,
     written: AtomicU64,
     failure: Mutex<Option<Arc<Error>>>,
+}
+
+/// A chunk or a block, compressed.
+struct Compressed {
+    kind: ChunkKind,
+    /// The chunks in it, each with its plain length.
+    members: Vec<(ChunkId, u32)>,
+    encoding: Encoding,
+    stored: Vec<u8>,
+    /// What its chunks took from the budget.
+    permits: OwnedSemaphorePermit,
 }
 
 #[derive(Default)]
@@ -92,10 +106,13 @@ impl ChunkWriter {
     }
 
     fn new(shared: Arc<Shared>, context: Context, level: i32, session: Arc<Session>) -> Arc<Self> {
+        let average = shared.config.parameters.chunk_average;
+        let gatherer = shared.features().has_blocks().then(|| Gatherer::new(average));
         let pack = shared.config.parameters.pack as usize;
         // Open packs hold their part for long; the rest must always suffice for work to go on,
         // also where a chunk is larger than a pack.
-        let memory = (OPEN_DATA_PACKS + 1) * pack + ((UPLOADS - 1) * pack).max(2 * MAX_CHUNK);
+        let open = (OPEN_DATA_PACKS + 1) * pack + MAX_BLOCK;
+        let memory = open + ((UPLOADS - 1) * pack).max(2 * MAX_CHUNK);
         Arc::new(Self {
             shared,
             context,
@@ -104,6 +121,7 @@ impl ChunkWriter {
             claimed: Mutex::default(),
             reliance: Reliance::default(),
             open: Mutex::default(),
+            gatherer,
             memory: Arc::new(Semaphore::new(memory)),
             uploads: Semaphore::new(UPLOADS),
             jobs: TaskTracker::new(),
@@ -174,27 +192,48 @@ impl ChunkWriter {
         if kind.is_data() {
             self.context.count_new(plain.len() as u64);
         }
-        let (writer, job) = (Arc::clone(self), Job(Arc::clone(self), Some(self.jobs.token())));
-        self.shared.pool.spawn(move || {
+        let gatherer = self.gatherer.as_ref().filter(|_| kind.is_data());
+        if let Some(gatherer) = gatherer.filter(|gatherer| gatherer.takes(plain.len())) {
+            if let Some(full) = gatherer.add(id, &plain, permits) {
+                self.close(full);
+            }
+            return Ok(());
+        }
+        self.work(move |writer| {
             let (encoding, stored) = compress(&plain, writer.level);
-            let length = plain.len();
+            let members = vec![(id, plain.len() as u32)];
             drop(plain);
-            let result = writer.pack(kind, id, length, (encoding, stored), permits);
-            writer.note(result);
-            drop(job);
+            writer.pack(Compressed { kind, members, encoding, stored, permits })
         });
         Ok(())
     }
 
-    /// Appends a compressed chunk to an open pack, and sends the pack off when it is full.
-    fn pack(
-        self: &Arc<Self>,
-        kind: ChunkKind,
-        id: ChunkId,
-        plain: usize,
-        (encoding, stored): (Encoding, Vec<u8>),
-        mut permits: OwnedSemaphorePermit,
-    ) -> Result<()> {
+    /// Compresses a block.
+    fn close(self: &Arc<Self>, block: Block) {
+        let Block { plain, members, permits } = block;
+        let Some(permits) = permits else { return };
+        self.work(move |writer| {
+            let stored = compress_block(&plain, writer.level);
+            drop(plain);
+            let stored = stored.ok_or(Error::Worker { doing: "compress a block" })?;
+            let (kind, encoding) = (ChunkKind::Data, Encoding::Solid);
+            writer.pack(Compressed { kind, members, encoding, stored, permits })
+        });
+    }
+
+    /// Has work done on the pool.
+    fn work(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) -> Result<()> + Send + 'static) {
+        let (writer, job) = (Arc::clone(self), Job(Arc::clone(self), Some(self.jobs.token())));
+        self.shared.pool.spawn(move || {
+            let result = work(&writer);
+            writer.note(result);
+            drop(job);
+        });
+    }
+
+    /// Appends what is compressed to an open pack, and sends the pack off when it is full.
+    fn pack(self: &Arc<Self>, compressed: Compressed) -> Result<()> {
+        let Compressed { kind, members, encoding, stored, mut permits } = compressed;
         drop(permits.split(permits.num_permits().saturating_sub(stored.len())));
         let target = u64::from(self.shared.config.parameters.pack);
         let mut open = self.open.lock();
@@ -210,7 +249,7 @@ impl ChunkWriter {
                 OpenPack { builder, permits: None }
             }
         };
-        pack.builder.add(kind, id, plain, encoding, stored)?;
+        pack.builder.add(kind, &members, encoding, stored)?;
         match &mut pack.permits {
             Some(held) => held.merge(permits),
             None => pack.permits = Some(permits),
@@ -315,11 +354,19 @@ impl ChunkWriter {
                 self.write_index(packs).await?;
                 continue;
             }
-            if !self.send_packs_of(&waiting) && idle {
+            if !self.send_block_of(&waiting) && !self.send_packs_of(&waiting) && idle {
                 return Err(Error::Worker { doing: "store all chunks" });
             }
             progress.await;
         }
+    }
+
+    /// Closes the block that holds one of these chunks. The result is whether there was one.
+    fn send_block_of(self: &Arc<Self>, chunks: &HashSet<ChunkId>) -> bool {
+        let due = self.gatherer.as_ref().and_then(|gatherer| gatherer.take(chunks));
+        let any = due.is_some();
+        due.into_iter().for_each(|block| self.close(block));
+        any
     }
 
     /// Sends off the open packs that hold one of these chunks. The result is whether there were
@@ -404,11 +451,17 @@ impl ChunkWriter {
         let gone = || Error::Overtaken { pack: pack.to_string() };
         let listed = self.shared.objects.head(&name).await?.ok_or_else(gone)?;
         let record = read_record(&self.shared, pack, listed.size).await?;
-        for place in record.places() {
-            let id = place.chunk.id;
-            if !self.has(&id) {
-                let (kind, plain) = read_place(&self.shared, &record, &place).await?;
-                self.store_again(kind, id, plain).await?;
+        for unit in record.units() {
+            let wanted: Vec<_> = unit.places().filter(|place| !self.has(&place.chunk.id)).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let opened = read_unit(&self.shared, &record, &unit).await?;
+            for place in wanted {
+                let plain = pick(&self.shared.keys, &name, &place, &opened)?;
+                let kind = place.chunk.kind();
+                let kind = kind.ok_or_else(|| Error::damaged(&name, "a chunk's kind"))?;
+                self.store_again(kind, place.chunk.id, plain).await?;
             }
         }
         self.shared.index.rely_no_more(&pack, &self.reliance);

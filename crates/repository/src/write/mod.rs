@@ -16,6 +16,7 @@
 //! the next backup of the store takes one up where a write ended too early.
 
 mod baseline;
+mod block;
 mod chunks;
 mod inventory;
 mod pages;

@@ -6,6 +6,8 @@
 //! today's writer writes must pass the same tests, so that neither the format nor its
 //! description can drift.
 //!
+//! `fixtures/golden-v1-blocks` is of the same version, with small chunks in blocks.
+//!
 //! The golden repository is written once for each format version, and then never again:
 //!
 //! ```text
@@ -33,14 +35,28 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use serde_json::{Map, Value as Json, json};
 
-use crate::common::{assert_restores, back_up, path, restore, secret, small};
+use crate::common::{assert_restores, back_up, noise, path, restore, secret, small};
 use scene::{Scene, scenes};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_golden_repository_of_format_1_is_read() {
-    let golden = fixtures().join("golden-v1");
+    let met = read_golden("golden-v1").await;
+    assert_meets(&met, &[("chunks of kind 2", 5), ("highest level of a tree", 1)]);
+    assert_meets(&met, &[("pages that ended by name", 2)]);
+    assert!(met["blocks"].is_null(), "it is from before there were blocks");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_golden_repository_with_blocks_is_read() {
+    let met = read_golden("golden-v1-blocks").await;
+    assert_meets(&met, &[("blocks", 3), ("chunks in blocks", 20)]);
+}
+
+/// The repository is read as it was, and with another snapshot that today's writer adds to it.
+async fn read_golden(name: &str) -> Json {
+    let golden = fixtures().join(name);
     let before = files(&golden);
     assert!(before.len() > 8, "the fixture is not whole");
     let scratch = tempfile::tempdir().unwrap();
@@ -48,14 +64,26 @@ async fn the_golden_repository_of_format_1_is_read() {
         put(&scratch.path().join(path.strip_prefix(&golden).unwrap()), bytes);
     }
     let met = verify(scratch.path()).await;
-    assert_meets(&met, &[("chunks of kind 2", 5), ("highest level of a tree", 1)]);
-    assert_meets(&met, &[("pages that ended by name", 2)]);
     // Checks take notes; nothing else is changed by reading.
     let after = files(scratch.path()).into_iter().filter_map(|(path, bytes)| {
         let path = path.strip_prefix(scratch.path()).unwrap().to_owned();
         (!path.starts_with("repository/checks")).then(|| (golden.join(path), bytes))
     });
     assert!(before == after.collect(), "reading changed the repository");
+
+    let repository = Repository::open(open(scratch.path()), &secret()).await.unwrap();
+    let store = MemoryStore::new("later");
+    for number in 0..50 {
+        let file = Entry::file(path(&format!("{number}")), Attributes::new(), noise(number, 300));
+        store.insert(file).await.unwrap();
+    }
+    let (id, _) = back_up(&store, &repository).await;
+    assert_restores(&repository, id, &store).await;
+    let said = second_reader(&["read", scratch.path().join("repository").to_str().unwrap()]);
+    let (was, is) = (&met["blocks"], &said["met"]["blocks"]);
+    // Whoever can read a repository can still read it after a later program has written to it.
+    assert_eq!(was.is_null(), is.is_null(), "{was} {is}");
+    met
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +92,7 @@ async fn what_is_written_today_is_read_the_same_way() {
     let chosen = std::env::var_os("LIFEBOAT_WRITE_GOLDEN").map(|dir| workspace().join(dir));
     let dir = chosen.unwrap_or_else(|| scratch.path().to_owned());
     write(&dir).await;
-    verify(&dir).await;
+    assert_meets(&verify(&dir).await, &[("blocks", 3), ("chunks in blocks", 20)]);
 }
 
 /// Names that are no id, areas and keys of later versions: left alone, and in nobody's way.

@@ -243,7 +243,8 @@ async fn whoever_may_only_write_backs_up_and_reads_nothing() {
     // A program that does not know such packs does not take them for damaged.
     let config = store.get(&Path::from("lifeboat.json")).await.unwrap().bytes().await.unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-    assert_eq!(config["config"]["features"]["read"], serde_json::json!(["sealed-to-key"]));
+    let words = serde_json::json!(["blocks", "sealed-to-key"]);
+    assert_eq!(config["config"]["features"]["read"], words);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

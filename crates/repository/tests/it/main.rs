@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod blocks;
 mod browse;
 mod checkpoints;
 mod checks;

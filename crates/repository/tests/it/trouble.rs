@@ -102,7 +102,7 @@ async fn a_pack_that_was_lost_in_a_panic_is_no_success() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_that_was_dropped_and_made_again_loses_nothing() {
     let (store, repository) = hooked().await;
-    let one = store_of(20_000_000).await;
+    let one = store_of(30_000_000).await;
     let gate = Arc::new(Semaphore::new(0));
     let shut = Arc::clone(&gate);
     store.hook(move |request, name| match request {

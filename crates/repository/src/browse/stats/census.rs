@@ -1,6 +1,5 @@
 //! Which chunk is needed by which snapshots.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
@@ -11,10 +10,10 @@ use tokio::task::JoinHandle;
 use super::members::{SetId, Sets};
 use super::sorter::{Sorted, Sorter};
 use super::{ChunkTotals, RepositoryStats, SnapshotStats};
-use crate::chunk::{ChunkKind, Encoding};
+use crate::chunk::ChunkKind;
 use crate::content::{ContentRecord, MAX_DEPTH, PieceList};
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, ObjectId};
+use crate::id::ChunkId;
 use crate::index::Location;
 use crate::read::ChunkReader;
 use crate::repository::Shared;
@@ -53,9 +52,6 @@ struct Sum {
     /// Bytes of further copies: they go when the chunk goes.
     copies: u64,
 }
-
-/// A block of several chunks, by its pack and its place there.
-type Block = (ObjectId, u64);
 
 /// The count.
 pub(super) struct Census<'a> {
@@ -182,24 +178,15 @@ impl<'a> Census<'a> {
 
     /// Counts all chunks.
     async fn all(&mut self, chunks: Sorted<MET>) -> Result<()> {
-        // A block belongs to those of its chunks that are referred to: their bytes come first.
-        let mut blocks: HashMap<Block, u64> = HashMap::new();
-        let mut first = Groups::of(chunks);
-        while let Some(batch) = first.next().await? {
-            self.context.check()?;
-            for group in batch {
-                let at = self.shared.index.locations(&group.id);
-                if let Some(at) = at.first().filter(|at| is_in_block(at)) {
-                    *blocks.entry(block(at)).or_default() += u64::from(at.plain);
-                }
-            }
-        }
-        let mut second = first.again()?;
-        while let Some(batch) = second.next().await? {
+        let shares = Arc::clone(self.shared);
+        let shares = self.shared.pool.run("go through the index", move || Shares::of(&shares));
+        let shares = shares.await??;
+        let mut groups = Groups::of(chunks);
+        while let Some(batch) = groups.next().await? {
             self.context.check()?;
             for (id, tag, set) in self.united(batch) {
                 if let Some(kind) = ChunkKind::from_number(tag) {
-                    self.add(&id, kind, set, &blocks);
+                    self.add(&id, kind, set, &shares);
                 }
             }
         }
@@ -218,24 +205,15 @@ impl<'a> Census<'a> {
     }
 
     /// Adds a chunk to what a set of snapshots has.
-    fn add(&mut self, id: &ChunkId, kind: ChunkKind, set: SetId, blocks: &HashMap<Block, u64>) {
+    fn add(&mut self, id: &ChunkId, kind: ChunkKind, set: SetId, shares: &Shares) {
         let locations = self.shared.index.locations(id);
         let Some(first) = locations.first() else {
             self.stats.missing += 1;
             return;
         };
-        let share = |at: &Location| {
-            let (plain, stored) = (u64::from(at.plain), u64::from(at.stored));
-            match blocks.get(&block(at)).filter(|_| is_in_block(at)) {
-                Some(whole) if *whole > 0 => {
-                    (u128::from(stored) * u128::from(plain) / u128::from(*whole)) as u64
-                }
-                _ if is_in_block(at) => 0,
-                _ => stored,
-            }
-        };
-        let totals = ChunkTotals { chunks: 1, plain: first.plain.into(), stored: share(first) };
-        let copies: u64 = locations[1..].iter().map(share).sum();
+        let totals =
+            ChunkTotals { chunks: 1, plain: first.plain.into(), stored: shares.share(first) };
+        let copies: u64 = locations[1..].iter().map(|at| shares.share(at)).sum();
         if self.sums.len() <= set as usize {
             self.sums.resize(set as usize + 1, Sum::default());
         }
@@ -290,13 +268,40 @@ impl<'a> Census<'a> {
     }
 }
 
-/// Whether it is stored together with others, under one length.
-fn is_in_block(at: &Location) -> bool {
-    at.encoding == Encoding::Solid as u8
+/// What the chunks of blocks take of their packs: as much of what the blocks of the pack take as
+/// they have of the plain bytes there. So a chunk's share does not depend on what else is needed.
+struct Shares(Vec<Blocks>);
+
+/// The blocks of one pack.
+#[derive(Debug, Clone, Copy, Default)]
+struct Blocks {
+    stored: u64,
+    plain: u64,
 }
 
-fn block(at: &Location) -> Block {
-    (at.pack.id, at.offset)
+impl Shares {
+    /// Blocks: for the pool.
+    fn of(shared: &Shared) -> Result<Self> {
+        let mut packs = vec![Blocks::default(); shared.index.numbers() as usize];
+        for found in shared.index.scan() {
+            let (_, place) = found?;
+            let blocks = packs.get_mut(place.pack as usize).filter(|_| place.is_in_block());
+            let Some(blocks) = blocks.filter(|_| place.plain > 0) else { continue };
+            blocks.plain += u64::from(place.plain);
+            // Once for all chunks of a block.
+            blocks.stored += if place.inner == 0 { u64::from(place.stored) } else { 0 };
+        }
+        Ok(Self(packs))
+    }
+
+    fn share(&self, at: &Location) -> u64 {
+        if !at.is_in_block() {
+            return at.stored.into();
+        }
+        let blocks = self.0.get(at.pack.number as usize).copied().unwrap_or_default();
+        let share = u128::from(blocks.stored) * u128::from(at.plain);
+        (share / u128::from(blocks.plain.max(1))) as u64
+    }
 }
 
 /// What the entries of a leaf refer to.
@@ -342,8 +347,7 @@ async fn list(chunks: &ChunkReader, id: ChunkId) -> Result<PieceList> {
 struct Groups {
     batches: mpsc::Receiver<Result<Vec<Group>>>,
     /// Reads on a thread that may wait for the disk: those of the pool are needed for the pages.
-    reading: JoinHandle<Sorted<MET>>,
-    done: Option<Sorted<MET>>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl Groups {
@@ -354,26 +358,19 @@ impl Groups {
                 // Whoever counted may have given up.
                 let _ = send.blocking_send(Err(error));
             }
-            sorted
         });
-        Self { batches, reading, done: None }
+        Self { batches, reading: Some(reading) }
     }
 
     async fn next(&mut self) -> Result<Option<Vec<Group>>> {
         if let Some(batch) = self.batches.recv().await {
             return batch.map(Some);
         }
-        if self.done.is_none() {
+        if let Some(reading) = self.reading.take() {
             let stopped = |_| Error::Worker { doing: "go through what was sorted" };
-            self.done = Some((&mut self.reading).await.map_err(stopped)?);
+            reading.await.map_err(stopped)?;
         }
         Ok(None)
-    }
-
-    /// From the first one on, once all were met.
-    fn again(self) -> Result<Self> {
-        let doing = "go through what was sorted";
-        self.done.map(Self::of).ok_or(Error::Worker { doing })
     }
 }
 
