@@ -61,19 +61,27 @@ impl Sink for RepositorySink {
         if self.repository.access() == Access::WriteOnly {
             return Ok(None);
         }
-        let newest = |list: SnapshotList| {
-            let of_store = list.snapshots.into_iter().filter(|info| info.store == *store);
-            of_store.max_by_key(|info| (info.committed, info.id))
+        let of_store = |list: SnapshotList| {
+            let infos = list.snapshots.into_iter();
+            let mut infos: Vec<_> = infos.filter(|info| info.store == *store).collect();
+            infos.sort_by_key(|info| (info.committed, info.id));
+            infos
         };
-        let whole = newest(self.repository.roots().await?);
-        let checkpoint = newest(self.repository.checkpoints().await?).filter(|checkpoint| {
-            whole.as_ref().is_none_or(|whole| whole.committed < checkpoint.started)
-        });
-        let open = async |info: Option<SnapshotInfo>| match info {
-            Some(info) => self.repository.snapshot(&info.id).await.map(Some),
-            None => Ok(None),
+        let whole = of_store(self.repository.roots().await?);
+        let latest = whole.last().map(|latest| latest.committed);
+        let mut checkpoints = of_store(self.repository.checkpoints().await?);
+        checkpoints.retain(|checkpoint| latest.is_none_or(|latest| latest < checkpoint.started));
+        // The newest one that is still there: somebody may forget it at this moment.
+        let open = async |mut infos: Vec<SnapshotInfo>| {
+            while let Some(info) = infos.pop() {
+                match self.repository.snapshot(&info.id).await {
+                    Err(Error::NoSuchSnapshot { .. }) => {}
+                    opened => return opened.map(Some),
+                }
+            }
+            Ok(None)
         };
-        let baselines = Baselines::new(open(whole).await?, open(checkpoint).await?);
+        let baselines = Baselines::new(open(whole).await?, open(checkpoints).await?);
         self.baseline.lock().clone_from(&baselines);
         Ok(baselines.map(|baselines| Arc::new(baselines) as Arc<dyn Baseline>))
     }

@@ -261,7 +261,9 @@ impl Plan {
                 if !wanted || !places.iter().any(|place| chunks.contains_key(&place.pack)) {
                     return Ok(());
                 }
-                let usable = places.iter().filter(|place| there[place.pack as usize]);
+                // The index may have grown since the packs were listed.
+                let is_there = |pack: u32| there.get(pack as usize).is_some_and(|there| *there);
+                let usable = places.iter().filter(|place| is_there(place.pack));
                 let rank = |place: &&Place| {
                     let number = place.pack as usize;
                     let (sound, stays) = (!doubtful[number], !marked[number]);

@@ -87,6 +87,25 @@ async fn a_backup_and_a_sweeper_that_take_turns_lose_nothing() {
     assert!(schedules > 50, "{schedules}");
 }
 
+/// With what it compares, a backup can do without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_whose_last_snapshot_is_forgotten_meanwhile_succeeds() {
+    for requests in 0..40 {
+        let mut scene = marked().await;
+        let backup = Backup::begin(&scene).await;
+        let ended = backup.program.go_on(requests).await;
+        scene.forget(0).await;
+        let what = format!("{requests} requests");
+        if let Err(error) = backup.end(&mut scene).await {
+            panic!("{what}: {}", error.one_line());
+        }
+        scene.assert_whole(&what).await;
+        if ended {
+            return;
+        }
+    }
+}
+
 /// A backup, a check, a sweeper, the check, the backup, the sweeper: five changes of turn. What the
 /// check tells is no damage, since there is none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
