@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod copy;
+mod count;
 mod data_class;
 mod diff;
 mod doctor;

@@ -4,23 +4,12 @@ use jiff::Timestamp;
 use lifeboat_repository::{Alone, PackCount, PruneMode, PruneOptions, PruneReport, Reseal};
 use serde::Serialize;
 
+use super::count::Count;
 use crate::args::Prune;
 use crate::exit::Exit;
 use crate::failure::Failed;
 use crate::output::{number, size, time};
 use crate::session::Session;
-
-#[derive(Serialize)]
-struct Count {
-    packs: u64,
-    bytes: u64,
-}
-
-impl From<PackCount> for Count {
-    fn from(count: PackCount) -> Self {
-        Self { packs: count.packs, bytes: count.bytes }
-    }
-}
 
 #[derive(Serialize)]
 struct Summary<'a> {

@@ -5,22 +5,11 @@ use lifeboat_core::ThawTier;
 use lifeboat_repository::{PackCount, ThawNeed, ThawOptions, ThawPlan};
 use serde::Serialize;
 
+use super::count::Count;
 use crate::args::Thawing;
 use crate::failure::Failed;
 use crate::output::{duration, number, size};
 use crate::session::{Opened, Session};
-
-#[derive(Serialize)]
-struct Count {
-    packs: u64,
-    bytes: u64,
-}
-
-impl From<PackCount> for Count {
-    fn from(count: PackCount) -> Self {
-        Self { packs: count.packs, bytes: count.bytes }
-    }
-}
 
 /// The event `thaw`: what of the packs that are needed lies in an archive.
 #[derive(Serialize)]

@@ -253,6 +253,17 @@ mod tests {
         assert!(missing(span(5, 12), parts).is_empty());
     }
 
+    fn required(needs: &[(&str, u64)]) -> Vec<Need> {
+        let need = |&(name, from)| Need { timeline: line(name), from: Position(from) };
+        needs.iter().map(need).collect()
+    }
+
+    /// The places, without most of their zeros.
+    fn short(segments: Vec<ListedSegment>) -> Vec<String> {
+        let places = segments.into_iter().map(|one| one.place.to_string());
+        places.map(|place| place.replace("0000000000000", "")).collect()
+    }
+
     #[test]
     fn only_what_no_base_can_follow_goes() {
         let all = [
@@ -264,13 +275,8 @@ mod tests {
             sealed("3", 144, 200),
             sealed("4", 60, 70),
         ];
-        let gone = |needs: &[(&str, u64)]| -> Vec<_> {
-            let need =
-                |&(name, from): &(&str, u64)| Need { timeline: line(name), from: Position(from) };
-            let needs: Vec<_> = needs.iter().map(need).collect();
-            let gone = removable(&family(), &all, &needs).unwrap();
-            gone.into_iter().map(|one| one.place.to_string().replace("0000000000000", "")).collect()
-        };
+        let gone =
+            |needs: &[(&str, u64)]| short(removable(&family(), &all, &required(needs)).unwrap());
         // Timeline 4 was forked off before this base; 2 and 3 after it.
         assert_eq!(gone(&[("1", 80)]), ["1/000-032", "4/03c-046"]);
         // The oldest need counts.
@@ -298,13 +304,8 @@ mod tests {
             sealed("3", 144, 200),
             sealed("4", 60, 70),
         ];
-        let gone = |needs: &[(&str, u64)]| -> Vec<_> {
-            let need =
-                |&(name, from): &(&str, u64)| Need { timeline: line(name), from: Position(from) };
-            let needs: Vec<_> = needs.iter().map(need).collect();
-            let gone = outlived(&family(), &all, &needs).unwrap();
-            gone.into_iter().map(|one| one.place.to_string().replace("0000000000000", "")).collect()
-        };
+        let gone =
+            |needs: &[(&str, u64)]| short(outlived(&family(), &all, &required(needs)).unwrap());
         // What is superseded stays from the base on.
         assert_eq!(gone(&[("1", 50)]), ["1/000-032", "1/000-014"]);
         // Timeline 4, which this base cannot follow, may be where the server is now.
