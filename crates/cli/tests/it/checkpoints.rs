@@ -16,6 +16,9 @@ use crate::json::{check, described};
 /// So many files are read before the source stands still, as one whose server hangs.
 const FILES: usize = 3;
 
+/// More than enough for a checkpoint on a busy machine.
+const LIMIT: Duration = Duration::from_mins(2);
+
 struct Halting {
     store: StoreRef,
 }
@@ -75,10 +78,13 @@ fn interrupted(home: &Home, store: &StoreRef) -> (String, usize) {
             let own = list.into_iter().filter(|info| info.store == *store);
             own.max_by_key(|info| info.entries)
         };
-        while newest().await.is_none() {
-            assert!(!backup.is_finished(), "it ended by itself");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let seen = async {
+            while newest().await.is_none() {
+                assert!(!backup.is_finished(), "it ended by itself");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, seen).await.expect("no checkpoint came");
         backup.abort();
         assert!(backup.await.unwrap_err().is_cancelled());
         let last = newest().await.unwrap();

@@ -183,9 +183,11 @@ impl ChunkWriter {
     ) -> Result<()> {
         let permits = Arc::clone(&self.memory).acquire_many_owned(plain.len().max(1) as u32).await;
         let permits = permits.map_err(|_| Error::Worker { doing: "store a chunk" })?;
+        // Held until somebody has the chunk: a flush finds whatever is claimed, or hears of it.
+        let mut claimed = self.claimed.lock();
         // Claimed only now: who waits may be dropped, and others rely on what is claimed. While
         // this one waited, another one may have come with the same chunk.
-        if !self.claimed.lock().insert(id) {
+        if !claimed.insert(id) {
             return Ok(());
         }
         // What describes the content is stored as well, but nobody thinks of it as their data.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -124,6 +125,7 @@ impl Sink for RepositorySink {
             tree: Mutex::new(Ordered { tree: Some(tree), next: 0, early: BTreeMap::new() }),
             checkpoint_every: self.options.checkpoint_every,
             checkpoint: Mutex::new(Checkpoint { since: Instant::now(), id: None }),
+            changed: AtomicBool::new(false),
             committed: SyncMutex::new(false),
             degraded: SyncMutex::new(false),
         }))
@@ -143,6 +145,8 @@ struct SnapshotWriting {
     tree: Mutex<Ordered>,
     checkpoint_every: Option<Duration>,
     checkpoint: Mutex<Checkpoint>,
+    /// Whether an entry came after the last checkpoint began.
+    changed: AtomicBool,
     committed: SyncMutex<bool>,
     /// Whether it was said that a part of the baseline cannot be read.
     degraded: SyncMutex<bool>,
@@ -195,33 +199,35 @@ impl SnapshotWriting {
         let Some(every) = self.checkpoint_every else {
             return;
         };
-        // One at a time; the others go on with their entries.
-        let Ok(mut last) = self.checkpoint.try_lock() else {
-            return;
-        };
-        if last.since.elapsed() < every {
-            return;
-        }
-        last.since = Instant::now();
-        match self.write_checkpoint().await {
-            Ok(Some(id)) => {
-                let before = last.id.replace(id);
-                self.drop_checkpoints(before).await;
+        self.changed.store(true, Ordering::Release);
+        // One at a time; the others go on with their entries, and whoever is at it looks again
+        // whether they left it something to do.
+        while let Ok(mut last) = self.checkpoint.try_lock() {
+            if last.since.elapsed() < every || !self.changed.swap(false, Ordering::AcqRel) {
+                return;
             }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "no checkpoint could be committed"),
+            match self.write_checkpoint().await {
+                Ok(Some(id)) => {
+                    let before = last.id.replace(id);
+                    self.drop_checkpoints(before).await;
+                }
+                // The first entry is still on its way.
+                Ok(None) => continue,
+                Err(error) => tracing::warn!(%error, "no checkpoint could be committed"),
+            }
+            last.since = Instant::now();
         }
     }
 
     async fn write_checkpoint(&self) -> Result<Option<SnapshotId>> {
-        let so_far = self.tree.lock().await.tree.clone();
+        let so_far = {
+            let ordered = self.tree.lock().await;
+            ordered.tree.clone().filter(|_| ordered.next > 0)
+        };
         let Some(so_far) = so_far else {
             return Ok(None);
         };
         let (root, entries, bytes) = so_far.finish().await?;
-        if entries == 0 {
-            return Ok(None);
-        }
         self.chunks.settle().await?;
         let completion = Completion::at(self.header.started);
         let record = SnapshotRecord::new(&self.header, &completion, root)

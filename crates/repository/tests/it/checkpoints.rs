@@ -12,6 +12,14 @@ use lifeboat_repository::{CheckOptions, PruneOptions, Repository, WriteOptions};
 use crate::common::{assert_restores, back_up, noise, path, restore, secret, small};
 use crate::staged::{Stage, World};
 
+/// How often a race is tried that is seldom lost, and how long one try may take.
+const ROUNDS: u64 = 300;
+const LIMIT: Duration = Duration::from_mins(1);
+
+async fn empty(world: &Arc<World>) -> Repository {
+    Repository::init(Stage::new(world).store(), &secret(), &small()).await.unwrap()
+}
+
 async fn of(names: &[&str]) -> MemoryStore {
     let store = MemoryStore::new("store");
     for (seed, name) in names.iter().enumerate() {
@@ -50,8 +58,7 @@ async fn interrupted(world: &Arc<World>, data: &MemoryStore) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_backup_had_stored_is_kept_and_taken_up() {
     let world = World::new();
-    let repository =
-        Repository::init(Stage::new(&world).store(), &secret(), &small()).await.unwrap();
+    let repository = empty(&world).await;
     let context = Context::silent();
     let data = of(&["a", "b", "c", "d", "e", "f"]).await;
     interrupted(&world, &data).await;
@@ -99,8 +106,7 @@ async fn what_a_backup_had_stored_is_kept_and_taken_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_ends_well_leaves_no_checkpoint() {
     let world = World::new();
-    let repository =
-        Repository::init(Stage::new(&world).store(), &secret(), &small()).await.unwrap();
+    let repository = empty(&world).await;
     let data = of(&["a", "b", "c"]).await;
     let (first, _) = back_up(&data, &repository).await;
     data.insert(Entry::file(path("d"), Attributes::new(), noise(9, 10))).await.unwrap();
@@ -110,4 +116,25 @@ async fn a_write_that_ends_well_leaves_no_checkpoint() {
     assert_restores(&repository, summary.receipt.snapshot.unwrap(), &data).await;
     assert!(world.names("checkpoints").await.is_empty());
     assert!(restore(&repository, first).await.image().len() == 3);
+}
+
+/// A checkpoint waits for what others are just handing over: whatever it does not find yet must
+/// wake it. It once slept for ever when the last small chunk of a backup came at a bad moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_checkpoint_waits_for_what_has_come() {
+    for round in 0..ROUNDS {
+        let repository = empty(&World::new()).await;
+        let data = MemoryStore::new("store");
+        for number in 0..8 {
+            let bytes = noise(round << 8 | number, 100);
+            let name = format!("{number}");
+            data.insert(Entry::file(path(&name), Attributes::new(), bytes)).await.unwrap();
+        }
+        let sink = repository.sink(&at_every_entry());
+        let context = Context::silent();
+        let options = TransferOptions::default();
+        let summary = tokio::time::timeout(LIMIT, transfer(&data, &sink, &options, &context)).await;
+        let summary = summary.unwrap_or_else(|_| panic!("round {round} came to no end")).unwrap();
+        assert_restores(&repository, summary.receipt.snapshot.unwrap(), &data).await;
+    }
 }
