@@ -6,7 +6,8 @@
 //! | how the server is reached: address, user, secret, TLS | [`ConnectOptions`], [`TlsMode`] |
 //! | a running cluster to back up, and what stands in the way | [`ClusterSource`], [`ClusterOptions`] |
 //! | a directory to restore into | [`ClusterSink`], [`RestoreOptions`] |
-//! | what can go wrong | [`enum@Error`] |
+//! | the WAL of a cluster in a journal | [`WalArchive`] |
+//! | what can go wrong | [`enum@Error`], [`ArchiveError`] |
 //!
 //! PostgreSQL 14 to 18, from a primary. Backup and restore are a [`Source`] and a [`Sink`], moved
 //! by [`transfer()`]; this crate knows no repository.
@@ -91,6 +92,7 @@
 //! [`Layout::Pages`]: lifeboat_core::Layout::Pages
 
 mod accounts;
+mod archive;
 mod checksum;
 mod connect;
 mod control;
@@ -102,6 +104,7 @@ mod sink;
 mod source;
 mod wal;
 
+pub use self::archive::{ArchiveError, NewSystem, TimelineHistory, WalArchive, WalLine};
 pub use self::connect::{ConnectOptions, TlsMode};
 pub use self::error::{Error, Result};
 pub use self::lsn::Lsn;

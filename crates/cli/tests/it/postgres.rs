@@ -44,7 +44,9 @@ fn a_cluster_comes_back() {
     let (high, low) = facts["postgres.start_lsn"].as_str().unwrap().split_once('/').unwrap();
     let half = |half: &str| u64::from_str_radix(half, 16).unwrap();
     assert_eq!(facts["journal.wal.from"], (half(high) << 32) + half(low), "{first}");
-    assert_eq!(facts["journal.wal.timeline"], facts["postgres.timeline"].to_string(), "{first}");
+    let system = facts["postgres.system_id"].as_str().unwrap();
+    let line = format!("{system}/{}", facts["postgres.timeline"]);
+    assert_eq!(facts["journal.wal.timeline"], line, "{first}");
     let number = |summary: &serde_json::Value, field: &str| summary[field].as_u64().unwrap();
     // Files that changed just before a backup are read once more by the next one.
     let began = Instant::now();

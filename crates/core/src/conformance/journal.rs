@@ -212,6 +212,11 @@ async fn timelines_are_begun_once(harness: &dyn JournalHarness) {
         assert_eq!(log.begin(info).await.expect("the same again"), Appended::Same);
     }
     let other = harness.again(log.as_ref()).await;
+    for info in &all {
+        let told = other.timeline(&info.timeline).await.expect("it can be told");
+        assert_eq!(told.as_ref(), Some(info));
+    }
+    assert_eq!(other.timeline(&line("3")).await.expect("it can be told"), None);
     let changed = TimelineInfo::forked(line("2"), line("1"), Position(51));
     let kind = other.begin(&changed).await.expect_err("it is known otherwise").kind();
     assert_eq!(kind, ErrorKind::AlreadyExists);

@@ -20,8 +20,8 @@ use crate::error::Result;
 ///   content alone; another content at the same place is an error of kind
 ///   [`AlreadyExists`](crate::ErrorKind::AlreadyExists), and what was there stays.
 /// - Any number of processes may append at once.
-/// - A listing is no proof of absence. `None` from [`JournalLog::segment`] and
-///   [`JournalLog::read`] is: it is said only when the place where the journal is kept was asked
+/// - A listing is no proof of absence. `None` from [`JournalLog::timeline`],
+///   [`JournalLog::segment`] and [`JournalLog::read`] is: it is said only when the place where the journal is kept was asked
 ///   for just this name and answered that there is no such thing. Whatever else goes wrong is an
 ///   error.
 #[async_trait]
@@ -35,6 +35,12 @@ pub trait JournalLog: Send + Sync {
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when it is known with another origin or
     /// other facts; when it cannot be stored.
     async fn begin(&self, timeline: &TimelineInfo) -> Result<Appended>;
+
+    /// What is known of one timeline; `None` is proof that it was not begun.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    async fn timeline(&self, timeline: &Timeline) -> Result<Option<TimelineInfo>>;
 
     /// All timelines, by name.
     ///

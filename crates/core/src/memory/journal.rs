@@ -78,6 +78,10 @@ impl JournalLog for MemoryJournal {
         }
     }
 
+    async fn timeline(&self, timeline: &Timeline) -> Result<Option<TimelineInfo>> {
+        Ok(self.state.lock().timelines.get(timeline).cloned())
+    }
+
     async fn timelines(&self) -> Result<Vec<TimelineInfo>> {
         Ok(self.state.lock().timelines.values().cloned().collect())
     }

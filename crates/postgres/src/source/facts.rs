@@ -11,7 +11,7 @@
 //! | `postgres.start_lsn`, `postgres.stop_lsn` | from where to where WAL belongs to the backup |
 //! | `postgres.checkpoint_lsn` | the checkpoint from which a restored cluster recovers |
 //! | `postgres.timeline` | the timeline of both |
-//! | `journal.wal.timeline`, `journal.wal.from` | from where on recovery to a later moment needs the WAL: the timeline, and the start as a number |
+//! | `journal.wal.timeline`, `journal.wal.from` | from where on recovery to a later moment needs the WAL: the timeline (`<system identifier>/<timeline>`), and the start as a number |
 //! | `postgres.started`, `postgres.stopped` | nanoseconds since 1970: by this host's clock, by the server's |
 //! | `postgres.databases` | oid and name |
 //! | `postgres.tablespaces` | oid and location; empty for one inside the data directory |
@@ -31,8 +31,6 @@ pub(crate) const START: &str = "postgres.start_lsn";
 pub(crate) const STOP: &str = "postgres.stop_lsn";
 pub(crate) const CHECKPOINT: &str = "postgres.checkpoint_lsn";
 pub(crate) const TIMELINE: &str = "postgres.timeline";
-/// The stream of a cluster's journal.
-pub(crate) const WAL: &str = "wal";
 pub(crate) const STARTED: &str = "postgres.started";
 pub(crate) const STOPPED: &str = "postgres.stopped";
 pub(crate) const DATABASES: &str = "postgres.databases";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use lifeboat_core::journal::{Need, Position, Timeline};
+use lifeboat_core::journal::{Need, Position};
 use lifeboat_core::{
     Attributes, Baseline, Completion, Content, Context, Entry, EntryKind, EntryPath, Reading,
     Value, names,
@@ -21,6 +21,7 @@ use super::content::{Check, FileContent};
 use super::damage::Damage;
 use super::listing::{Item, Listing, Origin, Places, Trust, measure};
 use super::{ClusterOptions, VerifyPages, facts};
+use crate::archive::{WAL, WalLine};
 use crate::connect::Session;
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -331,8 +332,9 @@ impl ClusterReading {
         facts.set(facts::STOP, ended.stop.to_string());
         facts.set(facts::TIMELINE, ended.label.timeline);
         facts.set(facts::STOPPED, nanoseconds(ended.at));
-        if let Ok(timeline) = Timeline::new(ended.label.timeline.to_string()) {
-            Need { timeline, from: Position(ended.label.start.0) }.record(facts::WAL, facts);
+        let line = WalLine::new(self.cluster.control.system_id, ended.label.timeline);
+        if let Ok(timeline) = line.to_timeline() {
+            Need { timeline, from: Position(ended.label.start.0) }.record(WAL, facts);
         }
         let places = self.places.lock();
         let row = |oid: &u32, value: Vec<u8>| (oid.to_string().into_bytes(), value);

@@ -200,6 +200,14 @@ impl JournalLog for RepositoryJournal {
         Ok(appended)
     }
 
+    async fn timeline(&self, timeline: &Timeline) -> lifeboat_core::Result<Option<TimelineInfo>> {
+        let id = self.id(timeline)?;
+        let name = timeline_record(&id.folder());
+        let identity = Identity { kind: Kind::Timeline, id, span: None };
+        let found = read_record(&self.shared, &name, &identity).await?;
+        Ok(found.map(|(_, record)| record.to_timeline(&name)).transpose()?)
+    }
+
     async fn timelines(&self) -> lifeboat_core::Result<Vec<TimelineInfo>> {
         let Shared { objects, keys, .. } = &*self.shared;
         let folders = objects.folders(&journal_folder(keys, &self.name)?).await?;
