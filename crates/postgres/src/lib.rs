@@ -7,7 +7,8 @@
 //! | a running cluster to back up, and what stands in the way | [`ClusterSource`], [`ClusterOptions`] |
 //! | a directory to restore into | [`ClusterSink`], [`RestoreOptions`] |
 //! | the WAL of a cluster in a journal | [`WalArchive`] |
-//! | what can go wrong | [`enum@Error`], [`ArchiveError`] |
+//! | WAL by streaming: a server that is followed | [`Receiver`], [`ReceiverOptions`] |
+//! | what can go wrong | [`enum@Error`], [`ArchiveError`], [`ReplicationError`], [`ReceiveError`] |
 //!
 //! PostgreSQL 14 to 18, from a primary. Backup and restore are a [`Source`] and a [`Sink`], moved
 //! by [`transfer()`]; this crate knows no repository.
@@ -99,7 +100,9 @@ mod control;
 mod error;
 mod gate;
 mod lsn;
+mod receive;
 mod relation;
+mod replication;
 mod sink;
 mod source;
 mod wal;
@@ -108,6 +111,8 @@ pub use self::archive::{ArchiveError, NewSystem, TimelineHistory, WalArchive, Wa
 pub use self::connect::{ConnectOptions, TlsMode};
 pub use self::error::{Error, Result};
 pub use self::lsn::Lsn;
+pub use self::receive::{Following, Freshness, ReceiveError, Receiver, ReceiverOptions, Watch};
+pub use self::replication::{ReplicationError, ServerAnswer, SlotName};
 pub use self::sink::{ClusterSink, Ownership, RestoreOptions, TablespaceMapping};
 pub use self::source::{
     Checkpoint, ClusterOptions, ClusterSource, ServerLogs, Unchanged, VerifyPages,

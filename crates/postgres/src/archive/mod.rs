@@ -22,6 +22,7 @@
 //!   or a volume that is not mounted must not read as the end of the archive.
 
 mod error;
+mod frontier;
 mod history;
 mod line;
 mod name;

@@ -160,6 +160,11 @@ impl ConnectOptions {
         other
     }
 
+    /// What TLS streams are made with.
+    pub(crate) fn tls(&self) -> Result<tokio_postgres_rustls::MakeRustlsConnect> {
+        tls::connector(self.mode.unwrap_or_default(), self.root.as_deref())
+    }
+
     /// Host, port, user and database, for messages.
     pub(crate) fn target(&self) -> String {
         let config = self.resolved();
@@ -211,7 +216,7 @@ impl ConnectOptions {
     }
 
     /// Everything that a connection needs, the password included.
-    fn complete(&self) -> Result<tokio_postgres::Config> {
+    pub(crate) fn complete(&self) -> Result<tokio_postgres::Config> {
         let mut config = self.resolved();
         // libpq ignores sslmode for sockets.
         if config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))

@@ -13,7 +13,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{ConnectOptions, tls};
+use super::ConnectOptions;
 use crate::error::{self, Error, Result};
 
 /// How often an idle session says something, so that no firewall on the way forgets it.
@@ -45,7 +45,7 @@ impl Session {
     pub(crate) async fn open(options: &ConnectOptions) -> Result<Self> {
         let target = options.target();
         let config = options.complete()?;
-        let tls = tls::connector(options.mode.unwrap_or_default(), options.root.as_deref())?;
+        let tls = options.tls()?;
         let failed = |source| Error::Connect { target: target.clone(), source: Box::new(source) };
         // The timeout of the configuration covers the connection itself, not what the other side
         // does with it afterwards.

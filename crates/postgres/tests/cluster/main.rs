@@ -7,4 +7,7 @@ mod common;
 mod conformance;
 mod connection;
 mod contents;
+mod following;
+mod receive;
+mod receive_faults;
 mod round_trip;
