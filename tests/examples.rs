@@ -12,6 +12,11 @@ mod embed_files;
 #[allow(dead_code)]
 mod embed_postgres;
 
+#[cfg(feature = "postgres")]
+#[path = "../examples/embed_follow.rs"]
+#[allow(dead_code)]
+mod embed_follow;
+
 #[cfg(feature = "files")]
 #[path = "../examples/embed_copy.rs"]
 #[allow(dead_code)]
@@ -49,4 +54,31 @@ async fn a_cluster_is_backed_up_and_restored() {
     let restored = Cluster::adopt(restored, newest().unwrap()).unwrap();
     let client = restored.connect("postgres").await.unwrap();
     assert_eq!(data::digests(&client).await.unwrap(), before);
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_followed() {
+    use lifeboat::Context;
+    use lifeboat::postgres::{Following, Lsn};
+    use lifeboat_testbed::postgres::{Cluster, newest};
+
+    let cluster = Cluster::start(newest().unwrap()).unwrap();
+    let client = cluster.connect("postgres").await.unwrap();
+    client.batch_execute("CREATE TABLE t AS SELECT generate_series(1, 1000)").await.unwrap();
+    let sql = "SELECT pg_current_wal_flush_lsn()::text";
+    let flushed: String = client.query_one(sql, &[]).await.unwrap().get(0);
+    let flushed: Lsn = flushed.parse().unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context::silent();
+    let stop = context.clone();
+    let told = move |what: &Following| {
+        if matches!(what, Following::Durable { to, .. } if *to >= flushed) {
+            stop.cancel();
+        }
+    };
+    embed_follow::run(&cluster.conninfo(), folder.path(), &told, &context).await.unwrap();
+    // It was not the time that ended it.
+    assert!(context.is_cancelled());
 }

@@ -4,6 +4,7 @@ mod backup;
 mod browse;
 mod copy;
 mod doctor;
+mod follow;
 mod init;
 mod journals;
 mod key;
@@ -26,6 +27,7 @@ pub(crate) use browse::Mount;
 pub(crate) use browse::{Cat, Diff, Find, Stats};
 pub(crate) use copy::{Copy, Since};
 pub(crate) use doctor::Doctor;
+pub(crate) use follow::{Follow, FollowPostgres};
 pub(crate) use init::Init;
 pub(crate) use journals::Journals;
 pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
@@ -121,6 +123,9 @@ pub(crate) enum Command {
     /// Take a snapshot of a store
     #[command(subcommand)]
     Backup(Backup),
+    /// Receive the changes of a store as they happen, until it is stopped
+    #[command(subcommand)]
+    Follow(Follow),
     /// List the snapshots
     #[command(after_help = snapshots::SNAPSHOTS)]
     Snapshots(Snapshots),
@@ -195,6 +200,7 @@ impl Command {
             Self::Init(_) => "init",
             Self::Backup(Backup::Postgres(_)) => "backup postgres",
             Self::Backup(Backup::Files(_)) => "backup files",
+            Self::Follow(Follow::Postgres(_)) => "follow postgres",
             Self::Snapshots(_) => "snapshots",
             Self::Ls(_) => "ls",
             Self::Find(_) => "find",

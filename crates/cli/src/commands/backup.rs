@@ -69,16 +69,22 @@ fn postgres(arguments: &BackupPostgres) -> Result<ClusterSource, Failed> {
 
 /// How the server is reached, from the command line and from the variables of libpq.
 pub(super) fn cluster_options(server: &Server) -> Result<ClusterOptions, Failed> {
-    if holds_password(&server.conninfo) {
-        let hint = "leave it out, and set PGPASSWORD or write it into ~/.pgpass";
-        return Err(Failed::usage("--conninfo holds a password, which every user can read", hint));
-    }
+    refuse_password(&server.conninfo)?;
     let connection = ConnectOptions::parse(&server.conninfo)
         .and_then(ConnectOptions::with_environment)
         .map_err(Failed::argument)?;
     let mut options = ClusterOptions::new(connection);
     options.data_directory.clone_from(&server.data_directory);
     Ok(options)
+}
+
+/// Refuses a connection string that every user of the host could read a password from.
+pub(super) fn refuse_password(conninfo: &str) -> Result<(), Failed> {
+    if holds_password(conninfo) {
+        let hint = "leave it out, and set PGPASSWORD or write it into ~/.pgpass";
+        return Err(Failed::usage("--conninfo holds a password, which every user can read", hint));
+    }
+    Ok(())
 }
 
 fn holds_password(conninfo: &str) -> bool {

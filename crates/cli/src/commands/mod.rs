@@ -8,6 +8,7 @@ mod data_class;
 mod diff;
 mod doctor;
 mod find;
+mod follow;
 mod forget;
 mod init;
 mod journals;
@@ -38,6 +39,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
     match command {
         Command::Init(arguments) => init::run(&arguments, session).await,
         Command::Backup(store) => backup::run(store, session).await,
+        Command::Follow(store) => follow::run(store, session).await,
         Command::Snapshots(arguments) => snapshots::run(&arguments, session).await,
         Command::Ls(arguments) => ls::run(&arguments, session).await,
         Command::Find(arguments) => find::run(&arguments, session).await,

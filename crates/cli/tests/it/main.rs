@@ -9,6 +9,7 @@ mod common;
 mod copy;
 mod damage;
 mod files;
+mod follow;
 mod forget;
 mod full_disk;
 mod journals;

@@ -101,7 +101,7 @@ pub enum Following {
 }
 
 /// Who is told what a receiver has done. It must return quickly.
-pub type Watch = dyn Fn(&Following) + Send + Sync;
+pub type Watch<'a> = dyn Fn(&Following) + Send + Sync + 'a;
 
 /// Follows the WAL of a server.
 ///
@@ -168,7 +168,7 @@ impl Receiver {
     /// Whatever trying again cannot mend: when the server refuses us before WAL has streamed once;
     /// when the archive belongs to another cluster; when the server's WAL or history is not what was
     /// archived in the same place.
-    pub async fn run(&self, watch: &Watch, context: &Context) -> Result<()> {
+    pub async fn run(&self, watch: &Watch<'_>, context: &Context) -> Result<()> {
         let mut memory = Memory::default();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -178,7 +178,8 @@ impl Receiver {
             if context.is_cancelled() {
                 return Ok(());
             }
-            if is_final(&error, &memory) {
+            // What is lost at the server is recorded at the next attempt.
+            if memory.removed.is_none() && is_final(&error, &memory) {
                 return Err(error);
             }
             if std::mem::take(&mut memory.progress) {
@@ -194,7 +195,12 @@ impl Receiver {
     }
 
     /// One connection, from its beginning to its end. `Ok` when somebody asked to stop.
-    async fn attempt(&self, memory: &mut Memory, watch: &Watch, context: &Context) -> Result<()> {
+    async fn attempt(
+        &self,
+        memory: &mut Memory,
+        watch: &Watch<'_>,
+        context: &Context,
+    ) -> Result<()> {
         let connecting = self.connect(context);
         let mut session = tokio::select! {
             () = context.cancelled() => return Ok(()),
@@ -279,7 +285,7 @@ impl Receiver {
         &self,
         session: &mut Session,
         memory: &mut Memory,
-        watch: &Watch,
+        watch: &Watch<'_>,
         context: &Context,
     ) -> Result<Beginning> {
         let identity = session.client.identify().await?;
@@ -419,7 +425,7 @@ impl Receiver {
         identity: &Identity,
         (index, from): (usize, Lsn),
         to: Lsn,
-        watch: &Watch,
+        watch: &Watch<'_>,
         context: &Context,
     ) -> Result<()> {
         let reason = "the server had removed this WAL before it was received";
@@ -452,6 +458,8 @@ impl Receiver {
                 context.warn(self.archive.name(), told);
                 Ok(Bytes::new())
             }
+            // A key that may write and not read.
+            Err(error) if error.kind() == ErrorKind::Refused => Ok(Bytes::new()),
             held => held,
         }
     }

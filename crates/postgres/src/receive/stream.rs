@@ -63,7 +63,7 @@ pub(super) struct Running<'a> {
     pub(super) archive: &'a WalArchive,
     pub(super) pace: Pace,
     pub(super) warn_behind: u64,
-    pub(super) watch: &'a Watch,
+    pub(super) watch: &'a Watch<'a>,
     pub(super) context: &'a Context,
 }
 

@@ -15,6 +15,9 @@
 //! | `checksums_off` | warning | damage on the disk goes unnoticed |
 //! | `fsync_off`, `full_page_writes_off` | warning | a power cut damages the cluster |
 //! | `archiving_fails` | warning | WAL piles up |
+//! | `slot_lost`, `slot_unused` | warning | a slot without its WAL, or with much of it for nobody |
+//! | `slots_unlimited` | note | slots can fill the server's disk |
+//! | `wal_senders_taken` | note | nobody can follow the server |
 //! | `wal_not_reserved` | note | no replication slot can be taken for the time of the backup |
 //! | `archive_off` | note | no recovery to moments between two backups |
 //! | `configuration_elsewhere` | note | configuration files outside the data directory |
@@ -32,7 +35,7 @@ use rustix::fs::Stat;
 use super::backup::{functions, grant};
 use super::cluster::{Cluster, SUPPORTED, blocking};
 use super::walk::{Found, ServerLogs, Visitor, walk};
-use super::{ClusterOptions, facts};
+use super::{ClusterOptions, facts, slots};
 use crate::accounts::Accounts;
 use crate::connect::Session;
 use crate::error::{Error, Result};
@@ -52,6 +55,7 @@ pub(super) async fn inspect(options: &ClusterOptions) -> Result<Inspection> {
     }
     let about = About::ask(&session).await?;
     about.judge(&mut found);
+    found.0.extend(slots::findings(&session).await?);
     let mut inspection = Inspection {
         version: session.version_text().to_owned(),
         facts: about.facts(session.version_text()),
@@ -263,8 +267,8 @@ impl About {
         } else if self.archive_mode == "off" {
             found.note(
                 "archive_off",
-                "archive_mode is off: what was written after a backup cannot be recovered from it",
-                "",
+                "archive_mode is off: unless the server is followed, what was written after a backup cannot be recovered",
+                "follow it: `lifeboat follow postgres`",
             );
         }
         if !self.configuration.is_empty() {

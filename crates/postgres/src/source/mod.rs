@@ -9,6 +9,7 @@ pub(crate) mod facts;
 mod label;
 mod listing;
 mod reading;
+mod slots;
 mod walk;
 
 use std::path::PathBuf;

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 /// What a test waits for happens long before this.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits until something is there.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
@@ -241,7 +241,11 @@ impl Follower {
         let receiver = Receiver::new(kept.archive.clone(), options);
         let (list, within) = (Arc::clone(&done), context.clone());
         let task = tokio::spawn(async move {
-            receiver.run(&move |what| list.lock().push(what.clone()), &within).await
+            let outcome = receiver.run(&move |what| list.lock().push(what.clone()), &within).await;
+            if let Err(error) = &outcome {
+                within.warn("ended", error.one_line());
+            }
+            outcome
         });
         Self { done, observer, context, task }
     }
@@ -258,8 +262,12 @@ impl Follower {
 
     /// Waits until a position is durable.
     pub async fn reaches(&self, timeline: u32, lsn: Lsn) {
-        let what = format!("{lsn} becomes durable: {:?}", self.observer.warnings());
-        eventually(&what, async || (self.durable(timeline) >= lsn).then_some(())).await;
+        let start = Instant::now();
+        while self.durable(timeline) < lsn {
+            let (warned, over) = (self.observer.warnings(), self.is_over());
+            assert!(!over && start.elapsed() < LIMIT, "{lsn} is not durable: {warned:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Whether it has ended by itself.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use lifeboat_core::journal::SegmentInfo;
-use lifeboat_core::{Bytes, ErrorKind};
+use lifeboat_core::{Bytes, ErrorKind, Source};
 use lifeboat_postgres::{ConnectOptions, Following, Lsn, NewSystem, WalLine};
-use lifeboat_testbed::postgres::{Cluster, Mode, newest, oldest};
+use lifeboat_testbed::postgres::{Cluster, Mode, all, oldest};
 use lifeboat_testbed::proxy::{Direction, Proxy, Toxics};
 
-use crate::common::run;
+use crate::common::{run, source};
 use crate::following::{Address, Follower, Kept, eventually, flushed, line, wal_of};
 
 const MIB: u64 = 1 << 20;
@@ -160,12 +160,15 @@ fn a_server_that_is_stopped_loses_nothing_that_it_wrote() {
 #[test]
 fn wal_that_the_server_removed_becomes_a_gap() {
     run(async {
-        for installation in [oldest().unwrap(), newest().unwrap()] {
+        // Somebody drops the slot; or the server gives it up, since it is too far behind.
+        let dropped = [(oldest().unwrap(), true)].into_iter();
+        for (installation, drop) in dropped.chain(all().unwrap().iter().map(|one| (one, false))) {
             let cluster = Cluster::builder()
                 .installation(installation)
                 .initdb_arg("--wal-segsize=1")
                 .setting("max_wal_size", "2MB")
                 .setting("min_wal_size", "2MB")
+                .setting("max_slot_wal_keep_size", "2MB")
                 .start()
                 .unwrap();
             let address = Address::of(&cluster);
@@ -177,13 +180,17 @@ fn wal_that_the_server_removed_becomes_a_gap() {
             let line = line(&cluster, 1).await;
             let (start, bytes) = kept.bytes(line).await;
             let durable = Lsn(start.0 + bytes.len() as u64);
-            // Somebody drops the slot, and the server goes on.
             let client = cluster.connect("postgres").await.unwrap();
-            client.batch_execute("SELECT pg_drop_replication_slot('lifeboat')").await.unwrap();
+            if drop {
+                client.batch_execute("SELECT pg_drop_replication_slot('lifeboat')").await.unwrap();
+            }
             load(&cluster, 8).await;
             client.batch_execute("CHECKPOINT").await.unwrap();
             load(&cluster, 2).await;
             client.batch_execute("CHECKPOINT").await.unwrap();
+            let inspection = source(&cluster).inspect().await.unwrap();
+            let told = inspection.findings.iter().any(|finding| finding.code == "slot_lost");
+            assert_eq!(told, !drop, "{:?}", inspection.findings);
             let follower = Follower::start(&kept, address.connection());
             let end = load(&cluster, 2).await;
             follower.reaches(1, end).await;
