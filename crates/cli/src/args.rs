@@ -15,6 +15,7 @@ mod retention;
 mod snapshots;
 mod storage;
 mod units;
+mod wal;
 mod which;
 
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ pub(crate) use restore::{OtherSecret, Owners, Restore};
 pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
 pub(crate) use snapshots::{Ls, Snapshots};
 pub(crate) use storage::{DataClass, Thawing};
+pub(crate) use wal::{Cluster as WalCluster, Gap, Wal, WalAdopt, WalGet, WalPush};
 pub(crate) use which::{StoreName, Which};
 
 /// Takes stores to safety in one encrypted, deduplicated repository, and brings them back.
@@ -67,6 +69,7 @@ Exit codes:
   2    the command line makes no sense
   3    it worked, and something in it needs attention: see the warnings
   130  stopped by SIGINT or SIGTERM
+`wal push` and `wal get`, which PostgreSQL runs, have their own: see their help.
 
 Progress, warnings, errors and summaries go to standard error; what was asked for (the lists of
 `snapshots`, `ls`, `find`, `diff`, `stats` and `journals`, what `cat` reads) goes to standard output.
@@ -166,6 +169,10 @@ pub(crate) enum Command {
     /// List the journals: what is kept of the history of stores, and what is missing of it
     #[command(after_help = journals::JOURNALS)]
     Journals(Journals),
+    /// Archive the WAL of a PostgreSQL cluster, and bring it back: archive_command and
+    /// restore_command
+    #[command(subcommand)]
+    Wal(Wal),
     /// Look for damage in the repository
     #[command(after_help = repair::VERIFY)]
     Verify(Verify),
@@ -215,6 +222,9 @@ impl Command {
             Self::Unpin(_) => "unpin",
             Self::Pins => "pins",
             Self::Journals(_) => "journals",
+            Self::Wal(Wal::Push(_)) => "wal push",
+            Self::Wal(Wal::Get(_)) => "wal get",
+            Self::Wal(Wal::Adopt(_)) => "wal adopt",
             Self::Verify(_) => "verify",
             Self::Prune(_) => "prune",
             Self::DataClass(_) => "data-class",

@@ -11,6 +11,8 @@
 //! | 2 | the command line makes no sense |
 //! | 3 | it worked, and something in it needs attention |
 //! | 130 | stopped by SIGINT or SIGTERM |
+//!
+//! What PostgreSQL runs has tables of its own: see [`exit`].
 
 mod args;
 mod commands;
@@ -27,12 +29,13 @@ use clap::Parser;
 use lifeboat_core::Error;
 
 use crate::args::Arguments;
-use crate::exit::Exit;
+use crate::exit::{Exit, Table};
 use crate::failure::Failed;
 use crate::output::Output;
 use crate::session::Session;
 
 fn main() -> ExitCode {
+    Table::of(std::env::args_os()).choose();
     // TLS wants its cryptography named before the first connection. It is there already only when
     // somebody else named it, and then all is well.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

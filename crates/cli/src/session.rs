@@ -135,18 +135,23 @@ impl Session {
 
     /// Where what is read of the index is kept: nowhere, if no directory can be found for it.
     fn cache(&self) -> Cache {
+        self.cache_directory().map_or(Cache::None, Cache::Directory)
+    }
+
+    /// The directory for what may be deleted at any time, if there is to be one.
+    pub(crate) fn cache_directory(&self) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         if self.global.no_cache {
-            return Cache::None;
+            return None;
         }
         if let Some(named) = variable("LIFEBOAT_CACHE_DIR") {
-            return Cache::Directory(named.into());
+            return Some(named.into());
         }
         let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
         // A relative path is to be ignored: XDG Base Directory Specification, version 0.8.
         let caches =
             variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        caches.or_else(home).map_or(Cache::None, |path| Cache::Directory(path.join("lifeboat")))
+        caches.or_else(home).map(|path| path.join("lifeboat"))
     }
 
     /// Runs what does not look at the context itself.

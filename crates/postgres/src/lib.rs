@@ -107,7 +107,10 @@ mod sink;
 mod source;
 mod wal;
 
-pub use self::archive::{ArchiveError, NewSystem, TimelineHistory, WalArchive, WalLine};
+pub use self::archive::{
+    ArchiveError, AtGap, GetOptions, Got, NewSystem, Notes, PushOptions, Pushed, Tail,
+    TimelineHistory, WalArchive, WalLine,
+};
 pub use self::connect::{ConnectOptions, TlsMode};
 pub use self::error::{Error, Result};
 pub use self::lsn::Lsn;

@@ -4,21 +4,25 @@
 //! opened under the right name can turn into another one while it is read. Every page carries its
 //! own position, which tells.
 
+use std::ops::RangeInclusive;
+
 use crate::control::Control;
 use crate::lsn::{Lsn, SegmentSize};
 
 /// WAL pages are 8 KiB in every build that is distributed; the long header says so itself.
-const PAGE: usize = 8192;
+pub(crate) const PAGE: usize = 8192;
 
 /// The flag of the long header, which the first page of a segment has.
 const LONG_HEADER: u16 = 0x0002;
 
 /// What a segment must be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Expected {
     pub(crate) magic: u16,
     pub(crate) system_id: u64,
-    pub(crate) timeline: u32,
+    /// The last one is that of the name. The first segment of a timeline begins as a copy of its
+    /// parent's, whose pages say so.
+    pub(crate) timelines: RangeInclusive<u32>,
     pub(crate) size: SegmentSize,
     pub(crate) segment: u64,
     /// WAL from here on is not needed, and not looked at.
@@ -37,7 +41,7 @@ impl Expected {
         Self {
             magic: magic(major),
             system_id: control.system_id,
-            timeline,
+            timelines: timeline..=timeline,
             size: control.segment_size,
             segment,
             end,
@@ -45,7 +49,7 @@ impl Expected {
     }
 
     pub(crate) fn name(&self) -> String {
-        self.size.name(self.timeline, self.segment)
+        self.size.name(*self.timelines.end(), self.segment)
     }
 
     /// Looks at all pages that begin in `bytes`, which begin at `offset` in the segment; `offset`
@@ -79,7 +83,7 @@ impl Expected {
             ));
         }
         let timeline = u32_at(4);
-        if timeline != self.timeline {
+        if !self.timelines.contains(&timeline) {
             return Err(format!("the page at {at} is of timeline {timeline}"));
         }
         let said = Lsn(u64_at(8));
@@ -105,7 +109,7 @@ impl Expected {
 }
 
 /// The number that WAL pages of a major version begin with.
-fn magic(major: u32) -> u16 {
+pub(crate) fn magic(major: u32) -> u16 {
     match major {
         14 => 0xD10D,
         15 => 0xD110,
@@ -137,7 +141,7 @@ mod tests {
         Expected {
             magic: magic(15),
             system_id: 42,
-            timeline: 3,
+            timelines: 3..=3,
             size: SegmentSize::new(1 << 20).unwrap(),
             segment: 5,
             end: Lsn((5 << 20) + 3 * PAGE as u64 - 100),
@@ -169,6 +173,14 @@ mod tests {
             bad[at] ^= 2;
             assert!(expected().check(0, &bad).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_segment_may_begin_with_the_pages_of_its_parent() {
+        let later = Expected { timelines: 1..=5, ..expected() };
+        assert_eq!(later.check(0, &segment()), Ok(()));
+        let other = Expected { timelines: 4..=5, ..expected() };
+        assert!(other.check(0, &segment()).is_err());
     }
 
     #[test]

@@ -37,6 +37,11 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Bytes, or `0` for none.
+pub(super) fn bytes_or_none(text: &str) -> Result<u64, String> {
+    if text.trim() == "0" { Ok(0) } else { bytes(text) }
+}
+
 /// A time: `30m`, `1h`, `30d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;
@@ -79,6 +84,8 @@ mod tests {
         assert_eq!(bytes("50GB").unwrap(), 50_000_000_000);
         assert_eq!(bytes("1.5 MiB").unwrap(), 3 << 19);
         assert_eq!(bytes("7").unwrap(), 7);
+        assert_eq!(bytes_or_none("0").unwrap(), 0);
+        assert_eq!(bytes_or_none("1GiB").unwrap(), 1 << 30);
         assert_eq!(duration("30d").unwrap(), Duration::from_hours(720));
         assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
         assert_eq!(sample("5%").unwrap(), SampleSize::PartsPerMillion(50_000));

@@ -27,6 +27,7 @@ mod thaw;
 mod trims;
 mod two;
 mod verify;
+mod wal;
 mod which;
 
 use crate::args::Command;
@@ -54,6 +55,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Unpin(arguments) => pin::unpin(&arguments, session).await,
         Command::Pins => pin::list(session).await,
         Command::Journals(arguments) => journals::run(&arguments, session).await,
+        Command::Wal(command) => wal::run(command, session).await,
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Prune(arguments) => prune::run(&arguments, session).await,
         Command::DataClass(arguments) => data_class::run(&arguments, session).await,

@@ -69,7 +69,7 @@ pub enum ArchiveError {
         name: String,
     },
     /// There is later WAL, and this is missing.
-    #[error("the archive has no {name}, but later WAL of the same timeline, from {next} on")]
+    #[error("the archive has no {name}, but WAL that comes after it, from {next} on")]
     Gap {
         /// The file that is missing.
         name: String,

@@ -23,9 +23,14 @@
 
 mod error;
 mod frontier;
+mod gap;
+mod get;
 mod history;
 mod line;
+mod local;
 mod name;
+mod notes;
+mod push;
 mod reading;
 
 use std::sync::Arc;
@@ -38,8 +43,11 @@ use lifeboat_core::{Attributes, Bytes, Content, Result, StoreRef};
 use crate::lsn::Lsn;
 
 pub use error::ArchiveError;
+pub use get::{AtGap, GetOptions, Got, Tail};
 pub use history::TimelineHistory;
 pub use line::WalLine;
+pub use notes::Notes;
+pub use push::{PushOptions, Pushed};
 
 /// The stream of WAL.
 pub(crate) const WAL: &str = "wal";

@@ -49,6 +49,7 @@ impl WalName {
     }
 
     /// As the server writes it, for segments of this size.
+    #[cfg(test)]
     pub(crate) fn shown(self, size: SegmentSize) -> String {
         match self {
             Self::Segment { timeline, segment } => size.name(timeline, segment),

@@ -1,0 +1,7 @@
+//! PostgreSQL's WAL by command: real servers that archive with the real program, and recover.
+#![allow(clippy::unwrap_used)]
+
+mod alone;
+mod recovery;
+mod scene;
+mod verdict;
