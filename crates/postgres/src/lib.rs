@@ -108,7 +108,7 @@ mod source;
 mod wal;
 
 pub use self::archive::{
-    ArchiveError, AtGap, GetOptions, Got, NewSystem, Notes, PushOptions, Pushed, Tail,
+    ArchiveError, AtGap, GetOptions, Got, NewSystem, Notes, PushOptions, Pushed, Spool, Tail,
     TimelineHistory, WalArchive, WalLine,
 };
 pub use self::connect::{ConnectOptions, TlsMode};

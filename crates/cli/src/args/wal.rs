@@ -57,6 +57,10 @@ pub(crate) struct WalGet {
     /// exists, try for some seconds, then end with 1. Never give this for a recovery
     #[arg(long)]
     pub(crate) standby: bool,
+    /// How much of what comes next is fetched with it, so that the calls for that end at once; 0 for
+    /// nothing. It waits in the directory for caches (see --no-cache)
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = bytes_or_none)]
+    pub(crate) ahead: u64,
     /// What is done where a segment is missing, and WAL that comes after it is there
     #[arg(long, value_enum, default_value_t = Gap::Stop)]
     pub(crate) at_gap: Gap,

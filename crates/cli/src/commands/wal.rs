@@ -11,7 +11,7 @@ use std::time::Duration;
 use lifeboat_core::StoreRef;
 use lifeboat_core::journal::Appended;
 use lifeboat_objstore::{Intent, Location};
-use lifeboat_postgres::{AtGap, GetOptions, Got, Notes, PushOptions, Tail, WalArchive};
+use lifeboat_postgres::{AtGap, GetOptions, Got, Notes, PushOptions, Spool, Tail, WalArchive};
 use lifeboat_repository::JournalOptions;
 use serde::Serialize;
 
@@ -105,7 +105,16 @@ async fn push(arguments: &WalPush, session: &Session) -> Result<Exit, Failed> {
 
 async fn get(arguments: &WalGet, session: &Session) -> Result<Exit, Failed> {
     let cluster = &arguments.cluster;
+    let file = Some(arguments.file.as_str());
     let location = session.location()?;
+    let spool = beside(session, &location, cluster)
+        .map(|(directory, _)| Spool::new(directory, arguments.ahead));
+    if let Some(spool) = &spool {
+        let giving = spool.give(&arguments.file, &arguments.path, &cluster.data_directory);
+        if session.unless_cancelled(giving).await?? {
+            return Ok(end(session, file, "fetched", 0, Exit::Complete));
+        }
+    }
     let store = match arguments.standby {
         true => session.hasty_store(&location, STANDBY)?,
         false => session.whole(&location, Intent::Existing)?,
@@ -120,9 +129,9 @@ async fn get(arguments: &WalGet, session: &Session) -> Result<Exit, Failed> {
     if arguments.at_gap == Gap::End {
         options.at_gap = AtGap::End;
     }
+    options.spool = spool;
     let getting = Box::pin(archive.get(&arguments.file, &arguments.path, &options));
     let got = session.unless_cancelled(getting).await?;
-    let file = Some(arguments.file.as_str());
     match got.map_err(|error| opened.of_store(error))? {
         Got::Given => Ok(end(session, file, "given", 0, Exit::Complete)),
         Got::Absent => {

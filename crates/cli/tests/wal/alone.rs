@@ -145,6 +145,48 @@ fn what_waits_is_archived_ahead_and_noted() {
 }
 
 #[test]
+fn what_comes_next_is_fetched_ahead_and_checked() {
+    let scene = Scene::new();
+    let (cluster, names) = stopped();
+    let data = cluster.data_dir();
+    scene.run_in(data, &push(&format!("pg_wal/{}", names[0]), &[]), 0);
+    let get = |number: usize, code: i32| {
+        let get = ["wal", "get", &names[number], "pg_wal/GIVEN", "--name", "shop", "--json"];
+        let ran = scene.run_in(data, &get, code);
+        if code == 0 {
+            let given = fs::read(data.join("pg_wal/GIVEN")).unwrap();
+            assert!(given == fs::read(data.join("pg_wal").join(&names[number])).unwrap());
+        }
+        let event: serde_json::Value =
+            serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+        event["result"].as_str().unwrap_or_default().to_owned()
+    };
+    let spool = || fs::read_dir(scene.path("cache/wal")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(get(0, 0), "given");
+    let away = scene.path("away");
+    fs::rename(scene.repo(), &away).unwrap();
+    assert_eq!(get(1, 0), "fetched");
+    // One bit, and something of another name: neither is given, nor taken for the end.
+    let [third, fourth] = [2, 3].map(|number: usize| spool().join(&names[number]));
+    let good = fs::read(&third).unwrap();
+    let mut bad = good.clone();
+    bad[9_000_000] ^= 1;
+    fs::write(&third, bad).unwrap();
+    fs::write(&fourth, good).unwrap();
+    get(2, 126);
+    get(3, 126);
+    assert!(!third.exists() && !fourth.exists());
+    fs::rename(&away, scene.repo()).unwrap();
+    assert_eq!(get(2, 0), "given");
+    // What was fetched for one cluster is not for another, and goes at the end of the archive.
+    assert!(fourth.exists());
+    let next = format!("{:024X}", u128::from_str_radix(&names[3], 16).unwrap() + 1);
+    let absent = ["wal", "get", &next, "pg_wal/GIVEN", "--name", "shop"];
+    scene.run_in(data, &absent, 1);
+    assert!(!fourth.exists());
+}
+
+#[test]
 fn a_hole_is_filled_from_pg_wal_or_recorded() {
     let scene = Scene::new();
     let (cluster, names) = stopped();

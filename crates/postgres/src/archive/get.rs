@@ -14,7 +14,7 @@ use super::local::{Local, blocking};
 use super::name::{Bounds, WalName};
 use super::push::kept_as;
 use super::reading::joined;
-use super::{ArchiveError, WalArchive, WalLine};
+use super::{ArchiveError, Spool, WalArchive, WalLine};
 use crate::lsn::Lsn;
 
 /// What is done where a segment is missing and later WAL of its history is there.
@@ -49,19 +49,28 @@ pub struct GetOptions {
     pub at_gap: AtGap,
     /// What is done with an unfinished segment.
     pub tail: Tail,
+    /// Where segments are left that are fetched ahead. Without it, none is.
+    pub spool: Option<Spool>,
 }
 
 impl GetOptions {
     /// For the cluster in this data directory.
     pub fn new(data_directory: impl Into<PathBuf>) -> Self {
         let data_directory = data_directory.into();
-        Self { data_directory, at_gap: AtGap::default(), tail: Tail::default() }
+        Self { data_directory, at_gap: AtGap::default(), tail: Tail::default(), spool: None }
     }
 
     /// Sets what is done at a gap.
     #[must_use]
     pub fn with_at_gap(mut self, at_gap: AtGap) -> Self {
         self.at_gap = at_gap;
+        self
+    }
+
+    /// Sets where segments are left that are fetched ahead.
+    #[must_use]
+    pub fn with_spool(mut self, spool: Spool) -> Self {
+        self.spool = Some(spool);
         self
     }
 
@@ -121,9 +130,20 @@ impl WalArchive {
                 let (journal, system_id) = (self.name().to_string(), local.system_id);
                 return Err(ArchiveError::Unknown { journal, system_id }.into());
             }
+            // Recovery ends here, or goes on in another timeline.
+            if let (WalName::Segment { .. }, Some(spool)) = (file, &options.spool) {
+                spool.keep_only(Vec::new()).await;
+            }
             return Ok(Got::Absent);
         };
-        write(content, length, name, &to).await?;
+        let writing = write(content, length, name, &to);
+        match (file, &options.spool) {
+            (WalName::Segment { segment, .. }, Some(spool)) => {
+                let ahead = self.fetch_ahead(&local, line, segment, spool);
+                futures_util::join!(writing, ahead).0?;
+            }
+            _ => writing.await?,
+        }
         Ok(Got::Given)
     }
 
@@ -207,7 +227,7 @@ fn padded(content: Content, zeros: u64) -> Content {
 }
 
 /// Writes a file beside its place, and moves it there when all of it is on the disk.
-async fn write(mut content: Content, length: u64, name: &str, to: &Path) -> Result<()> {
+pub(super) async fn write(mut content: Content, length: u64, name: &str, to: &Path) -> Result<()> {
     // One call at a time asks for a place, so one that was killed leaves what the next one removes.
     let mut beside = to.as_os_str().to_owned();
     beside.push(".lifeboat");

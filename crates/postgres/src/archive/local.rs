@@ -76,6 +76,20 @@ impl Local {
         }
         let mut page = vec![0; PAGE];
         file.read_exact_at(&mut page, 0).map_err(failed)?;
+        self.check_page(&page, timeline, segment).map_err(|error| match error {
+            ArchiveError::NotItsName { why, .. } => bad(why),
+            other => other,
+        })?;
+        Ok(file)
+    }
+
+    /// Sees that the first page of a segment is of this cluster, this version and this place. Blocks.
+    pub(crate) fn check_page(
+        &self,
+        page: &[u8],
+        timeline: u32,
+        segment: u64,
+    ) -> Result<(), ArchiveError> {
         let expected = Expected {
             magic: magic(self.major()?),
             system_id: self.system_id,
@@ -84,8 +98,8 @@ impl Local {
             segment,
             end: Lsn(u64::MAX),
         };
-        expected.check(0, &page).map_err(bad)?;
-        Ok(file)
+        let path = || self.wal().join(self.size.name(timeline, segment));
+        expected.check(0, page).map_err(|why| ArchiveError::NotItsName { path: path(), why })
     }
 
     /// The major version of the server.

@@ -32,6 +32,7 @@ mod name;
 mod notes;
 mod push;
 mod reading;
+mod spool;
 
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ pub use history::TimelineHistory;
 pub use line::WalLine;
 pub use notes::Notes;
 pub use push::{PushOptions, Pushed};
+pub use spool::Spool;
 
 /// The stream of WAL.
 pub(crate) const WAL: &str = "wal";
