@@ -10,4 +10,5 @@ mod contents;
 mod following;
 mod receive;
 mod receive_faults;
+mod receive_hostile;
 mod round_trip;
