@@ -43,6 +43,7 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
 pub struct Flaky {
     inner: MemoryJournal,
     away: Arc<AtomicBool>,
+    slow: Arc<AtomicBool>,
     pub refused: Arc<AtomicU64>,
 }
 
@@ -84,6 +85,9 @@ impl JournalLog for Flaky {
         info: &SegmentInfo,
         content: Content,
     ) -> Result<Appended> {
+        while self.slow.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         self.check()?;
         self.inner.append(timeline, span, info, content).await
     }
@@ -134,6 +138,7 @@ impl Kept {
         let journal = Flaky {
             inner: MemoryJournal::new(name.clone()),
             away: Arc::default(),
+            slow: Arc::default(),
             refused: Arc::default(),
         };
         let archive = WalArchive::open(&store, |asked| -> Arc<dyn JournalLog> {
@@ -149,6 +154,11 @@ impl Kept {
     /// Puts the repository out of reach, or back.
     pub fn away(&self, away: bool) {
         self.journal.away.store(away, Ordering::SeqCst);
+    }
+
+    /// Lets nothing become durable, without an error; or lets go what waits.
+    pub fn slow(&self, slow: bool) {
+        self.journal.slow.store(slow, Ordering::SeqCst);
     }
 
     /// The segments of a timeline.

@@ -337,7 +337,7 @@ fn a_commit_waits_for_a_synchronous_receiver() {
             })
             .await;
             let kept = Kept::new();
-            kept.away(true);
+            kept.slow(true);
             let address = Address::of(&cluster);
             let options = receiving(address.connection()).with_freshness(Freshness::Synchronous);
             let follower = Follower::with(&kept, options);
@@ -345,6 +345,13 @@ fn a_commit_waits_for_a_synchronous_receiver() {
             let commit = tokio::spawn(async move {
                 writer.batch_execute("INSERT INTO load(pad) VALUES ('waits')").await
             });
+            let written = "SELECT count(*) FROM pg_stat_replication \
+                           WHERE application_name = 'lifeboat' AND write_lsn >= pg_current_wal_flush_lsn()";
+            eventually("the commit is received", async || {
+                let received: i64 = superuser.query_one(written, &[]).await.unwrap().get(0);
+                (received == 1).then_some(())
+            })
+            .await;
             let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
             eventually("the commit waits", async || {
                 let waiting: i64 = superuser.query_one(waits, &[]).await.unwrap().get(0);
@@ -352,7 +359,7 @@ fn a_commit_waits_for_a_synchronous_receiver() {
             })
             .await;
             assert!(!commit.is_finished());
-            kept.away(false);
+            kept.slow(false);
             tokio::time::timeout(std::time::Duration::from_secs(60), commit)
                 .await
                 .unwrap()
