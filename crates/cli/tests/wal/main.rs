@@ -4,4 +4,5 @@
 mod alone;
 mod recovery;
 mod scene;
+mod streamed;
 mod verdict;
