@@ -245,6 +245,31 @@ fn a_hole_is_filled_from_pg_wal_or_recorded() {
 }
 
 #[test]
+fn who_may_write_and_not_read_can_archive() {
+    let scene = Scene::new();
+    let (cluster, names) = stopped();
+    let data = cluster.data_dir();
+    fs::write(scene.path("writer"), "a writer's\n").unwrap();
+    hand_over(&scene.path("writer")).unwrap();
+    let file = scene.path("writer").to_str().unwrap().to_owned();
+    let add = ["key", "add", "--write-only", "--label", "db1", "--new-passphrase-file", &file];
+    scene.run(&add, 0);
+    let writer = ["--passphrase-file", &file, "--ahead", "0"];
+    for number in [0, 0, 2, 1] {
+        let path = format!("pg_wal/{}", names[number]);
+        scene.run_in(data, &push(&path, &writer), 0);
+    }
+    fs::write(data.join("pg_wal/00000002.history"), "1\t0/9000000\tx\n").unwrap();
+    hand_over(&data.join("pg_wal/00000002.history")).unwrap();
+    for _ in 0..2 {
+        scene.run_in(data, &push("pg_wal/00000002.history", &writer), 0);
+    }
+    let get = ["wal", "get", &names[1], "pg_wal/GIVEN", "--name", "shop"];
+    scene.run_in(data, &[&get[..], &["--passphrase-file", &file]].concat(), 126);
+    scene.run_in(data, &get, 0);
+}
+
+#[test]
 fn another_system_needs_words() {
     let scene = Scene::new();
     let (one, first) = stopped();

@@ -217,6 +217,8 @@ async fn timelines_are_begun_once(harness: &dyn JournalHarness) {
         assert_eq!(told.as_ref(), Some(info));
     }
     assert_eq!(other.timeline(&line("3")).await.expect("it can be told"), None);
+    assert!(!other.has_begun(&line("3")).await.expect("it can be told"));
+    assert!(other.has_begun(&line("2")).await.expect("it can be told"));
     let changed = TimelineInfo::forked(line("2"), line("1"), Position(51));
     let kind = other.begin(&changed).await.expect_err("it is known otherwise").kind();
     assert_eq!(kind, ErrorKind::AlreadyExists);
@@ -360,6 +362,9 @@ async fn trimming_leaves_what_is_needed(harness: &dyn JournalHarness) {
     assert!(log.trim(&need, Trim::Delete).await.expect("nothing is left to do").is_empty());
     let gone = Place::sealed(&timeline, span(0, 10));
     assert!(log.segment(&gone).await.expect("it can be told").is_none());
+    assert!(!log.has(&gone).await.expect("it can be told"));
+    let there = Place::sealed(&timeline, span(20, 30));
+    assert!(log.has(&there).await.expect("it can be told"));
     assert!(log.read(&gone).await.expect("it can be told").is_none());
     // It goes on as before.
     add(log.as_ref(), &timeline, span(60, 70)).await;

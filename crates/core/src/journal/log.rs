@@ -21,7 +21,8 @@ use crate::error::Result;
 ///   [`AlreadyExists`](crate::ErrorKind::AlreadyExists), and what was there stays.
 /// - Any number of processes may append at once.
 /// - A listing is no proof of absence. `None` from [`JournalLog::timeline`],
-///   [`JournalLog::segment`] and [`JournalLog::read`] is: it is said only when the place where the journal is kept was asked
+///   [`JournalLog::segment`] and [`JournalLog::read`] is, and so is `false` from
+///   [`JournalLog::has_begun`] and [`JournalLog::has`]: it is said only when the place where the journal is kept was asked
 ///   for just this name and answered that there is no such thing. Whatever else goes wrong is an
 ///   error.
 #[async_trait]
@@ -107,6 +108,24 @@ pub trait JournalLog: Send + Sync {
     /// Those of [`removable`](super::removable), before anything is deleted; when something cannot
     /// be deleted. What was deleted before an error stays so; calling again goes on.
     async fn trim(&self, needs: &[Need], mode: Trim) -> Result<Vec<ListedSegment>>;
+
+    /// Whether a timeline was begun; `false` is proof that it was not. Unlike
+    /// [`JournalLog::timeline`], who may append and not read can ask this.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    async fn has_begun(&self, timeline: &Timeline) -> Result<bool> {
+        Ok(self.timeline(timeline).await?.is_some())
+    }
+
+    /// Whether there is a segment or recorded gap; `false` is proof that there is none. Unlike
+    /// [`JournalLog::segment`], who may append and not read can ask this.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    async fn has(&self, place: &Place) -> Result<bool> {
+        Ok(self.segment(place).await?.is_some())
+    }
 
     /// The position after the last segment of a timeline; `None` without any.
     ///

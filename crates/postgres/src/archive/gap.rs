@@ -13,7 +13,7 @@ use lifeboat_core::{Context, Result, Timestamp};
 use super::local::{Held, Local, blocking};
 use super::name::Bounds;
 use super::push::Pushed;
-use super::{WalArchive, WalLine};
+use super::{TimelineHistory, WalArchive, WalLine};
 use crate::lsn::Lsn;
 
 impl WalArchive {
@@ -28,7 +28,7 @@ impl WalArchive {
         context: &Context,
     ) -> Result<()> {
         let from = local.size.start_of(segment);
-        let (line, first) = self.owner_before(local.line(timeline), from).await?;
+        let (line, first) = self.owner_before(local, local.line(timeline), from).await?;
         if segment == 0 || self.has_before(local, line, segment).await? {
             return Ok(());
         }
@@ -78,21 +78,33 @@ impl WalArchive {
 
     /// Which timeline has what comes right before `from` in the history of `line`, and where that
     /// timeline's own segments begin: its beginning, if it is known.
-    async fn owner_before(&self, line: WalLine, from: Lsn) -> Result<(WalLine, Option<Lsn>)> {
-        let mut line = line;
-        // A history ascends, so this ends; a damaged one must not keep us.
-        for _ in 0..1000 {
-            let info = self.wal.timeline(&line.to_timeline()?).await?;
-            let Some(fork) = info.and_then(|info| info.fork) else {
-                return Ok((line, None));
-            };
-            if fork.at.0 < from.0 {
-                return Ok((line, Some(Lsn(fork.at.0))));
-            }
-            let Some(parent) = WalLine::of(&fork.parent) else { break };
-            line = parent;
+    async fn owner_before(
+        &self,
+        local: &Local,
+        line: WalLine,
+        from: Lsn,
+    ) -> Result<(WalLine, Option<Lsn>)> {
+        if line.timeline == 1 {
+            return Ok((line, None));
         }
-        Ok((line, None))
+        // The server has the history of the timeline that it writes.
+        let reader = local.clone();
+        let history = blocking(move || reader.history(&reader.wal(), line.timeline)).await?;
+        let history = match history {
+            Some(history) => Some(history),
+            None => match self.history(line).await? {
+                Some(bytes) => Some(TimelineHistory::parse(line.timeline, bytes)?),
+                None => None,
+            },
+        };
+        let mut owner = (line, None);
+        for (parent, at) in history.iter().flat_map(|history| history.parents().iter().rev()) {
+            if at.0 < from.0 {
+                return Ok((owner.0, Some(*at)));
+            }
+            owner.0 = line.sibling(*parent);
+        }
+        Ok(owner)
     }
 
     /// Whether the segment before another one is there as a whole.
@@ -104,7 +116,7 @@ impl WalArchive {
             return Ok(false);
         };
         let place = Place::sealed(&line.to_timeline()?, last);
-        Ok(self.wal.segment(&place).await?.is_some())
+        self.wal.has(&place).await
     }
 
     /// What is missing right before `from`. `None` when nothing is, or when nothing before is

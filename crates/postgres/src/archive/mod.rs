@@ -16,7 +16,8 @@
 //! - **`.backup` and `.partial`** files are in the other stream, each on a timeline of its own, so
 //!   that their places make no gaps. Neither is ever given for a request for something else.
 //! - **One journal, one system.** Timelines of another system identifier are refused, unless that
-//!   is said in words ([`NewSystem::Adopt`]). The first one is taken as it is.
+//!   is said in words ([`NewSystem::Adopt`]). The first one is taken as it is. (Whoever may write and
+//!   not read cannot see whose journal it is, and is not asked.)
 //! - **Not there** is said only when the place where the journal is kept was asked for the exact
 //!   names, and when it proved to know the cluster at all ([`WalArchive::knows`]): a mistyped name
 //!   or a volume that is not mounted must not read as the end of the archive.
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use lifeboat_core::journal::{
     Appended, JournalLog, JournalName, MAX_SEGMENT, Position, SegmentInfo, Span, TimelineInfo,
 };
-use lifeboat_core::{Attributes, Bytes, Content, Result, StoreRef};
+use lifeboat_core::{Attributes, Bytes, Content, ErrorKind, Result, StoreRef};
 
 use crate::lsn::Lsn;
 
@@ -128,7 +129,7 @@ impl WalArchive {
     ) -> Result<Appended> {
         let timeline = line.to_timeline()?;
         let history = history.filter(|history| history.timeline() == line.timeline);
-        let known = self.wal.timeline(&timeline).await?;
+        let known = self.wal.has_begun(&timeline).await?;
         let info = match history {
             Some(history) => {
                 let Some((parent, at)) = history.fork(line) else {
@@ -139,18 +140,25 @@ impl WalArchive {
                     .with_facts(facts)
             }
             // Who has no history with him may go on with a timeline that others began.
-            None if known.is_some() => return Ok(Appended::Same),
+            None if known => return Ok(Appended::Same),
             None if line.timeline == 1 => TimelineInfo::first(timeline),
             None => return Err(ArchiveError::NoHistory { line }.into()),
         };
-        if let Some(known) = known {
-            if known == info {
-                return Ok(Appended::Same);
-            }
-            let name = TimelineHistory::name_of(line.timeline);
-            return Err(ArchiveError::HistoryDiffers { name }.into());
+        if known {
+            return self.wal.begin(&info).await.map_err(|error| match error.kind() {
+                ErrorKind::AlreadyExists => {
+                    let name = TimelineHistory::name_of(line.timeline);
+                    ArchiveError::HistoryDiffers { name }.into()
+                }
+                _ => error,
+            });
         }
-        let systems = self.systems().await?;
+        let systems = match self.systems().await {
+            // Who may write and not read cannot tell whose journal it is. What belongs to two
+            // systems is kept apart by the names of timelines all the same.
+            Err(error) if error.kind() == ErrorKind::Refused => Vec::new(),
+            systems => systems?,
+        };
         let foreign = !systems.is_empty() && !systems.contains(&line.system_id);
         if foreign && new == NewSystem::Refuse {
             let known: Vec<_> = systems.iter().map(u64::to_string).collect();
@@ -169,7 +177,7 @@ impl WalArchive {
     /// # Errors
     /// When that cannot be told.
     pub async fn has(&self, line: WalLine) -> Result<bool> {
-        Ok(self.wal.timeline(&line.to_timeline()?).await?.is_some())
+        self.wal.has_begun(&line.to_timeline()?).await
     }
 
     /// The history file of a timeline, byte for byte; `None` is proof that there is none.

@@ -57,20 +57,26 @@ impl RepositoryJournal {
         Ok((id.segment(place.span, place.kind), identity))
     }
 
-    /// Refuses to append to a timeline of which nobody could tell where it comes from.
-    async fn check_begun(&self, timeline: &Timeline) -> Result<()> {
+    /// Whether a timeline was begun, as far as that is told without opening anything.
+    async fn is_begun(&self, timeline: &Timeline) -> Result<bool> {
         let id = self.id(timeline)?;
         if self.begun.lock().contains(&id) {
-            return Ok(());
+            return Ok(true);
         }
         let name = timeline_record(&id.folder());
         let identity = Identity { kind: Kind::Timeline, id, span: None };
-        match read_header(&self.shared, &name, &identity).await? {
-            Some(_) => {
-                self.begun.lock().insert(id);
-                Ok(())
-            }
-            None => Err(Error::NoSuchTimeline { timeline: self.words(timeline) }),
+        let found = read_header(&self.shared, &name, &identity).await?.is_some();
+        if found {
+            self.begun.lock().insert(id);
+        }
+        Ok(found)
+    }
+
+    /// Refuses to append to a timeline of which nobody could tell where it comes from.
+    async fn check_begun(&self, timeline: &Timeline) -> Result<()> {
+        match self.is_begun(timeline).await? {
+            true => Ok(()),
+            false => Err(Error::NoSuchTimeline { timeline: self.words(timeline) }),
         }
     }
 
@@ -262,6 +268,15 @@ impl JournalLog for RepositoryJournal {
         let (name, identity) = self.locate(place)?;
         let found = read_record(&self.shared, &name, &identity).await?;
         Ok(found.map(|(_, record)| record.to_segment(place.clone())))
+    }
+
+    async fn has_begun(&self, timeline: &Timeline) -> lifeboat_core::Result<bool> {
+        Ok(self.is_begun(timeline).await?)
+    }
+
+    async fn has(&self, place: &Place) -> lifeboat_core::Result<bool> {
+        let (name, identity) = self.locate(place)?;
+        Ok(read_header(&self.shared, &name, &identity).await?.is_some())
     }
 
     async fn read(&self, place: &Place) -> lifeboat_core::Result<Option<Content>> {
