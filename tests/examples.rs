@@ -17,6 +17,11 @@ mod embed_postgres;
 #[allow(dead_code)]
 mod embed_follow;
 
+#[cfg(feature = "postgres")]
+#[path = "../examples/embed_wal.rs"]
+#[allow(dead_code)]
+mod embed_wal;
+
 #[cfg(feature = "files")]
 #[path = "../examples/embed_copy.rs"]
 #[allow(dead_code)]
@@ -81,4 +86,23 @@ async fn a_server_is_followed() {
     embed_follow::run(&cluster.conninfo(), folder.path(), &told, &context).await.unwrap();
     // It was not the time that ended it.
     assert!(context.is_cancelled());
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_is_archived_and_given_back() {
+    use lifeboat::postgres::Got;
+    use lifeboat_testbed::postgres::{Cluster, newest};
+
+    let cluster = Cluster::start(newest().unwrap()).unwrap();
+    let client = cluster.connect("postgres").await.unwrap();
+    let sql = "SELECT pg_walfile_name(pg_current_wal_lsn())";
+    let segment: String = client.query_one(sql, &[]).await.unwrap().get(0);
+    client.batch_execute("SELECT pg_switch_wal()").await.unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let got = embed_wal::run(cluster.data_dir(), &segment, folder.path()).await.unwrap();
+    assert_eq!(got, Got::Given);
+    let given = std::fs::read(folder.path().join("given")).unwrap();
+    assert!(given == std::fs::read(cluster.data_dir().join("pg_wal").join(segment)).unwrap());
 }

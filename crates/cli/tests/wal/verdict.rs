@@ -78,7 +78,7 @@ fn only_the_proved_end_of_the_archive_ends_a_recovery() {
     fs::write(scene.path("passphrase"), "correct horse\n").unwrap();
     let folder = last.parent().unwrap();
     let mode = fs::metadata(folder).unwrap().permissions();
-    fs::set_permissions(folder, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o000)).unwrap();
     stops(&data, "rights");
     fs::set_permissions(folder, mode).unwrap();
 

@@ -188,7 +188,7 @@ impl WalArchive {
         let Some(info) = self.wal.timeline(&line.to_timeline()?).await? else {
             return Ok(None);
         };
-        Ok(info.facts.bytes(HISTORY).map(|bytes| Bytes::copy_from_slice(bytes)))
+        Ok(info.facts.bytes(HISTORY).map(Bytes::copy_from_slice))
     }
 
     /// Appends WAL of a timeline that was begun, from `from` on: a piece of a segment, a whole one,
