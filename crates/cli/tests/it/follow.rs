@@ -168,3 +168,25 @@ fn what_cannot_be_followed_says_why() {
     let secret = ["follow", "postgres", "--name", "x", "--conninfo", "host=a password=b"];
     home.run(&secret).expect(2).error_says(&["PGPASSWORD"]);
 }
+
+#[test]
+fn a_key_that_may_only_write_is_enough() {
+    let cluster = Cluster::builder().installation(newest().unwrap()).start().unwrap();
+    let mut home = Home::new();
+    fs::write(home.path("other"), "another-passphrase-1f\n").unwrap();
+    let other = home.arg("other");
+    let add = ["key", "add", "--label", "server", "--write-only", "--new-passphrase-file", &other];
+    home.run(&add).expect(0);
+    // Twice: the second one finds pieces that it may not read.
+    for rows in [1000, 2000] {
+        let mut service = Service::start(home, &cluster, &["--passphrase-file", &other]);
+        let sql = format!("CREATE TABLE t{rows} AS SELECT generate_series(1, {rows}) i");
+        run_sql(&cluster, &sql);
+        service.catches_up(&cluster);
+        assert_eq!(service.events("warning"), [] as [Value; 0]);
+        home = service.stop();
+    }
+    let listed = home.run(&["journals", "--json"]).expect(0);
+    assert_eq!(listed.events_of("timeline").pop().unwrap()["gaps"], 0);
+    home.run(&["verify", "--every-byte"]).expect(0);
+}

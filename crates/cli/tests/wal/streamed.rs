@@ -27,8 +27,7 @@ impl Service {
     fn start(scene: &Scene, cluster: &Cluster) -> Self {
         let events = scene.path("events");
         let conninfo = cluster.conninfo();
-        let arguments =
-            ["follow", "postgres", "--name", "shop", "--conninfo", &conninfo, "--json"];
+        let arguments = ["follow", "postgres", "--name", "shop", "--conninfo", &conninfo, "--json"];
         let mut command = scene.command(&arguments);
         command.stdout(fs::File::create(&events).unwrap()).stderr(Stdio::null()).process_group(0);
         Self { child: command.spawn().unwrap(), events }
@@ -83,4 +82,34 @@ fn a_server_that_archives_nothing_comes_back() {
         let journals = scene.run(&["journals", "--json"], 0).stdout;
         assert!(!journals.contains("\"event\":\"gap\""), "{journals}");
     }
+}
+
+#[test]
+fn archiving_and_streaming_go_side_by_side() {
+    let installation = installations().pop().unwrap();
+    let scene = Scene::new();
+    let cluster = scene.cluster(&installation).start().unwrap();
+    block_on(async {
+        let mut service = Service::start(&scene, &cluster);
+        let shop = Shop::open(&cluster).await;
+        for _ in 0..3 {
+            shop.sell(5000).await;
+            shop.archive(&cluster).await;
+        }
+        shop.sell(100).await;
+        let sql = "SELECT pg_current_wal_flush_lsn()::text";
+        let flushed: String = shop.0.query_one(sql, &[]).await.unwrap().get(0);
+        let begun = Instant::now();
+        while service.stored() < position(&flushed) {
+            assert!(service.child.try_wait().unwrap().is_none(), "the service ended");
+            assert!(begun.elapsed() < LIMIT, "{flushed} is not stored");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let failed = "SELECT failed_count FROM pg_stat_archiver";
+        let failed: i64 = shop.0.query_one(failed, &[]).await.unwrap().get(0);
+        assert_eq!(failed, 0, "{}", cluster.log());
+    });
+    let journals = scene.run(&["journals", "--json"], 0).stdout;
+    assert!(!journals.contains("\"event\":\"gap\""), "{journals}");
+    scene.run(&["verify", "--every-byte"], 0);
 }

@@ -291,9 +291,12 @@ impl Receiver {
         let identity = session.client.identify().await?;
         let way = self.histories(&mut session.client, &identity, context).await?;
         let line = |index: usize| WalLine::new(identity.system_id, way[index].timeline);
-        if let Some(newest) = self.archive.newest(identity.system_id).await?
-            && newest > identity.timeline
-        {
+        let newest = match self.archive.newest(identity.system_id).await {
+            // Who may write and not read is not warned.
+            Err(error) if error.kind() == ErrorKind::Refused => None,
+            newest => newest?,
+        };
+        if let Some(newest) = newest.filter(|newest| *newest > identity.timeline) {
             let told = format!(
                 "the server is on timeline {}, and the archive knows timeline {newest}: if that is the one that counts, connect to the server that was promoted",
                 identity.timeline
@@ -449,16 +452,19 @@ impl Receiver {
         if from == to {
             return Ok(Bytes::new());
         }
-        let Some(content) = self.archive.read(line, from, to).await? else {
-            return Ok(Bytes::new());
+        let reading = async {
+            match self.archive.read(line, from, to).await? {
+                Some(content) => collect(content, to.0 - from.0).await,
+                None => Ok(Bytes::new()),
+            }
         };
-        match collect(content, to.0 - from.0).await {
+        match reading.await {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 let told = format!("{}; it is received once more", error.one_line());
                 context.warn(self.archive.name(), told);
                 Ok(Bytes::new())
             }
-            // A key that may write and not read.
+            // Who may write and not read cannot compare.
             Err(error) if error.kind() == ErrorKind::Refused => Ok(Bytes::new()),
             held => held,
         }
