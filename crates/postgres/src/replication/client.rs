@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 use tokio::time::timeout;
-use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
 use super::copy::{self, Received, Status};
 use super::dial;
@@ -73,6 +73,11 @@ impl Client {
         let target = options.target();
         let config = options.complete()?;
         let tls = options.tls()?;
+        if config.get_channel_binding() == ChannelBinding::Require {
+            let why = "channel_binding=require is not supported here".into();
+            let remedy = "leave it out, and use sslmode=verify-full";
+            return Err(ReplicationError::Unsuitable { target, why, remedy }.into());
+        }
         // As long as it may take to connect, and as long again for what the server asks.
         let limit = 2 * config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(30));
         let mut failure = None;

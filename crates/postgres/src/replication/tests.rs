@@ -127,6 +127,8 @@ fn every_way_to_be_let_in() {
         assert!(answered("user=nobody").await.contains("ALTER ROLE"));
         assert_eq!(answered("user=weak").await, "");
         assert_eq!(answered("user=plain").await, "");
+        let bound = answered("user=postgres channel_binding=require").await;
+        assert!(bound.contains("verify-full"), "{bound}");
         let standby = answered("user=plain target_session_attrs=read-only").await;
         assert!(standby.contains("the server is a primary"), "{standby}");
         let nobody_there = ConnectOptions::parse("host=127.0.0.1 port=1 user=x").unwrap();
