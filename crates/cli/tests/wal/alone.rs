@@ -1,7 +1,9 @@
 //! The commands by themselves, on the files of a real server.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use lifeboat_testbed::postgres::{Cluster, Mode, newest};
 use lifeboat_testbed::scratch::hand_over;
@@ -323,4 +325,40 @@ fn backup_and_partial_files_are_kept_and_given_for_nothing_else() {
     // They make no gaps, and no damage.
     scene.run(&["journals"], 0);
     scene.run(&["verify", "--every-byte"], 0);
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_not_the_end() {
+    let (cluster, names) = stopped();
+    // Nobody listens there.
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let endpoint = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.args(arguments).current_dir(cluster.data_dir()).env_clear();
+        command.env("LIFEBOAT_REPO", "s3://bucket/repo").env("LIFEBOAT_PASSPHRASE", "x");
+        command.env("AWS_ENDPOINT", &endpoint).env("AWS_ALLOW_HTTP", "true");
+        command.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b");
+        command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let get = ["wal", "get", &names[0], "pg_wal/GIVEN", "--name", "shop"];
+    let path = format!("pg_wal/{}", names[0]);
+    let standby = [&get[..], &["--standby"]].concat();
+    // Each waits for the store as long as it does; all at once.
+    let all = [(&get[..], 126), (&standby, 1), (&push(&path, &[]), 1)]
+        .map(|(arguments, code)| (start(arguments), code));
+    let mut stopped = start(&get);
+    let mut told = BufReader::new(stopped.stderr.take().unwrap()).lines();
+    assert!(told.next().unwrap().unwrap().contains("trying again"));
+    let pid = stopped.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    // As the server knows it of what SIGTERM ended.
+    assert_eq!(stopped.wait().unwrap().code(), Some(143));
+    for (child, code) in all {
+        let ended = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(code), "{told}");
+        assert!(told.contains("no connection to the store"), "{told}");
+    }
 }
