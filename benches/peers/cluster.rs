@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lifeboat_testbed::data::{self, Size};
-use lifeboat_testbed::postgres::{Cluster, Installation, all, of_major};
+use lifeboat_testbed::postgres::{Cluster, Installation, Mode, all, of_major};
 use lifeboat_testbed::{Scratch, home};
 use tokio::runtime::Runtime;
 
+use crate::files;
 use crate::go_on;
 use crate::rounds::{Outcome, measure_all, without_wal};
 use crate::tool::{Scene, Tool};
@@ -25,7 +26,10 @@ const LIFEBOAT: Tool = Tool {
     first: "exec \"$LIFEBOAT\" -q -r \"$REPO\" backup postgres --name bench --conninfo \"$CONNINFO\"",
     unchanged: "exec \"$LIFEBOAT\" -q -r \"$REPO\" backup postgres --name bench --conninfo \"$CONNINFO\"",
     restore: "exec \"$LIFEBOAT\" -q -r \"$REPO\" restore latest --to \"$OUT\"",
+    check: "exec \"$LIFEBOAT\" -q -r \"$REPO\" verify",
     verify: "exec \"$LIFEBOAT\" -q -r \"$REPO\" verify --every-byte",
+    prune: "\"$LIFEBOAT\" -q -r \"$REPO\" forget --keep-last 1 \
+            && exec \"$LIFEBOAT\" -q -r \"$REPO\" prune",
     before: "",
     after: "",
 };
@@ -38,7 +42,9 @@ const BASEBACKUP_CLIENT: Tool = Tool {
             --compress=client-zstd:level=3,workers=2",
     unchanged: "",
     restore: "",
+    check: "",
     verify: "",
+    prune: "",
     before: "",
     after: "",
 };
@@ -66,7 +72,9 @@ const PGBACKREST: Tool = Tool {
     unchanged: "exec pgbackrest --config=\"$DIR/pgbackrest.conf\" --stanza=bench backup --type=incr",
     restore: "exec pgbackrest --config=\"$DIR/pgbackrest.conf\" --stanza=bench \
               --pg1-path=\"$OUT\" restore",
+    check: "",
     verify: "",
+    prune: "",
     before: "touch archiving",
     after: "rm archiving",
 };
@@ -80,17 +88,18 @@ fn archive_command(dir: &Path) -> String {
     )
 }
 
-/// Makes a cluster and lets the programs back it up.
+/// Makes a cluster and lets the programs back it up; and then, when its server is down, those that
+/// back up files.
 pub(crate) fn compare(
     runtime: &Runtime,
     scratch: &Scratch,
     lifeboat: &Path,
     megabytes: u32,
     runs: usize,
-) -> Result<Outcome> {
+) -> Result<[Outcome; 2]> {
     let installation = installation()?;
     eprintln!("making a cluster of PostgreSQL {}, about {megabytes} MB", installation.version);
-    let cluster = Cluster::builder()
+    let mut cluster = Cluster::builder()
         .installation(installation)
         .setting("shared_buffers", "256MB")
         .setting("max_wal_size", "512MB")
@@ -119,7 +128,11 @@ pub(crate) fn compare(
         server: cluster.pid(),
     };
     let tools = [LIFEBOAT, BASEBACKUP_CLIENT, BASEBACKUP_SERVER, PGBACKREST];
-    measure_all(title, scratch, &scene, &tools, runs)
+    let served = measure_all(title, scratch, &scene, &tools, runs)?;
+    cluster.stop(Mode::Fast)?;
+    let title = format!("The files of that cluster, its server down, {} MB", bytes / 1_000_000);
+    let files = files::compare_at(title, scratch, lifeboat, cluster.data_dir(), runs)?;
+    Ok([served, files])
 }
 
 /// A PostgreSQL that pg_basebackup comes with.

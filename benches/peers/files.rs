@@ -20,7 +20,10 @@ const LIFEBOAT: Tool = Tool {
     first: "exec \"$LIFEBOAT\" -q -r \"$REPO\" backup files \"$SOURCE\" --name tree",
     unchanged: "exec \"$LIFEBOAT\" -q -r \"$REPO\" backup files \"$SOURCE\" --name tree",
     restore: "exec \"$LIFEBOAT\" -q -r \"$REPO\" restore latest --to \"$OUT\"",
+    check: "exec \"$LIFEBOAT\" -q -r \"$REPO\" verify",
     verify: "exec \"$LIFEBOAT\" -q -r \"$REPO\" verify --every-byte",
+    prune: "\"$LIFEBOAT\" -q -r \"$REPO\" forget --keep-last 1 \
+            && exec \"$LIFEBOAT\" -q -r \"$REPO\" prune",
     before: "",
     after: "",
 };
@@ -32,7 +35,9 @@ const RESTIC: Tool = Tool {
     first: "exec restic -q -r \"$REPO\" backup \"$SOURCE\"",
     unchanged: "exec restic -q -r \"$REPO\" backup \"$SOURCE\"",
     restore: "exec restic -q -r \"$REPO\" restore latest --target \"$OUT\"",
+    check: "exec restic -q -r \"$REPO\" check",
     verify: "exec restic -q -r \"$REPO\" check --read-data",
+    prune: "exec restic -q -r \"$REPO\" forget --keep-last 1 --prune",
     before: "",
     after: "",
 };
@@ -44,7 +49,9 @@ const BORG: Tool = Tool {
     first: "exec borg create -C zstd,3 \"$REPO::first\" \"$SOURCE\"",
     unchanged: "exec borg create -C zstd,3 \"$REPO::second\" \"$SOURCE\"",
     restore: "cd \"$OUT\" && exec borg extract \"$REPO::second\"",
+    check: "exec borg check --archives-only \"$REPO\"",
     verify: "exec borg check --verify-data \"$REPO\"",
+    prune: "borg delete \"$REPO::first\" && exec borg compact \"$REPO\"",
     before: "",
     after: "",
 };
@@ -59,7 +66,10 @@ const BUPSTASH: Tool = Tool {
                 name=second \"$SOURCE\"",
     // What it sends is a tar archive, so unpacking that is part of it.
     restore: "bupstash get -q -r \"$REPO\" -k \"$DIR/key\" name=second | tar x -C \"$OUT\"",
+    check: "",
     verify: "",
+    prune: "bupstash rm -q -r \"$REPO\" -k \"$DIR/key\" name=first \
+            && exec bupstash gc -q -r \"$REPO\"",
     before: "",
     after: "",
 };
@@ -71,7 +81,9 @@ const RUSTIC: Tool = Tool {
     first: "exec rustic --no-progress -r \"$REPO\" backup \"$SOURCE\"",
     unchanged: "exec rustic --no-progress -r \"$REPO\" backup \"$SOURCE\"",
     restore: "exec rustic --no-progress -r \"$REPO\" restore latest \"$OUT\"",
-    verify: "",
+    check: "exec rustic --no-progress -r \"$REPO\" check",
+    verify: "exec rustic --no-progress -r \"$REPO\" check --read-data",
+    prune: "exec rustic --no-progress -r \"$REPO\" forget --keep-last 1 --prune",
     before: "",
     after: "",
 };
@@ -101,10 +113,21 @@ pub(crate) fn compare(
     tree::make(&source, megabytes)?;
     let (files, bytes) = extent(&source)?;
     let title = format!("A tree of {files} files, {} MB", bytes / 1_000_000);
-    let tools = [LIFEBOAT, RESTIC, BORG, BUPSTASH, RUSTIC];
-    let outcome = measure_all(title, scratch, &scene(&source, lifeboat), &tools, runs)?;
+    let outcome = compare_at(title, scratch, lifeboat, &source, runs)?;
     fs::remove_dir_all(&source).context("remove the tree")?;
     Ok(outcome)
+}
+
+/// Lets the programs back up what is there already.
+pub(crate) fn compare_at(
+    title: String,
+    scratch: &Scratch,
+    lifeboat: &Path,
+    source: &Path,
+    runs: usize,
+) -> Result<Outcome> {
+    let tools = [LIFEBOAT, RESTIC, BORG, BUPSTASH, RUSTIC];
+    measure_all(title, scratch, &scene(source, lifeboat), &tools, runs)
 }
 
 /// Lets Lifeboat back up and restore one large file, once: to see the memory that it takes.

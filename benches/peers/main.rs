@@ -99,7 +99,7 @@ fn run() -> Result<()> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     let size = |usual| if wish.megabytes == 0 { usual } else { wish.megabytes };
     if wish.postgres {
-        outcomes.push(cluster::compare(
+        outcomes.extend(cluster::compare(
             &runtime,
             &scratch,
             &lifeboat,

@@ -51,7 +51,8 @@ pub(crate) fn measure_all(
             Err(_) => outcome.left_out.push(format!("{} (not installed)", tool.name)),
         }
     }
-    let expected = warm_up(&scene.source)?;
+    warm_up(&scene.source)?;
+    let expected = counted(scene, &scene.source)?;
     let mut failed = vec![false; working.len()];
     for round in 0..runs {
         for tool in &working {
@@ -103,7 +104,7 @@ fn run(scene: &Scene, tool: &Tool, step: Step, dir: &Path, expected: (u64, u64))
     sample.stored = extent(&repository)?.1.saturating_sub(before);
     scene.prepare(tool.after, dir)?;
     if step == Step::Restore {
-        let restored = without_wal(&target)?;
+        let restored = counted(scene, &target)?;
         // A server's data directory has files that no backup holds, such as unlogged tables.
         let whole = match scene.server {
             Some(_) => restored.1 >= expected.1 / 10 * 9,
@@ -132,14 +133,18 @@ pub(crate) fn extent(dir: &Path) -> Result<(u64, u64)> {
 }
 
 /// Reads everything once, so that the first program does not alone wait for the disk.
-fn warm_up(source: &Path) -> Result<(u64, u64)> {
+fn warm_up(source: &Path) -> Result<()> {
     each_file(source, &mut |path, _| {
         let Ok(mut file) = fs::File::open(path) else { return Ok(()) };
         std::io::copy(&mut file, &mut std::io::sink())
             .map(drop)
             .with_context(|| format!("read {}", path.display()))
-    })?;
-    without_wal(source)
+    })
+}
+
+/// How many files and bytes a restore is expected to bring: of a live server, without its WAL.
+fn counted(scene: &Scene, dir: &Path) -> Result<(u64, u64)> {
+    if scene.server.is_some() { without_wal(dir) } else { extent(dir) }
 }
 
 /// How many files and bytes are in a directory, apart from those of a server's WAL: they come and go.

@@ -21,19 +21,26 @@ pub(crate) enum Step {
     Unchanged,
     /// Bring the last backup back, into an empty directory.
     Restore,
+    /// See that all is there that backups need.
+    Check,
     /// Read and check every byte in the repository.
     Verify,
+    /// Forget all backups but the last, and remove what only they needed: not much.
+    Prune,
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 4] = [Self::First, Self::Unchanged, Self::Restore, Self::Verify];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::First, Self::Unchanged, Self::Restore, Self::Check, Self::Verify, Self::Prune];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::First => "first backup",
             Self::Unchanged => "unchanged backup",
             Self::Restore => "restore",
+            Self::Check => "check",
             Self::Verify => "verify all",
+            Self::Prune => "forget and prune",
         }
     }
 }
@@ -54,7 +61,9 @@ pub(crate) struct Tool {
     pub(crate) first: &'static str,
     pub(crate) unchanged: &'static str,
     pub(crate) restore: &'static str,
+    pub(crate) check: &'static str,
     pub(crate) verify: &'static str,
+    pub(crate) prune: &'static str,
     /// Run before and after each step, and not measured.
     pub(crate) before: &'static str,
     pub(crate) after: &'static str,
@@ -66,7 +75,9 @@ impl Tool {
             Step::First => self.first,
             Step::Unchanged => self.unchanged,
             Step::Restore => self.restore,
+            Step::Check => self.check,
             Step::Verify => self.verify,
+            Step::Prune => self.prune,
         }
     }
 

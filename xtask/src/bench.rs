@@ -37,22 +37,35 @@ enum What {
     Tree,
     /// An index of 10^8 chunks, or of as many as LIFEBOAT_INDEX_CHUNKS says
     Index,
+    /// The stages of a backup, each alone and all together, with 512 MB or LIFEBOAT_STAGES_MB
+    Stages,
     All,
 }
 
 /// Measures an index of as many chunks as 100 TB has. A test does it, with fewer, in every run.
 fn index() -> Result<ExitCode> {
-    const CHUNKS: &str = "LIFEBOAT_INDEX_CHUNKS";
-    let chunks = env::var(CHUNKS).unwrap_or_else(|_| "100000000".to_owned());
-    let mut test = cargo(&["test", "-p", "lifeboat-repository", "--lib", "index::simulated"]);
-    let status = test.args(["--", "--nocapture"]).env(CHUNKS, chunks).status();
+    in_test("index::simulated", "LIFEBOAT_INDEX_CHUNKS", "100000000")
+}
+
+/// Measures the stages of a backup, each alone and all together. A test does it, with less.
+fn stages() -> Result<ExitCode> {
+    in_test("write::stages", "LIFEBOAT_STAGES_MB", "512")
+}
+
+/// Has a test of the repository measure, at the size that the environment or else `usual` says.
+fn in_test(test: &str, variable: &str, usual: &str) -> Result<ExitCode> {
+    let size = env::var(variable).unwrap_or_else(|_| usual.to_owned());
+    let mut run = cargo(&["test", "--release", "-p", "lifeboat-repository", "--lib", test]);
+    let status = run.args(["--", "--nocapture"]).env(variable, size).status();
     let status = status.context("run cargo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    if let What::Index = arguments.what {
-        return index();
+    match arguments.what {
+        What::Index => return index(),
+        What::Stages => return stages(),
+        What::Postgres | What::Tree | What::All => {}
     }
     let own = env::current_exe().context("find this program")?;
     // Its report is for people; standard output is for ours, which is to be pasted.
@@ -69,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let what = match arguments.what {
         What::Postgres => "postgres",
         What::Tree => "tree",
-        What::All | What::Index => "all",
+        What::All | What::Index | What::Stages => "all",
     };
     bench
         .arg(&programs.lifeboat)

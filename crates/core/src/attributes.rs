@@ -1,6 +1,7 @@
 //! What is known of an entry besides its content.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -93,7 +94,8 @@ impl From<Vec<(Vec<u8>, Vec<u8>)>> for Value {
 
 /// A small map from name to [`Value`], sorted by name.
 ///
-/// It serves as the attributes of an entry and as the facts of a snapshot.
+/// It serves as the attributes of an entry and as the facts of a snapshot. Clones share what they
+/// hold until one of them is changed, and are compared at no cost.
 ///
 /// ```
 /// use lifeboat_core::{Attributes, names};
@@ -101,12 +103,17 @@ impl From<Vec<(Vec<u8>, Vec<u8>)>> for Value {
 /// assert_eq!(attributes.unsigned(names::MODE), Some(0o644));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Attributes(Vec<(Cow<'static, str>, Value)>);
+pub struct Attributes(Arc<Vec<(Cow<'static, str>, Value)>>);
 
 impl Attributes {
     /// No attributes.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No attributes, and room for so many.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Arc::new(Vec::with_capacity(capacity)))
     }
 
     /// Sets `name`, and returns the map.
@@ -119,9 +126,14 @@ impl Attributes {
     /// Sets `name`, replacing what it was.
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
         let (name, value) = (name.into(), value.into());
-        match self.0.binary_search_by(|(have, _)| have.as_ref().cmp(&name)) {
-            Ok(at) => self.0[at].1 = value,
-            Err(at) => self.0.insert(at, (name, value)),
+        let all = Arc::make_mut(&mut self.0);
+        // Who knows many sets them in order.
+        if all.last().is_none_or(|(last, _)| *last < name) {
+            return all.push((name, value));
+        }
+        match all.binary_search_by(|(have, _)| have.as_ref().cmp(&name)) {
+            Ok(at) => all[at].1 = value,
+            Err(at) => all.insert(at, (name, value)),
         }
     }
 

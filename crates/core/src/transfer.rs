@@ -76,7 +76,7 @@ const WINDOW: u64 = 32 * 1024;
 
 /// So many entries at most are put by one task, one after the other, when their content is at
 /// hand: a task for each of many small files would cost more than the work.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 
 /// How often the observer hears of progress.
 const REPORT_EVERY: Duration = Duration::from_millis(250);

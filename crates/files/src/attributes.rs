@@ -9,6 +9,9 @@ use crate::sink::Owners;
 /// Extended attributes, name and value, sorted by name.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// How many attributes a file has, for the most part.
+const USUAL: usize = 10;
+
 /// The attributes of an entry with this status. Set in the order of their names.
 ///
 /// Without `xattrs`, which means that they could not be read, there is no change time either, so
@@ -19,7 +22,7 @@ pub(crate) fn describe(
     xattrs: Option<Xattrs>,
     accounts: &Accounts,
 ) -> Attributes {
-    let mut attributes = Attributes::new();
+    let mut attributes = Attributes::with_capacity(USUAL);
     if xattrs.is_some() {
         attributes.set(names::CHANGED, status.changed);
     }
@@ -45,6 +48,17 @@ pub(crate) fn describe(
         attributes.set(names::XATTRS, xattrs);
     }
     attributes
+}
+
+/// Whether attributes of a file that [`is_unchanged`] are what [`describe`] would say today: the
+/// device may have another number now, and an account another name.
+pub(crate) fn describes(known: &Attributes, status: &Status, accounts: &Accounts) -> bool {
+    known.unsigned(names::DEVICE) == Some(status.device)
+        && known.unsigned(names::MODE) == Some(status.mode.into())
+        && known.unsigned(names::UID) == Some(status.uid.into())
+        && known.unsigned(names::GID) == Some(status.gid.into())
+        && known.text(names::USER) == accounts.user(status.uid)
+        && known.text(names::GROUP) == accounts.group(status.gid)
 }
 
 /// Whether nothing about a file changed since `old` was recorded.

@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::accounts::Accounts;
-use crate::attributes::{Xattrs, describe};
+use crate::attributes::{Xattrs, describe, describes};
 use crate::walk::{Found, Plan};
 
 /// Files up to this size are read before they are asked for.
@@ -48,16 +48,16 @@ impl Gatherer {
     ///
     /// # Errors
     /// Only what would spoil everything that comes after it as well.
-    pub(crate) fn gather(&self, mut found: Found) -> Result<Outcome> {
+    pub(crate) fn gather(&self, found: Found) -> Result<Outcome> {
         if let Plan::Link(first) = &found.plan {
             let first = first.clone();
             return Ok(Outcome::Link(Box::new(found), first));
         }
         let made = match (found.kind, &found.plan) {
-            (EntryKind::File, Plan::Unchanged) => Ok(self.unchanged(&mut found)),
+            (EntryKind::File, Plan::Unchanged) => Ok(self.unchanged(&found)),
             (EntryKind::File, _) if found.status.size > 0 => self.file(&found),
-            (EntryKind::Symlink, _) => self.symlink(&mut found),
-            _ => Ok(self.plain(&mut found, None)),
+            (EntryKind::Symlink, _) => self.symlink(&found),
+            _ => Ok(self.plain(&found, None)),
         };
         match made {
             Ok(entry) => Ok(Outcome::Entry(entry)),
@@ -110,26 +110,32 @@ impl Gatherer {
         }
     }
 
-    fn named_xattrs(&self, found: &mut Found) -> Option<Xattrs> {
-        match found.xattrs.take() {
-            Some(known) => Some(known),
-            None => self.xattrs(&found.path, xattrs_at(&*found.directory, found.path.name())),
-        }
-    }
-
-    fn plain(&self, found: &mut Found, target: Option<Vec<u8>>) -> Entry {
-        let xattrs = self.named_xattrs(found);
-        let attributes = describe(&found.status, target, xattrs, &self.accounts);
+    fn plain(&self, found: &Found, target: Option<Vec<u8>>) -> Entry {
+        let attributes = match &found.known {
+            Some(known) if target.is_none() && describes(known, &found.status, &self.accounts) => {
+                known.clone()
+            }
+            known => {
+                let xattrs = match known {
+                    Some(known) => Some(known.pairs(names::XATTRS).unwrap_or_default().to_vec()),
+                    None => {
+                        let read = xattrs_at(&*found.directory, found.path.name());
+                        self.xattrs(&found.path, read)
+                    }
+                };
+                describe(&found.status, target, xattrs, &self.accounts)
+            }
+        };
         Entry::new(found.path.clone(), found.kind, attributes)
     }
 
-    fn unchanged(&self, found: &mut Found) -> Entry {
+    fn unchanged(&self, found: &Found) -> Entry {
         let size = found.status.size;
         self.context.count_unchanged(size);
         self.plain(found, None).with_content(size, Content::unchanged(size))
     }
 
-    fn symlink(&self, found: &mut Found) -> Result<Entry, Errno> {
+    fn symlink(&self, found: &Found) -> Result<Entry, Errno> {
         let target = rustix::fs::readlinkat(&*found.directory, found.path.name(), Vec::new())?;
         Ok(self.plain(found, Some(target.into_bytes())))
     }
@@ -287,7 +293,7 @@ mod tests {
             kind: status.kind.unwrap(),
             status,
             plan: Plan::Read,
-            xattrs: None,
+            known: None,
         }
     }
 

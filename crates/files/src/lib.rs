@@ -91,6 +91,7 @@ mod attributes;
 mod error;
 mod exclude;
 mod gather;
+mod known;
 mod marker;
 mod notes;
 mod restorer;

@@ -17,6 +17,7 @@ use crate::attributes::describe_top;
 use crate::error::Error as FilesError;
 use crate::exclude::Exclude;
 use crate::gather::{Gatherer, Outcome, link};
+use crate::known::Known;
 use crate::marker;
 use crate::walk::{BATCHES, Batch, Plan, Walk};
 
@@ -129,8 +130,7 @@ impl Source for FilesSource {
             root: gatherer.root.clone(),
             exclude: Arc::clone(&self.exclude),
             file_systems: self.file_systems,
-            baseline: since,
-            settled,
+            known: Arc::new(Known::new(since, settled, context)),
             context: context.clone(),
             gatherer: Arc::clone(&gatherer),
             runtime: tokio::runtime::Handle::current(),
@@ -301,7 +301,7 @@ mod tests {
                 status: Status::at(root.top(), name.as_bytes()).unwrap(),
                 kind: EntryKind::File,
                 plan: Plan::Link(path("a")),
-                xattrs: None,
+                known: None,
             };
             Outcome::Link(Box::new(found), path("a"))
         };

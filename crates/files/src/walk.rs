@@ -5,20 +5,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lifeboat_core::local::{Listed, Root, Status};
-use lifeboat_core::{
-    Baseline, Context, EntryInfo, EntryKind, EntryPath, Error, ErrorKind, Result, names,
-};
+use lifeboat_core::{Attributes, Context, EntryKind, EntryPath, Error, ErrorKind, Result};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::attributes::{Xattrs, is_unchanged};
 use crate::exclude::Exclude;
 use crate::gather::{Gatherer, Outcome, SMALL};
+use crate::known::Known;
 use crate::source::FileSystems;
 
 /// How many entries are gathered by one task. They keep a descriptor each at worst.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 
 /// How many bytes of small files are gathered by one task.
 const BATCH_BYTES: u64 = 2 << 20;
@@ -39,7 +37,7 @@ pub(crate) struct Found {
     pub(crate) kind: EntryKind,
     pub(crate) plan: Plan,
     /// What the baseline has, when nothing about it changed.
-    pub(crate) xattrs: Option<Xattrs>,
+    pub(crate) known: Option<Attributes>,
 }
 
 /// What is to be done with it.
@@ -58,9 +56,7 @@ pub(crate) struct Walk {
     pub(crate) root: Root,
     pub(crate) exclude: Arc<Exclude>,
     pub(crate) file_systems: FileSystems,
-    pub(crate) baseline: Option<Arc<dyn Baseline>>,
-    /// Nothing that changed after this moment counts as unchanged.
-    pub(crate) settled: i64,
+    pub(crate) known: Arc<Known>,
     pub(crate) context: Context,
     pub(crate) gatherer: Arc<Gatherer>,
     pub(crate) runtime: Handle,
@@ -243,7 +239,7 @@ impl Progress {
             status,
             kind,
             plan,
-            xattrs: None,
+            known: None,
         });
         if self.batch.len() >= BATCH || self.bytes >= BATCH_BYTES {
             self.flush()?;
@@ -258,50 +254,14 @@ impl Progress {
         }
         let mut batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
         self.bytes = 0;
-        self.compare(&mut batch);
-        let gatherer = Arc::clone(&self.walk.gatherer);
-        let work = move || batch.into_iter().map(|found| gatherer.gather(found)).collect();
+        let (known, gatherer) = (Arc::clone(&self.walk.known), Arc::clone(&self.walk.gatherer));
+        let work = move || {
+            known.compare(&mut batch);
+            batch.into_iter().map(|found| gatherer.gather(found)).collect()
+        };
         let task = self.walk.runtime.spawn_blocking(work);
         let sent = self.walk.batches.blocking_send(Ok(task));
         sent.map_err(|_| Stop::Unwanted)
-    }
-
-    /// Asks the baseline about a batch, in ascending order of the paths.
-    fn compare(&mut self, batch: &mut [Found]) {
-        let Some(baseline) = self.walk.baseline.clone() else {
-            return;
-        };
-        let settled = self.walk.settled;
-        let ask = async {
-            for found in batch.iter_mut().filter(|found| !matches!(found.plan, Plan::Link(_))) {
-                let Some(old) = baseline.entry(&found.path).await? else {
-                    continue;
-                };
-                if is_unchanged(&found.status, &old, settled) {
-                    found.known(&old);
-                }
-            }
-            Ok::<_, Error>(())
-        };
-        if let Err(error) = self.walk.runtime.block_on(ask) {
-            let message = format!(
-                "the last snapshot cannot be compared with, so everything is read again: {}",
-                error.one_line()
-            );
-            self.walk.context.warn("", message);
-            self.walk.baseline = None;
-        }
-    }
-}
-
-impl Found {
-    /// Takes over what the baseline knows.
-    fn known(&mut self, old: &EntryInfo) {
-        if self.kind == EntryKind::File {
-            self.plan = Plan::Unchanged;
-        }
-        let xattrs = old.attributes.pairs(names::XATTRS);
-        self.xattrs = Some(xattrs.unwrap_or_default().to_vec());
     }
 }
 

@@ -1,6 +1,7 @@
 //! What opens a repository, and for whom a key is made.
 
-use argon2::{Argon2, Params, Version};
+use argon2::{Argon2, Block, Params, Version};
+use rayon::iter::ParallelIterator;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -172,9 +173,17 @@ pub(crate) fn stretch(
     let params =
         Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(refused)?;
     let argon = Argon2::new(argon2::Algorithm::Argon2id, Version::V0x13, params);
+    // Memory that nobody has touched is slow the first time: all processors share in that.
+    let blocks = rayon::iter::repeat_n(Block::new(), argon.params().block_count());
+    let mut blocks: Vec<Block> = blocks.collect();
     let mut key = Zeroizing::new([0; 32]);
     argon
-        .hash_password_into(passphrase.expose_secret().as_bytes(), salt, key.as_mut())
+        .hash_password_into_with_memory(
+            passphrase.expose_secret().as_bytes(),
+            salt,
+            key.as_mut(),
+            &mut blocks,
+        )
         .map_err(refused)?;
     Ok(key)
 }

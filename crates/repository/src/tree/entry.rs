@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use lifeboat_core::{Attributes, EntryInfo, EntryKind, EntryPath, Layout, Value, names};
-use minicbor::bytes::ByteVec;
+use minicbor::bytes::{ByteSlice, ByteVec};
 use minicbor::{Decode, Encode};
 
 use crate::content::ContentRecord;
@@ -50,6 +50,10 @@ impl EntryRecord {
     /// What it is, unless a later version knows more kinds.
     pub(crate) fn kind(&self) -> Option<EntryKind> {
         kind_of(self.kind)
+    }
+
+    pub(crate) fn attributes(&self) -> &Attributes {
+        &self.attributes.0
     }
 
     pub(crate) fn layout(&self) -> Layout {
@@ -99,85 +103,90 @@ fn kind_of(number: u8) -> Option<EntryKind> {
     KINDS.get(usize::from(number.checked_sub(1)?)).copied()
 }
 
-/// Attributes or facts, as they are stored.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-#[cbor(transparent)]
-pub(crate) struct AttributesRecord(Vec<(Name, ValueRecord)>);
+/// Attributes or facts, as they are stored: an array of names and values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct AttributesRecord(Attributes);
 
-/// The name of a value. Those that nearly every entry has need no memory of their own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Name(Cow<'static, str>);
+/// What is read of attributes makes room for no more than so many in advance.
+const USUAL: u64 = 16;
 
-impl<C> Encode<C> for Name {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        encoder: &mut minicbor::Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        encoder.str(&self.0)?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for Name {
-    fn decode(
-        decoder: &mut minicbor::Decoder<'b>,
-        _: &mut C,
-    ) -> Result<Self, minicbor::decode::Error> {
-        decoder.str().map(known_name).map(Self)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-enum ValueRecord {
+/// A value as it is stored.
+#[derive(Encode, Decode)]
+enum ValueRecord<'a> {
     #[n(0)]
     Unsigned(#[n(0)] u64),
     #[n(1)]
     Signed(#[n(0)] i64),
     #[n(2)]
-    Text(#[n(0)] String),
+    Text(#[b(0)] &'a str),
     #[n(3)]
-    Bytes(#[n(0)] ByteVec),
+    Bytes(#[b(0)] &'a ByteSlice),
     #[n(4)]
-    Pairs(#[n(0)] Vec<(ByteVec, ByteVec)>),
+    Pairs(#[b(0)] Vec<(&'a ByteSlice, &'a ByteSlice)>),
 }
 
-impl AttributesRecord {
-    pub(crate) fn new(attributes: &Attributes) -> Self {
-        let record = |(name, value): (&str, &Value)| {
+impl<C> Encode<C> for AttributesRecord {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.array(self.0.len() as u64)?;
+        for (name, value) in self.0.iter() {
             let value = match value {
                 Value::Unsigned(value) => ValueRecord::Unsigned(*value),
                 Value::Signed(value) => ValueRecord::Signed(*value),
-                Value::Text(text) => ValueRecord::Text(text.clone()),
-                Value::Bytes(bytes) => ValueRecord::Bytes(bytes.clone().into()),
-                Value::Pairs(pairs) => {
-                    let pairs = pairs.iter().cloned();
-                    ValueRecord::Pairs(
-                        pairs.map(|(name, value)| (name.into(), value.into())).collect(),
-                    )
-                }
+                Value::Text(text) => ValueRecord::Text(text),
+                Value::Bytes(bytes) => ValueRecord::Bytes(bytes.as_slice().into()),
+                Value::Pairs(pairs) => ValueRecord::Pairs(
+                    pairs
+                        .iter()
+                        .map(|(name, value)| (name.as_slice().into(), value.as_slice().into()))
+                        .collect(),
+                ),
             };
-            (Name(known_name(name)), value)
-        };
-        Self(attributes.iter().map(record).collect())
+            encoder.array(2)?.str(name)?;
+            value.encode(encoder, context)?;
+        }
+        Ok(())
     }
+}
 
-    pub(crate) fn decode(&self) -> Attributes {
-        let decode = |(name, value): &(Name, ValueRecord)| {
+impl<'b, C> Decode<'b, C> for AttributesRecord {
+    fn decode(
+        decoder: &mut minicbor::Decoder<'b>,
+        context: &mut C,
+    ) -> Result<Self, minicbor::decode::Error> {
+        let count = decoder.clone().array()?.unwrap_or(0);
+        let mut attributes = Attributes::with_capacity(count.min(USUAL) as usize);
+        for pair in decoder.array_iter_with::<_, (&str, ValueRecord<'_>)>(context)? {
+            let (name, value) = pair?;
             let value = match value {
-                ValueRecord::Unsigned(value) => Value::Unsigned(*value),
-                ValueRecord::Signed(value) => Value::Signed(*value),
-                ValueRecord::Text(text) => Value::Text(text.clone()),
+                ValueRecord::Unsigned(value) => Value::Unsigned(value),
+                ValueRecord::Signed(value) => Value::Signed(value),
+                ValueRecord::Text(text) => Value::Text(text.to_owned()),
                 ValueRecord::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
                 ValueRecord::Pairs(pairs) => Value::Pairs(
                     pairs.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
                 ),
             };
-            (name.0.clone(), value)
-        };
-        self.0.iter().map(decode).collect()
+            attributes.set(known_name(name), value);
+        }
+        Ok(Self(attributes))
     }
 }
 
+impl AttributesRecord {
+    pub(crate) fn new(attributes: &Attributes) -> Self {
+        Self(attributes.clone())
+    }
+
+    pub(crate) fn decode(&self) -> Attributes {
+        self.0.clone()
+    }
+}
+
+/// The name of a value. Those that nearly every entry has need no memory of their own.
 fn known_name(name: &str) -> Cow<'static, str> {
     const KNOWN: [&str; 12] = [
         names::MODE,

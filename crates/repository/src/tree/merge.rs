@@ -19,7 +19,7 @@ use lifeboat_core::EntryPath;
 
 use super::entry::EntryRecord;
 use super::page::{Child, Page, compare};
-use super::reader::{PageReader, damaged};
+use super::reader::{KeptPage, PageReader, damaged};
 use crate::error::Result;
 use crate::id::ChunkId;
 
@@ -31,7 +31,7 @@ pub(crate) type Trees = Arc<[u32]>;
 
 /// One of the entries that the trees have at a path, and the trees that have just this one.
 pub(crate) struct Version {
-    page: Arc<Page>,
+    page: Arc<KeptPage>,
     at: usize,
     pub(crate) trees: Trees,
 }
@@ -50,7 +50,7 @@ pub(crate) struct TreeMerge {
     /// The top pages, and whose they are; until the walk begins.
     roots: Vec<(ChunkId, Trees)>,
     /// Top pages that were read to learn their levels, and are not entered yet.
-    read: HashMap<ChunkId, Arc<Page>>,
+    read: HashMap<ChunkId, Arc<KeptPage>>,
     /// A page that is to be entered next.
     pending: Option<(Child, u8, Trees)>,
     open: BinaryHeap<Front>,
@@ -129,7 +129,7 @@ impl TreeMerge {
                 children: page.as_child(root).into_iter().collect(),
             };
             self.read.insert(root, page);
-            self.push(Arc::new(above), trees);
+            self.push(Arc::new(above.into()), trees);
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl TreeMerge {
         versions
     }
 
-    fn push(&mut self, page: Arc<Page>, trees: Trees) {
+    fn push(&mut self, page: Arc<KeptPage>, trees: Trees) {
         let from = self.beneath.as_ref();
         let at = from.map_or(0, |from| page.first_from(from.as_bytes()));
         self.keep(Front { page, at, trees });
@@ -191,7 +191,7 @@ fn union(fronts: &[Front]) -> Trees {
 
 /// How far an open page has been walked.
 struct Front {
-    page: Arc<Page>,
+    page: Arc<KeptPage>,
     at: usize,
     trees: Trees,
 }

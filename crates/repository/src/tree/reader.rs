@@ -1,9 +1,10 @@
 //! Reading a tree: one entry, or all in order.
 
 use std::collections::HashMap;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lifeboat_core::EntryPath;
 use parking_lot::Mutex;
 
@@ -14,13 +15,76 @@ use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::read::ChunkReader;
 
+/// What a page consists of.
+const FIELDS: u64 = 3;
+/// What is read of a leaf makes room for no more entries than so many in advance.
+const USUAL: u64 = 512;
 /// How many decoded pages are kept.
 const KEPT: usize = 32;
+
+/// A page, and the bytes from which it was decoded.
+pub(crate) struct KeptPage {
+    page: Page,
+    bytes: Bytes,
+    /// Where in the bytes each entry stands, where that is known.
+    places: Vec<Range<usize>>,
+}
+
+impl Deref for KeptPage {
+    type Target = Page;
+
+    fn deref(&self) -> &Page {
+        &self.page
+    }
+}
+
+/// One that is stored nowhere.
+impl From<Page> for KeptPage {
+    fn from(page: Page) -> Self {
+        Self { page, bytes: Bytes::new(), places: Vec::new() }
+    }
+}
+
+impl KeptPage {
+    fn decode(bytes: Bytes) -> Result<Self, minicbor::decode::Error> {
+        let (page, places) = match decode_leaf(&bytes)? {
+            Some(leaf) => leaf,
+            None => (minicbor::decode(&bytes)?, Vec::new()),
+        };
+        Ok(Self { page, bytes, places })
+    }
+
+    /// The bytes of one entry.
+    fn encoded(&self, at: usize) -> Option<&[u8]> {
+        self.bytes.get(self.places.get(at)?.clone())
+    }
+}
+
+/// A leaf, and where its entries stand; `None` of what is written in another way than ours.
+fn decode_leaf(bytes: &[u8]) -> Result<Option<(Page, Vec<Range<usize>>)>, minicbor::decode::Error> {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    if decoder.array()? != Some(FIELDS) || decoder.u8()? != 0 {
+        return Ok(None);
+    }
+    let Some(count) = decoder.array()? else {
+        return Ok(None);
+    };
+    let room = count.min(USUAL) as usize;
+    let mut leaf = Page { entries: Vec::with_capacity(room), ..Page::default() };
+    let mut places = Vec::with_capacity(room);
+    for _ in 0..count {
+        let from = decoder.position();
+        leaf.entries.push(decoder.decode()?);
+        places.push(from..decoder.position());
+    }
+    leaf.children = decoder.decode()?;
+    Ok(Some((leaf, places)))
+}
 
 /// Reads pages, and keeps the last ones.
 pub(crate) struct PageReader {
     chunks: Arc<ChunkReader>,
-    kept: Mutex<HashMap<ChunkId, Arc<Page>>>,
+    kept: Mutex<HashMap<ChunkId, Arc<KeptPage>>>,
 }
 
 impl PageReader {
@@ -29,13 +93,13 @@ impl PageReader {
     }
 
     /// A page, which must be of `level` when that is known.
-    pub(crate) async fn page(&self, id: ChunkId, level: Option<u8>) -> Result<Arc<Page>> {
+    pub(crate) async fn page(&self, id: ChunkId, level: Option<u8>) -> Result<Arc<KeptPage>> {
         let kept = self.kept.lock().get(&id).cloned();
         let page = match kept {
             Some(page) => page,
             None => {
                 let bytes = self.chunks.read(ChunkKind::Tree, id).await?;
-                let page: Page = minicbor::decode(&bytes)
+                let page = KeptPage::decode(bytes)
                     .map_err(|error| damaged(id, &format!("it does not decode: {error}")))?;
                 let page = Arc::new(page);
                 let mut kept = self.kept.lock();
@@ -59,7 +123,7 @@ pub(crate) struct TreeReader {
     pages: Arc<PageReader>,
     root: ChunkId,
     /// The leaf of the last lookup: who asks for one path after the other finds most of them here.
-    last: Mutex<Option<Arc<Page>>>,
+    last: Mutex<Option<Arc<KeptPage>>>,
 }
 
 impl Clone for TreeReader {
@@ -70,8 +134,15 @@ impl Clone for TreeReader {
 
 /// An entry in a page, without a copy of it.
 pub(crate) struct EntryRef {
-    page: Arc<Page>,
+    page: Arc<KeptPage>,
     at: usize,
+}
+
+impl EntryRef {
+    /// As it is stored.
+    pub(crate) fn encoded(&self) -> Option<&[u8]> {
+        self.page.encoded(self.at)
+    }
 }
 
 impl Deref for EntryRef {
@@ -93,7 +164,7 @@ impl TreeReader {
     }
 
     /// As [`PageReader::page`].
-    pub(crate) async fn page(&self, id: ChunkId, level: Option<u8>) -> Result<Arc<Page>> {
+    pub(crate) async fn page(&self, id: ChunkId, level: Option<u8>) -> Result<Arc<KeptPage>> {
         self.pages.page(id, level).await
     }
 
@@ -118,7 +189,7 @@ impl TreeReader {
     }
 
     /// The leaf in which `path` is, if it is anywhere.
-    async fn leaf(&self, path: &[u8]) -> Result<Option<Arc<Page>>> {
+    async fn leaf(&self, path: &[u8]) -> Result<Option<Arc<KeptPage>>> {
         let mut page = self.page(self.root, None).await?;
         while page.level > 0 {
             let after = page.children.partition_point(|child| compare(&child.first, path).is_le());
@@ -177,7 +248,7 @@ pub(crate) struct TreeCursor {
     tree: TreeReader,
     from: Option<Vec<u8>>,
     /// From the top page down: the page, and what of it comes next.
-    stack: Vec<(Arc<Page>, usize)>,
+    stack: Vec<(Arc<KeptPage>, usize)>,
     started: bool,
     /// How many entries come before the next one.
     number: u64,
@@ -215,7 +286,7 @@ impl TreeCursor {
         self.number.saturating_sub(1)
     }
 
-    fn enter(&mut self, page: Arc<Page>) {
+    fn enter(&mut self, page: Arc<KeptPage>) {
         let at = self.from.as_ref().map_or(0, |from| page.first_from(from));
         let passed = match page.level {
             0 => at as u64,

@@ -6,6 +6,7 @@ use minicbor::Encode;
 
 use super::entry::EntryRecord;
 use super::page::{Child, Page};
+use super::reader::EntryRef;
 use crate::chunk::ChunkKind;
 use crate::crypto::Keys;
 use crate::error::{Error, Result};
@@ -32,17 +33,36 @@ pub(crate) struct TreeWriter {
     levels: Vec<Vec<Child>>,
     entries: u64,
     bytes: u64,
+    /// Where entries are encoded, one after the other.
+    scratch: Vec<u8>,
 }
 
 impl TreeWriter {
     pub(crate) fn new(chunks: Arc<ChunkWriter>, keys: Arc<Keys>) -> Self {
         let leaf = Leaf::default();
-        Self { chunks, keys, leaf, levels: Vec::new(), entries: 0, bytes: 0 }
+        let (levels, scratch) = (Vec::new(), Vec::new());
+        Self { chunks, keys, leaf, levels, entries: 0, bytes: 0, scratch }
     }
 
     /// Appends an entry, whose path must come after all before.
     pub(crate) async fn push(&mut self, entry: &EntryRecord) -> Result<()> {
-        let encoded = encode(entry)?;
+        let mut encoded = std::mem::take(&mut self.scratch);
+        encoded.clear();
+        minicbor::encode(entry, &mut encoded).map_err(|_| unencodable())?;
+        let pushed = self.append(entry, &encoded).await;
+        self.scratch = encoded;
+        pushed
+    }
+
+    /// Appends an entry as another snapshot has it.
+    pub(crate) async fn push_kept(&mut self, entry: &EntryRef) -> Result<()> {
+        match entry.encoded() {
+            Some(encoded) => self.append(entry, encoded).await,
+            None => self.push(entry).await,
+        }
+    }
+
+    async fn append(&mut self, entry: &EntryRecord, encoded: &[u8]) -> Result<()> {
         let path = entry.raw_path();
         if encoded.len() > MAX_ENTRY {
             let path = path.escape_ascii().to_string();
@@ -54,7 +74,7 @@ impl TreeWriter {
         if self.leaf.count == 0 {
             self.leaf.first = path.to_vec();
         }
-        self.leaf.encoded.extend_from_slice(&encoded);
+        self.leaf.encoded.extend_from_slice(encoded);
         self.leaf.count += 1;
         self.leaf.bytes += entry.size;
         let ends = self.keys.boundary(path).is_multiple_of(LEAF);

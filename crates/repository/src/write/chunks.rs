@@ -1,6 +1,7 @@
 //! Chunks on their way into packs.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -57,8 +58,10 @@ pub(crate) struct ChunkWriter {
     /// Bytes of chunks anywhere between the caller and the store.
     memory: Arc<Semaphore>,
     uploads: Semaphore,
-    /// Chunks on the pool, and packs on their way to the store.
-    jobs: TaskTracker,
+    /// Chunks on the pool.
+    compressing: TaskTracker,
+    /// Packs on their way to the store.
+    uploading: TaskTracker,
     /// One of them has ended.
     progress: Notify,
     runtime: tokio::runtime::Handle,
@@ -124,7 +127,8 @@ impl ChunkWriter {
             gatherer,
             memory: Arc::new(Semaphore::new(memory)),
             uploads: Semaphore::new(UPLOADS),
-            jobs: TaskTracker::new(),
+            compressing: TaskTracker::new(),
+            uploading: TaskTracker::new(),
             progress: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
             stored: Mutex::default(),
@@ -225,7 +229,7 @@ impl ChunkWriter {
 
     /// Has work done on the pool.
     fn work(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) -> Result<()> + Send + 'static) {
-        let (writer, job) = (Arc::clone(self), Job(Arc::clone(self), Some(self.jobs.token())));
+        let (writer, job) = (Arc::clone(self), Job::new(self, &self.compressing));
         self.shared.pool.spawn(move || {
             let result = work(&writer);
             writer.note(result);
@@ -266,7 +270,7 @@ impl ChunkWriter {
     }
 
     fn send(self: &Arc<Self>, pack: OpenPack) {
-        let (writer, job) = (Arc::clone(self), Job(Arc::clone(self), Some(self.jobs.token())));
+        let (writer, job) = (Arc::clone(self), Job::new(self, &self.uploading));
         let finished = pack.builder.finish(&self.shared.keys);
         self.runtime.spawn(async move {
             let result = writer.upload(finished).await;
@@ -340,9 +344,9 @@ impl ChunkWriter {
         let mut waiting = self.claimed.lock().clone();
         loop {
             // Before looking: what happens from here on is noticed.
-            let progress = self.progress.notified();
-            // Whatever became of a chunk, a panic behind us included: nothing is whole without it.
-            let idle = self.jobs.is_empty();
+            let mut progress = pin!(self.progress.notified());
+            let compressed = self.compressing.is_empty();
+            let idle = self.is_idle();
             {
                 let claimed = self.claimed.lock();
                 waiting.retain(|chunk| claimed.contains(chunk));
@@ -351,16 +355,35 @@ impl ChunkWriter {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let packs = std::mem::take(&mut *self.stored.lock());
-            if !packs.is_empty() {
+            // As soon as all that is waited for is stored, and not before: one index object names
+            // all packs of a small write.
+            if let Some(packs) = self.take_stored(&waiting) {
                 self.write_index(packs).await?;
                 continue;
             }
-            if !self.send_block_of(&waiting) && !self.send_packs_of(&waiting) && idle {
+            // Not before: what is still being compressed has room in the same packs.
+            let sent = compressed && (self.send_block_of(&waiting) || self.send_packs_of(&waiting));
+            if idle && !sent && self.is_idle() && !progress.as_mut().enable() {
+                // Nobody is at it, and nobody has been since we looked. Whatever became of it, a
+                // panic behind us included: nothing is whole without it.
                 return Err(Error::Worker { doing: "store all chunks" });
             }
             progress.await;
         }
+    }
+
+    /// Whether nothing is under way.
+    fn is_idle(&self) -> bool {
+        // In this order: what is compressed begins to be uploaded before it ends.
+        self.compressing.is_empty() && self.uploading.is_empty()
+    }
+
+    /// The stored packs that no index object names yet, when they hold all of these chunks.
+    fn take_stored(&self, chunks: &HashSet<ChunkId>) -> Option<Vec<PackRecord>> {
+        let mut stored = self.stored.lock();
+        let named = stored.iter().flat_map(|pack| &pack.chunks);
+        let held = named.filter(|chunk| chunks.contains(&chunk.id)).count();
+        (held >= chunks.len()).then(|| std::mem::take(&mut *stored))
     }
 
     /// Closes the block that holds one of these chunks. The result is whether there was one.
@@ -493,6 +516,12 @@ impl ChunkWriter {
 /// Something that is under way behind a write. Whoever waits for it hears of its end, also when
 /// it ends in a panic.
 struct Job(Arc<ChunkWriter>, Option<TaskTrackerToken>);
+
+impl Job {
+    fn new(writer: &Arc<ChunkWriter>, of: &TaskTracker) -> Self {
+        Self(Arc::clone(writer), Some(of.token()))
+    }
+}
 
 impl Drop for Job {
     fn drop(&mut self) {

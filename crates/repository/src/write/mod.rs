@@ -23,6 +23,8 @@ mod pages;
 mod peeked;
 mod pieces;
 mod sink;
+#[cfg(test)]
+mod stages;
 mod stream;
 
 pub(crate) use chunks::ChunkWriter;

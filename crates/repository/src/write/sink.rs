@@ -162,16 +162,26 @@ struct Checkpoint {
 struct Ordered {
     tree: Option<TreeWriter>,
     next: u64,
-    early: BTreeMap<u64, EntryRecord>,
+    early: BTreeMap<u64, Finished>,
+}
+
+/// An entry whose content is stored.
+enum Finished {
+    New(EntryRecord),
+    /// It is what the baseline has, to the last attribute.
+    Kept(EntryRef),
 }
 
 impl Ordered {
-    async fn push(&mut self, ordinal: u64, entry: EntryRecord) -> Result<()> {
+    async fn push(&mut self, ordinal: u64, entry: Finished) -> Result<()> {
         self.early.insert(ordinal, entry);
         while let Some(entry) = self.early.remove(&self.next) {
             self.next += 1;
             let tree = self.tree.as_mut().ok_or(Error::Worker { doing: "store an entry" })?;
-            tree.push(&entry).await?;
+            match entry {
+                Finished::New(entry) => tree.push(&entry).await?,
+                Finished::Kept(entry) => tree.push_kept(&entry).await?,
+            }
         }
         Ok(())
     }
@@ -179,18 +189,49 @@ impl Ordered {
 
 impl SnapshotWriting {
     async fn put_entry(&self, ordinal: u64, entry: Entry) -> Result<()> {
-        let Entry { path, kind, attributes, layout, content, .. } = entry;
-        let mut info = EntryInfo { path, kind, attributes, layout, size: 0 };
-        let mut record = ContentRecord::default();
-        if kind == EntryKind::File {
-            let old = self.old(&info.path).await?;
-            let content = Peeked::new(content).await?;
-            (record, info.size) = self.content(&info, content, old).await?;
-        }
-        let entry = EntryRecord::new(&info, record);
+        let entry = self.finished(entry).await?;
         self.tree.lock().await.push(ordinal, entry).await?;
         self.checkpoint().await;
         Ok(())
+    }
+
+    /// Stores the content of an entry.
+    async fn finished(&self, entry: Entry) -> Result<Finished> {
+        let Entry { path, kind, attributes, layout, content, .. } = entry;
+        let mut info = EntryInfo { path, kind, attributes, layout, size: 0 };
+        if kind != EntryKind::File {
+            return Ok(Finished::New(EntryRecord::new(&info, ContentRecord::default())));
+        }
+        let old = self.old(&info.path).await?;
+        let content = Peeked::new(content).await?;
+        let old = match (content.only(), old) {
+            (Some(Extent::Unchanged(size)), Some(old))
+                if *size == old.size
+                    && info.layout == old.layout()
+                    && self.has_all(&old.content).await =>
+            {
+                return Ok(self.unchanged(info, old).await);
+            }
+            (_, old) => old,
+        };
+        let (record, size) = self.content(&info, content, old).await?;
+        info.size = size;
+        Ok(Finished::New(EntryRecord::new(&info, record)))
+    }
+
+    /// An entry with the content that the baseline has, all of which the repository has too.
+    async fn unchanged(&self, mut info: EntryInfo, old: EntryRef) -> Finished {
+        let fingerprints = match &old.content.fingerprints {
+            Some(fingerprints) => self.has_all(fingerprints).await,
+            None => true,
+        };
+        if fingerprints && old.kind() == Some(info.kind) && *old.attributes() == info.attributes {
+            return Finished::Kept(old);
+        }
+        info.size = old.size;
+        let mut content = old.content.clone();
+        content.fingerprints = content.fingerprints.filter(|_| fingerprints);
+        Finished::New(EntryRecord::new(&info, content))
     }
 
     /// Commits what is stored so far as an incomplete snapshot, when it is time. That this fails
@@ -276,19 +317,6 @@ impl SnapshotWriting {
         content: Peeked,
         old: Option<EntryRef>,
     ) -> Result<(ContentRecord, u64)> {
-        if let (Some(Extent::Unchanged(size)), Some(old)) = (content.only(), &old)
-            && *size == old.size
-            && info.layout == old.layout()
-            && self.has_all(&old.content).await
-        {
-            let mut content = old.content.clone();
-            if let Some(fingerprints) = &content.fingerprints
-                && !self.has_all(fingerprints).await
-            {
-                content.fingerprints = None;
-            }
-            return Ok((content, old.size));
-        }
         let pieces = |record: &ContentRecord| PieceCursor::new(Arc::clone(&self.reader), record);
         match info.layout {
             Layout::Pages(page) if page.is_power_of_two() && (512..=1 << 20).contains(&page) => {

@@ -44,3 +44,14 @@ async fn packs_say_what_is_in_them_to_who_has_no_key() {
     assert_eq!(survey.unreadable.len(), 1);
     assert_eq!(survey.unreadable[0].0, cut.to_string());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_index_object_names_all_packs_of_a_small_backup() {
+    for files in 1..6 {
+        let (store, writer) = repository().await;
+        back_up(&grown(files).await, &writer).await;
+        // Data in one of two packs that are open, and the pages that list it in their own.
+        assert!((2..=3).contains(&count(&store, "packs").await));
+        assert_eq!(count(&store, "index").await, 1);
+    }
+}
