@@ -140,6 +140,7 @@ pub use repair::{
 };
 pub use repository::{
     Compression, InitOptions, OpenOptions, Promise, Repository, SnapshotList, WriteOptions,
+    id_without_key,
 };
 pub use snapshot::{Listing, Snapshot};
 pub use storage::{ThawNeed, ThawOptions, ThawPlan};

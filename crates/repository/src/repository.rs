@@ -269,6 +269,20 @@ impl SnapshotList {
     }
 }
 
+/// What the repository at a place says of who it is, read by one request and without a key: enough
+/// to see that it is not another one than before, and no proof that it is what it says.
+///
+/// # Errors
+/// When there is none, it is of a newer version, it is damaged, or it cannot be reached.
+pub async fn id_without_key(store: Arc<dyn ObjectStore>) -> Result<RepositoryId> {
+    Ok(read_config(&Objects::new(store)).await?.id)
+}
+
+async fn read_config(objects: &Objects) -> Result<config::Parsed> {
+    let bytes = objects.read(config::NAME, config::MAX_SIZE).await?;
+    Config::parse(&bytes.ok_or(Error::NotARepository)?)
+}
+
 impl Repository {
     /// Makes a repository where nothing is, with a key for whoever has `secret`, and opens it.
     ///
@@ -355,8 +369,7 @@ impl Repository {
         options: &OpenOptions,
     ) -> Result<Self> {
         let objects = Objects::new(store);
-        let bytes = objects.read(config::NAME, config::MAX_SIZE).await?;
-        let parsed = Config::parse(&bytes.ok_or(Error::NotARepository)?)?;
+        let parsed = read_config(&objects).await?;
         let pool = Pool::new()?;
         let (share, own) = keyring::unlock(&objects, &pool, parsed.id, secret).await?;
         let keys = Keys::of(&share, parsed.id);

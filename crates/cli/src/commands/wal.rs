@@ -12,7 +12,7 @@ use lifeboat_core::StoreRef;
 use lifeboat_core::journal::Appended;
 use lifeboat_objstore::{Intent, Location};
 use lifeboat_postgres::{AtGap, GetOptions, Got, Notes, PushOptions, Spool, Tail, WalArchive};
-use lifeboat_repository::JournalOptions;
+use lifeboat_repository::{JournalOptions, id_without_key};
 use serde::Serialize;
 
 use crate::args::{Gap, Wal, WalAdopt, WalCluster, WalGet, WalPush};
@@ -80,7 +80,10 @@ async fn push(arguments: &WalPush, session: &Session) -> Result<Exit, Failed> {
     let file = arguments.path.file_name().and_then(|name| name.to_str());
     let mut options = PushOptions::new(&cluster.data_directory).with_ahead(arguments.ahead);
     if let Some((directory, place)) = beside(session, &location, cluster) {
-        let notes = Notes::new(directory, &place);
+        // Another repository may be at that place by now, which has nothing of what was noted.
+        let store = session.store(&location, Intent::Existing)?;
+        let id = session.unless_cancelled(id_without_key(store)).await??;
+        let notes = Notes::new(directory, &format!("{id} {place}"));
         if notes.has(&path) {
             return Ok(end(session, file, "noted", 0, Exit::Complete));
         }

@@ -114,13 +114,19 @@ fn what_waits_is_archived_ahead_and_noted() {
     fs::write(&third, vec![0; good.len()]).unwrap();
     let ran = scene.run_in(data, &push(&paths[0], &["--json"]), 0);
     assert_eq!(result(&ran), ("archived".to_owned(), 1));
-    // The next one is acknowledged by the note alone: the repository is not even there.
+    // The next one is acknowledged by the note, which speaks of a repository that must be there.
     let away = scene.path("away");
     fs::rename(scene.repo(), &away).unwrap();
+    scene.run_in(data, &push(&paths[1], &["--json"]), 1);
+    scene.run(&["init"], 0);
+    let ran = scene.run_in(data, &push(&paths[1], &["--json", "--ahead", "0"]), 0);
+    assert_eq!(result(&ran), ("archived".to_owned(), 0));
+    fs::remove_dir_all(scene.repo()).unwrap();
+    fs::rename(&away, scene.repo()).unwrap();
+    let ran = scene.run_in(data, &push(&paths[0], &["--json"]), 0);
+    assert_eq!(result(&ran), ("same".to_owned(), 1));
     let ran = scene.run_in(data, &push(&paths[1], &["--json"]), 0);
     assert_eq!(result(&ran), ("noted".to_owned(), 0));
-    scene.run_in(data, &push(&paths[3], &["--json"]), 1);
-    fs::rename(&away, scene.repo()).unwrap();
     scene.run_in(data, &push(&paths[2], &[]), 1);
     fs::write(&third, &good).unwrap();
     // A file that was written again is not the one that was noted; it is the same all the same.

@@ -2,9 +2,9 @@
 //!
 //! A note says: this very file, told by device, inode, length and the time of its last change, was
 //! durable in this place when it was read. A call that finds a note for its file acknowledges it
-//! without asking anybody, which is what the call that made the note would have done. A note for
+//! as the call that made the note would have done. A note for
 //! anything else is no note: a file that was changed, copied or renamed has another time of change,
-//! and a repository elsewhere is another place. So a note that is stale, lost, or torn costs a
+//! and a repository elsewhere is another place, as is another one where that was. So a note that is stale, lost, or torn costs a
 //! second look, and never a segment.
 
 use std::fmt::Write as _;
