@@ -47,38 +47,37 @@ impl From<Page> for KeptPage {
 
 impl KeptPage {
     fn decode(bytes: Bytes) -> Result<Self, minicbor::decode::Error> {
-        let (page, places) = match decode_leaf(&bytes)? {
-            Some(leaf) => leaf,
-            None => (minicbor::decode(&bytes)?, Vec::new()),
+        if let Some(leaf) = Self::decode_leaf(&bytes)? {
+            return Ok(leaf);
+        }
+        Ok(Self { page: minicbor::decode(&bytes)?, bytes, places: Vec::new() })
+    }
+
+    /// A leaf; `None` of what is written in another way than ours.
+    fn decode_leaf(bytes: &Bytes) -> Result<Option<Self>, minicbor::decode::Error> {
+        let mut decoder = minicbor::Decoder::new(bytes);
+        if decoder.array()? != Some(FIELDS) || decoder.u8()? != 0 {
+            return Ok(None);
+        }
+        let Some(count) = decoder.array()? else {
+            return Ok(None);
         };
-        Ok(Self { page, bytes, places })
+        let room = count.min(USUAL) as usize;
+        let mut page = Page { entries: Vec::with_capacity(room), ..Page::default() };
+        let mut places = Vec::with_capacity(room);
+        for _ in 0..count {
+            let from = decoder.position();
+            page.entries.push(decoder.decode()?);
+            places.push(from..decoder.position());
+        }
+        page.children = decoder.decode()?;
+        Ok(Some(Self { page, bytes: bytes.clone(), places }))
     }
 
     /// The bytes of one entry.
     fn encoded(&self, at: usize) -> Option<&[u8]> {
         self.bytes.get(self.places.get(at)?.clone())
     }
-}
-
-/// A leaf, and where its entries stand; `None` of what is written in another way than ours.
-fn decode_leaf(bytes: &[u8]) -> Result<Option<(Page, Vec<Range<usize>>)>, minicbor::decode::Error> {
-    let mut decoder = minicbor::Decoder::new(bytes);
-    if decoder.array()? != Some(FIELDS) || decoder.u8()? != 0 {
-        return Ok(None);
-    }
-    let Some(count) = decoder.array()? else {
-        return Ok(None);
-    };
-    let room = count.min(USUAL) as usize;
-    let mut leaf = Page { entries: Vec::with_capacity(room), ..Page::default() };
-    let mut places = Vec::with_capacity(room);
-    for _ in 0..count {
-        let from = decoder.position();
-        leaf.entries.push(decoder.decode()?);
-        places.push(from..decoder.position());
-    }
-    leaf.children = decoder.decode()?;
-    Ok(Some((leaf, places)))
 }
 
 /// Reads pages, and keeps the last ones.

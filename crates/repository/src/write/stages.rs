@@ -67,8 +67,8 @@ async fn what_stages_cost_alone_and_together() {
     let bytes = files.iter().map(Bytes::len).sum::<usize>() as f64;
 
     let secret = Secret::passphrase("measured");
-    let mut options = InitOptions::default();
-    options.cost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
+    let cost = KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
+    let options = InitOptions { cost, ..InitOptions::default() };
     let repository = Repository::init(Arc::new(InMemory::new()), &secret, &options).await.unwrap();
     let shared = repository.shared();
     let level = Compression::default().level();
