@@ -9,6 +9,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use clap::CommandFactory;
+
 /// The exit code, by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -45,18 +47,18 @@ static TABLE: OnceLock<Table> = OnceLock::new();
 impl Table {
     /// The one that counts for a command line, right or wrong.
     pub(crate) fn of(arguments: impl IntoIterator<Item = OsString>) -> Self {
-        let mut after_wal = false;
-        let mut table = Self::Usual;
-        for argument in arguments {
-            match argument.to_str() {
-                Some("wal") if table == Self::Usual => after_wal = true,
-                Some("push") if after_wal && table == Self::Usual => table = Self::Archive,
-                Some("get") if after_wal && table == Self::Usual => table = Self::Recovery,
-                Some("--standby") if table == Self::Recovery => table = Self::Standby,
-                _ => {}
-            }
+        let arguments: Vec<OsString> = arguments.into_iter().skip(1).collect();
+        let words = verbs(&arguments).unwrap_or_else(|| {
+            // A line that cannot be understood is one of a server rather than none.
+            arguments.iter().filter_map(|argument| argument.to_str()).collect()
+        });
+        let mut words = words.into_iter().skip_while(|word| *word != "wal").skip(1);
+        match words.find(|word| ["push", "get"].contains(word)) {
+            Some("push") => Self::Archive,
+            Some(_) if arguments.iter().any(|argument| argument == "--standby") => Self::Standby,
+            Some(_) => Self::Recovery,
+            None => Self::Usual,
         }
-        table
     }
 
     /// Makes it the one that counts. Once: later calls do nothing.
@@ -86,6 +88,47 @@ impl Table {
             (_, Exit::Interrupted) => 130,
         }
     }
+}
+
+/// The first two words of a command line that are neither options nor their values; `None` where
+/// that cannot be told, since there is an option that nobody knows.
+fn verbs(arguments: &[OsString]) -> Option<Vec<&str>> {
+    let command = crate::args::Arguments::command();
+    let mut known: Vec<&clap::Arg> = command.get_arguments().collect();
+    let mut verbs = Vec::new();
+    let mut arguments = arguments.iter().map(|argument| argument.to_str());
+    while let Some(argument) = arguments.next() {
+        let argument = argument?;
+        let takes_next = if let Some(long) = argument.strip_prefix("--") {
+            let name = long.split_once('=').map_or(long, |(name, _)| name);
+            let option = known.iter().find(|option| option.get_long() == Some(name))?;
+            option.get_action().takes_values() && name == long
+        } else if let Some(short) = argument.strip_prefix('-').filter(|short| !short.is_empty()) {
+            let mut letters = short.chars();
+            let mut takes_next = false;
+            while let Some(letter) = letters.next() {
+                let option = known.iter().find(|option| option.get_short() == Some(letter))?;
+                if option.get_action().takes_values() {
+                    takes_next = letters.as_str().is_empty();
+                    break;
+                }
+            }
+            takes_next
+        } else {
+            if let Some(below) = command.find_subcommand(argument) {
+                known.extend(below.get_arguments());
+            }
+            verbs.push(argument);
+            if verbs.len() == 2 {
+                break;
+            }
+            false
+        };
+        if takes_next {
+            arguments.next();
+        }
+    }
+    Some(verbs)
 }
 
 impl Exit {
@@ -132,6 +175,11 @@ mod tests {
             ("lifeboat wal push get --name x", Table::Archive),
             ("lifeboat wal get", Table::Recovery),
             ("lifeboat --repo x wal --json get --nonsense", Table::Recovery),
+            ("lifeboat -qr wal wal get a b", Table::Recovery),
+            ("lifeboat --repo=x -qq wal get a b", Table::Recovery),
+            ("lifeboat --repo wal snapshots get", Table::Usual),
+            ("lifeboat --nonsense x wal get a b", Table::Recovery),
+            ("lifeboat wal --nonsense get a b", Table::Recovery),
             ("lifeboat wal get a b --standby", Table::Standby),
             ("lifeboat wal adopt --name x", Table::Usual),
         ] {

@@ -25,10 +25,21 @@ pub(crate) async fn conditional_put(objects: &Objects) -> Result<ConditionalPut>
     if let Err(error) = objects.delete(&name).await {
         tracing::debug!(%error, "the probe could not be removed");
     }
-    match (first, second, stored.as_deref()) {
-        (Some(true), Some(false), Some(b"first")) => Ok(ConditionalPut::Kept),
-        (None, ..) | (Some(true), Some(true), Some(b"second")) => Ok(ConditionalPut::Ignored),
-        _ => Err(Error::damaged(name, "the store does not give back what was written last")),
+    judge(first, second, stored.as_deref())
+        .ok_or_else(|| Error::damaged(name, "the store does not give back what was written last"))
+}
+
+/// What the answers to both puts, and what was stored, say of a store.
+fn judge(
+    first: Option<bool>,
+    second: Option<bool>,
+    stored: Option<&[u8]>,
+) -> Option<ConditionalPut> {
+    match (first, second, stored) {
+        // The first one is there "already" when its answer was lost, and it was sent again.
+        (Some(_), Some(false), Some(b"first")) => Some(ConditionalPut::Kept),
+        (None, ..) | (Some(true), Some(true), Some(b"second")) => Some(ConditionalPut::Ignored),
+        _ => None,
     }
 }
 
@@ -46,6 +57,16 @@ mod tests {
 
     use object_store::local::LocalFileSystem;
     use object_store::memory::InMemory;
+
+    #[test]
+    fn a_put_whose_answer_was_lost_counts() {
+        let kept = Some(ConditionalPut::Kept);
+        assert_eq!(judge(Some(true), Some(false), Some(b"first")), kept);
+        assert_eq!(judge(Some(false), Some(false), Some(b"first")), kept);
+        assert_eq!(judge(Some(false), Some(false), Some(b"second")), None);
+        assert_eq!(judge(Some(false), Some(true), Some(b"second")), None);
+        assert_eq!(judge(Some(true), Some(false), None), None);
+    }
 
     #[tokio::test]
     async fn memory_and_directories_keep_the_promise_and_nothing_is_left() {
