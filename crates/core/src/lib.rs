@@ -95,7 +95,7 @@ pub use retention::{
 };
 pub use sink::{Header, Lane, Receipt, Sink, Writing, host};
 pub use snapshot::{Completeness, Origin, SnapshotInfo};
-pub use source::{Completion, Reading, Source};
+pub use source::{Completion, Order, Reading, Source};
 pub use store::{Finding, Inspection, Severity, StoreRef};
 pub use transfer::{Comparison, Summary, TransferOptions, transfer};
 pub use warehouse::{

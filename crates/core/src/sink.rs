@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::path::EntryPath;
 use crate::snapshot::{Origin, SnapshotInfo};
-use crate::source::Completion;
+use crate::source::{Completion, Order};
 use crate::store::StoreRef;
 
 /// Something that can be written as a whole: a repository that takes a snapshot, or a store that
@@ -27,6 +27,12 @@ pub trait Sink: Send + Sync {
     async fn baseline(&self, store: &StoreRef) -> Result<Option<Arc<dyn Baseline>>> {
         let _ = store;
         Ok(None)
+    }
+
+    /// Whether a write can take entries in this order. Sorted ones every sink takes; others a
+    /// transfer gives only to a sink that says so here, and refuses them in its place otherwise.
+    fn takes(&self, order: Order) -> bool {
+        order == Order::Sorted
     }
 
     /// Checks that the write may begin, and begins it.
@@ -56,6 +62,8 @@ pub struct Header {
     pub warnings: u64,
     /// The snapshot of which a copy is written.
     pub origin: Option<Origin>,
+    /// In which order the entries will come.
+    pub order: Order,
 }
 
 impl Header {
@@ -69,6 +77,7 @@ impl Header {
             baseline: None,
             warnings: 0,
             origin: None,
+            order: Order::Sorted,
         }
     }
 
@@ -83,6 +92,7 @@ impl Header {
             baseline: None,
             warnings: original.warnings,
             origin: original.origin.clone(),
+            order: Order::Sorted,
         }
     }
 }
@@ -108,7 +118,7 @@ pub struct Lane(pub u64);
 #[async_trait]
 pub trait Writing: Send + Sync {
     /// The lane of an entry, or `None` when it depends on no other. Asked once for each entry,
-    /// in ascending order of paths, before it is put.
+    /// in the order in which they come, before it is put.
     fn lane(&self, path: &EntryPath) -> Option<Lane> {
         let _ = path;
         None

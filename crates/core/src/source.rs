@@ -25,6 +25,12 @@ pub trait Source: Send + Sync {
     /// When the store cannot be asked at all. What merely stands in the way is a finding.
     async fn inspect(&self) -> Result<Inspection>;
 
+    /// In which order its readings give their entries. Known before anything is asked of the
+    /// store, so that a sink can refuse what it could not take.
+    fn order(&self) -> Order {
+        Order::Sorted
+    }
+
     /// Begins one consistent read. With a baseline, the source may answer
     /// [`Extent::Unchanged`](crate::Extent::Unchanged) for what it knows to be the same.
     ///
@@ -37,11 +43,24 @@ pub trait Source: Send + Sync {
     ) -> Result<Box<dyn Reading>>;
 }
 
+/// In which order a reading gives its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Order {
+    /// In strictly ascending order of their paths; a directory therefore before what it contains.
+    #[default]
+    Sorted,
+    /// As the store gives them: for one that sends all it has in an order of its own, so that
+    /// sorting would mean to keep all of it somewhere first. No path comes twice.
+    ///
+    /// Not every sink [takes](crate::Sink::takes) that. One that does sees to it that a path that
+    /// comes twice fails the write.
+    AsTheyCome,
+}
+
 /// One consistent read of a store.
 ///
 /// # Contract
-/// - Entries come in strictly ascending order of their paths; a directory therefore before what
-///   it contains.
+/// - Entries come in the [`Order`] that the source names, and no path comes twice.
 /// - `next` is cheap: content is read when it is asked for. The contents of several entries are
 ///   read side by side, each at most once, and may outlive the call that returned them, but not
 ///   [`Reading::finish`]. `next` may wait for contents given before, so a caller reads them beside

@@ -17,7 +17,8 @@ use crate::observer::Progress;
 use crate::path::EntryPath;
 use crate::sink::{Header, Lane, Receipt, Sink, Writing};
 use crate::snapshot::SnapshotInfo;
-use crate::source::{Completion, Reading, Source};
+use crate::source::{Completion, Order, Reading, Source};
+use crate::store::StoreRef;
 
 /// How a transfer is done.
 #[derive(Debug, Clone)]
@@ -89,7 +90,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// The first error of the source or the sink; [`ErrorKind::Cancelled`] after
-/// [`Context::cancel`].
+/// [`Context::cancel`]; [`ErrorKind::Unsupported`] when the sink does not take entries in the
+/// order in which the source gives them.
 pub async fn transfer(
     source: &dyn Source,
     sink: &dyn Sink,
@@ -97,7 +99,10 @@ pub async fn transfer(
     context: &Context,
 ) -> Result<Summary> {
     let began = Instant::now();
-    let store = source.store();
+    let (store, order) = (source.store(), source.order());
+    if !sink.takes(order) {
+        return Err(unsorted(store));
+    }
     let baseline = match options.comparison {
         Comparison::Newest => sink.baseline(store).await?,
         Comparison::Nothing => None,
@@ -107,6 +112,7 @@ pub async fn transfer(
         None => Header { tags: options.tags.clone(), ..Header::new(store.clone()) },
     };
     header.baseline = baseline.as_ref().map(|baseline| baseline.snapshot().id);
+    header.order = order;
     // The sink goes first: a target that refuses must do so before a server is asked for anything.
     let writing: Arc<dyn Writing> = Arc::from(sink.write(&header, context).await?);
     match run(source, baseline, &writing, options, context).await {
@@ -139,7 +145,7 @@ async fn run(
     let mut puts = Puts::new(writing, options, context);
     let work = async {
         let mut reading = source.read(baseline, context).await?;
-        puts.all(reading.as_mut()).await?;
+        puts.all(reading.as_mut(), source.order()).await?;
         reading.finish().await
     };
     let ticker = async {
@@ -184,15 +190,17 @@ impl<'a> Puts<'a> {
         }
     }
 
-    async fn all(&mut self, reading: &mut dyn Reading) -> Result<()> {
+    async fn all(&mut self, reading: &mut dyn Reading, order: Order) -> Result<()> {
         let mut last: Option<EntryPath> = None;
         let mut ordinal = 0;
         let mut batch = Vec::new();
         while let Some(next) = self.next(reading, &mut batch).await? {
-            if last.as_ref().is_some_and(|last| *last >= next.path) {
-                return Err(out_of_order(&next.path));
+            if order == Order::Sorted {
+                if last.as_ref().is_some_and(|last| *last >= next.path) {
+                    return Err(out_of_order(&next.path));
+                }
+                last = Some(next.path.clone());
             }
-            last = Some(next.path.clone());
             while let Some(done) = self.tasks.try_join_next() {
                 self.finish(done)?;
             }
@@ -302,6 +310,12 @@ async fn put(
     }
     (0..count).for_each(|_| context.count_entry());
     Ok(())
+}
+
+fn unsorted(store: &StoreRef) -> Error {
+    let what = format!("{store} gives its entries in an order that this target cannot take");
+    Error::new(ErrorKind::Unsupported, what)
+        .with_hint("take a snapshot into a repository, and go on from that")
 }
 
 fn out_of_order(path: &EntryPath) -> Error {

@@ -225,6 +225,12 @@ pub enum Error {
         /// The entry.
         path: String,
     },
+    /// A source gave an entry twice.
+    #[error("store {path}: the source gave it twice")]
+    Twice {
+        /// The entry.
+        path: String,
+    },
     /// An entry is larger than the format allows.
     #[error("store {path}: its {part} are larger than the format allows")]
     TooLarge {

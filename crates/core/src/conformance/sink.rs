@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream;
+use jiff::Timestamp;
 
 use super::{move_all, read_all};
 use crate::attributes::names;
@@ -14,7 +16,7 @@ use crate::entry::{Entry, EntryInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Image, MemoryStore};
 use crate::sink::{Header, Sink};
-use crate::source::{Completion, Reading, Source};
+use crate::source::{Completion, Order, Reading, Source};
 use crate::store::{Inspection, StoreRef};
 
 /// What the suite needs to know of a sink.
@@ -53,6 +55,8 @@ pub async fn sink_suite(harness: &dyn SinkHarness) {
     a_failed_source_leaves_nothing(harness).await;
     a_dropped_write_leaves_nothing(harness).await;
     a_second_write_on_a_baseline_is_whole(harness).await;
+    entries_in_any_order_are_sorted_or_refused(harness).await;
+    a_path_that_comes_twice_leaves_nothing(harness).await;
 }
 
 async fn everything_comes_back(harness: &dyn SinkHarness) {
@@ -116,6 +120,85 @@ async fn a_second_write_on_a_baseline_is_whole(harness: &dyn SinkHarness) {
     assert_eq!(first.progress.entries, second.progress.entries);
     assert_eq!(second.progress.read, 0, "the baseline did not save reading");
     compare(harness, sink.as_ref(), &sample.image()).await;
+}
+
+async fn entries_in_any_order_are_sorted_or_refused(harness: &dyn SinkHarness) {
+    let sample = harness.sample().await;
+    let sink = harness.sink().await;
+    let source = Backwards { inner: sample.clone(), twice: false };
+    let moved = move_all(&source, sink.as_ref(), 4).await;
+    if sink.takes(Order::AsTheyCome) {
+        moved.expect("the sink takes entries in any order");
+        compare(harness, sink.as_ref(), &sample.image()).await;
+        return;
+    }
+    let error = moved.expect_err("the sink says that it does not take entries in any order");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(harness.read_back(sink.as_ref()).await.is_none(), "a refused write is visible");
+}
+
+async fn a_path_that_comes_twice_leaves_nothing(harness: &dyn SinkHarness) {
+    let sink = harness.sink().await;
+    let source = Backwards { inner: harness.sample().await, twice: true };
+    move_all(&source, sink.as_ref(), 4).await.expect_err("an entry came twice");
+    assert!(
+        harness.read_back(sink.as_ref()).await.is_none(),
+        "a write in which an entry came twice is visible"
+    );
+}
+
+/// Gives the entries of a store from the last to the first.
+struct Backwards {
+    inner: MemoryStore,
+    /// Whether the last one comes once more at the end.
+    twice: bool,
+}
+
+#[async_trait]
+impl Source for Backwards {
+    fn store(&self) -> &StoreRef {
+        self.inner.store()
+    }
+
+    async fn inspect(&self) -> Result<Inspection> {
+        self.inner.inspect().await
+    }
+
+    fn order(&self) -> Order {
+        Order::AsTheyCome
+    }
+
+    async fn read(&self, _: Option<Arc<dyn Baseline>>, _: &Context) -> Result<Box<dyn Reading>> {
+        let image = self.inner.image();
+        let mut entries: Vec<Entry> =
+            image.values().map(|(info, bytes)| again(info, bytes)).collect();
+        if self.twice
+            && let Some((info, bytes)) = image.values().next_back()
+        {
+            entries.insert(0, again(info, bytes));
+        }
+        Ok(Box::new(BackwardsReading { entries }))
+    }
+}
+
+fn again(info: &EntryInfo, bytes: &Bytes) -> Entry {
+    let entry = Entry::new(info.path.clone(), info.kind, info.attributes.clone());
+    entry.with_layout(info.layout).with_content(info.size, Content::bytes(bytes.clone()))
+}
+
+struct BackwardsReading {
+    entries: Vec<Entry>,
+}
+
+#[async_trait]
+impl Reading for BackwardsReading {
+    async fn next(&mut self) -> Result<Option<Entry>> {
+        Ok(self.entries.pop())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Completion> {
+        Ok(Completion::at(Timestamp::now()))
+    }
 }
 
 /// Gives the entries of a store, and breaks in the content of one of them.

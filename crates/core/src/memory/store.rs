@@ -17,7 +17,7 @@ use crate::id::SnapshotId;
 use crate::path::EntryPath;
 use crate::sink::{Header, Receipt, Sink, Writing};
 use crate::snapshot::SnapshotInfo;
-use crate::source::{Completion, Reading, Source};
+use crate::source::{Completion, Order, Reading, Source};
 use crate::store::{Inspection, StoreRef};
 
 /// The entries of an image, with their content; holes are zeros.
@@ -184,6 +184,10 @@ impl Sink for MemoryStore {
         }))
     }
 
+    fn takes(&self, _: Order) -> bool {
+        true
+    }
+
     async fn write(&self, header: &Header, _: &Context) -> Result<Box<dyn Writing>> {
         Ok(Box::new(MemoryWriting {
             target: self.clone(),
@@ -206,7 +210,12 @@ impl Writing for MemoryWriting {
     async fn put(&self, _: u64, entry: Entry) -> Result<()> {
         let baseline = self.header.baseline.is_some().then_some(self.baseline.as_ref());
         let (info, bytes) = collect(entry, baseline).await?;
-        self.image.lock().insert(info.path.clone(), (info, bytes));
+        let path = info.path.clone();
+        let before = self.image.lock().insert(path.clone(), (info, bytes));
+        if before.is_some() {
+            return Err(Error::new(ErrorKind::Other, format!("the source gave {path} twice"))
+                .with_hint("this is a defect of the source; please report it"));
+        }
         Ok(())
     }
 

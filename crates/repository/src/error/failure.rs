@@ -84,7 +84,7 @@ impl Failure for Error {
             | Self::LeaseLost
             | Self::Overtaken { .. }
             | Self::FoundDamaged { .. } => ErrorKind::Unavailable,
-            Self::Crypto { .. } | Self::Worker { .. } => ErrorKind::Other,
+            Self::Crypto { .. } | Self::Worker { .. } | Self::Twice { .. } => ErrorKind::Other,
             Self::Earlier(earlier) => earlier.kind(),
             Self::Source(error) => error.kind(),
         }
@@ -173,6 +173,7 @@ impl Failure for Error {
             Self::SameRepository => "name another place, or make a repository there first",
             Self::FoundDamaged { .. } => "run it again: it does not rely on that pack any more",
             Self::NothingUnchanged { .. } => "run the backup again with everything read",
+            Self::Twice { .. } => "this is a defect of the source; please report it",
             Self::Store { source, .. } => return store_hint(source),
             Self::Earlier(earlier) => return earlier.hint(),
             Self::Source(error) => return error.hint().map(|hint| hint.to_owned().into()),

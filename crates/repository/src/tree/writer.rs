@@ -49,7 +49,7 @@ impl TreeWriter {
         let mut encoded = std::mem::take(&mut self.scratch);
         encoded.clear();
         minicbor::encode(entry, &mut encoded).map_err(|_| unencodable())?;
-        let pushed = self.append(entry, &encoded).await;
+        let pushed = self.push_encoded(entry.raw_path(), entry.size, &encoded).await;
         self.scratch = encoded;
         pushed
     }
@@ -57,13 +57,18 @@ impl TreeWriter {
     /// Appends an entry as another snapshot has it.
     pub(crate) async fn push_kept(&mut self, entry: &EntryRef) -> Result<()> {
         match entry.encoded() {
-            Some(encoded) => self.append(entry, encoded).await,
+            Some(encoded) => self.push_encoded(entry.raw_path(), entry.size, encoded).await,
             None => self.push(entry).await,
         }
     }
 
-    async fn append(&mut self, entry: &EntryRecord, encoded: &[u8]) -> Result<()> {
-        let path = entry.raw_path();
+    /// Appends an entry that is encoded already, with the size of its content.
+    pub(crate) async fn push_encoded(
+        &mut self,
+        path: &[u8],
+        size: u64,
+        encoded: &[u8],
+    ) -> Result<()> {
         if encoded.len() > MAX_ENTRY {
             let path = path.escape_ascii().to_string();
             return Err(Error::TooLarge { path, part: "attributes" });
@@ -76,7 +81,7 @@ impl TreeWriter {
         }
         self.leaf.encoded.extend_from_slice(encoded);
         self.leaf.count += 1;
-        self.leaf.bytes += entry.size;
+        self.leaf.bytes += size;
         let ends = self.keys.boundary(path).is_multiple_of(LEAF);
         if ends || self.leaf.count >= MAX_ITEMS {
             self.close_leaf().await?;

@@ -14,6 +14,11 @@
 //! A write that takes long commits *checkpoints* on its way: incomplete snapshots of the entries so
 //! far, each in place of the one before. They can be restored, no sweeper takes what they need, and
 //! the next backup of the store takes one up where a write ended too early.
+//!
+//! Entries that do not come in the order of their paths are stored all the same, and sorted when the
+//! last one has come (`sorter`). There are no checkpoints then: a tree of what came so far would
+//! have to be made anew for each. What was stored is not lost for the next backup, since the index
+//! names it.
 
 mod baseline;
 mod block;
@@ -23,6 +28,7 @@ mod pages;
 mod peeked;
 mod pieces;
 mod sink;
+mod sorter;
 #[cfg(test)]
 mod stages;
 mod stream;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use lifeboat_core::{
     Baseline, Completion, Context, Entry, EntryInfo, EntryKind, EntryPath, Extent, Header, Layout,
-    Receipt, Sink, SnapshotId, SnapshotInfo, StoreRef, Timestamp, Writing,
+    Order, Receipt, Sink, SnapshotId, SnapshotInfo, StoreRef, Timestamp, Writing,
 };
 use parking_lot::Mutex as SyncMutex;
 use tokio::sync::Mutex;
@@ -18,6 +18,7 @@ use super::chunks::ChunkWriter;
 use super::inventory::{self, Thoroughness};
 use super::pages::{PageBaseline, PageStorer};
 use super::peeked::Peeked;
+use super::sorter::Sorter;
 use super::stream;
 use crate::content::ContentRecord;
 use crate::crypto::Access;
@@ -87,6 +88,10 @@ impl Sink for RepositorySink {
         Ok(baselines.map(|baselines| Arc::new(baselines) as Arc<dyn Baseline>))
     }
 
+    fn takes(&self, _: Order) -> bool {
+        true
+    }
+
     async fn write(
         &self,
         header: &Header,
@@ -114,6 +119,13 @@ impl Sink for RepositorySink {
             context.warn(&name, format!("this index object is damaged and is not used: {what}"));
         }
         let tree = TreeWriter::new(Arc::clone(&chunks), Arc::clone(&shared.keys));
+        let (arranging, checkpoint_every) = match header.order {
+            Order::Sorted => {
+                let ordered = Ordered { tree, next: 0, early: BTreeMap::new() };
+                (Arranging::ByOrdinal(ordered), self.options.checkpoint_every)
+            }
+            Order::AsTheyCome => (Arranging::ByPath(Sorter::new(&shared.pool), tree), None),
+        };
         Ok(Box::new(SnapshotWriting {
             reader: reader.unwrap_or_else(|| Arc::new(ChunkReader::new(Arc::clone(&shared)))),
             repository: self.repository.clone(),
@@ -122,8 +134,8 @@ impl Sink for RepositorySink {
             context: context.clone(),
             chunks,
             baseline,
-            tree: Mutex::new(Ordered { tree: Some(tree), next: 0, early: BTreeMap::new() }),
-            checkpoint_every: self.options.checkpoint_every,
+            arranging: Mutex::new(Some(arranging)),
+            checkpoint_every,
             checkpoint: Mutex::new(Checkpoint { since: Instant::now(), id: None }),
             changed: AtomicBool::new(false),
             committed: SyncMutex::new(false),
@@ -142,7 +154,8 @@ struct SnapshotWriting {
     chunks: Arc<ChunkWriter>,
     reader: Arc<ChunkReader>,
     baseline: Option<Baselines>,
-    tree: Mutex<Ordered>,
+    /// `None` once the commit began.
+    arranging: Mutex<Option<Arranging>>,
     checkpoint_every: Option<Duration>,
     checkpoint: Mutex<Checkpoint>,
     /// Whether an entry came after the last checkpoint began.
@@ -158,9 +171,17 @@ struct Checkpoint {
     id: Option<SnapshotId>,
 }
 
+/// How entries get into the order of the tree.
+enum Arranging {
+    /// They come in it, and are finished beside each other.
+    ByOrdinal(Ordered),
+    /// They come in another one.
+    ByPath(Sorter, TreeWriter),
+}
+
 /// Brings entries that were finished out of order back into it.
 struct Ordered {
-    tree: Option<TreeWriter>,
+    tree: TreeWriter,
     next: u64,
     early: BTreeMap<u64, Finished>,
 }
@@ -177,20 +198,65 @@ impl Ordered {
         self.early.insert(ordinal, entry);
         while let Some(entry) = self.early.remove(&self.next) {
             self.next += 1;
-            let tree = self.tree.as_mut().ok_or(Error::Worker { doing: "store an entry" })?;
             match entry {
-                Finished::New(entry) => tree.push(&entry).await?,
-                Finished::Kept(entry) => tree.push_kept(&entry).await?,
+                Finished::New(entry) => self.tree.push(&entry).await?,
+                Finished::Kept(entry) => self.tree.push_kept(&entry).await?,
             }
         }
         Ok(())
     }
 }
 
+impl Arranging {
+    async fn push(&mut self, ordinal: u64, path: EntryPath, entry: Finished) -> Result<()> {
+        let sorter = match self {
+            Self::ByOrdinal(ordered) => return ordered.push(ordinal, entry).await,
+            Self::ByPath(sorter, _) => sorter,
+        };
+        let (size, encoded) = match &entry {
+            Finished::New(entry) => (entry.size, encoded(entry)?),
+            Finished::Kept(entry) => {
+                let kept = entry.encoded().map(<[u8]>::to_vec);
+                (entry.size, kept.map_or_else(|| encoded(entry), Ok)?)
+            }
+        };
+        sorter.push(path, size, encoded).await
+    }
+
+    /// The tree of what was pushed so far; none before the first entry, and where they are sorted
+    /// at the end.
+    fn so_far(&self) -> Option<TreeWriter> {
+        match self {
+            Self::ByOrdinal(ordered) if ordered.next > 0 => Some(ordered.tree.clone()),
+            _ => None,
+        }
+    }
+
+    /// The tree of all that was pushed.
+    async fn into_tree(self) -> Result<TreeWriter> {
+        match self {
+            Self::ByOrdinal(ordered) if ordered.early.is_empty() => Ok(ordered.tree),
+            Self::ByOrdinal(_) => Err(Error::Worker { doing: "put the entries into order" }),
+            Self::ByPath(sorter, mut tree) => {
+                sorter.finish(&mut tree).await?;
+                Ok(tree)
+            }
+        }
+    }
+}
+
+fn encoded(entry: &EntryRecord) -> Result<Vec<u8>> {
+    minicbor::to_vec(entry).map_err(|_| Error::Crypto { doing: "encode an entry" })
+}
+
 impl SnapshotWriting {
     async fn put_entry(&self, ordinal: u64, entry: Entry) -> Result<()> {
+        let path = entry.path.clone();
         let entry = self.finished(entry).await?;
-        self.tree.lock().await.push(ordinal, entry).await?;
+        let mut arranging = self.arranging.lock().await;
+        let arranged = arranging.as_mut().ok_or(Error::Worker { doing: "store an entry" })?;
+        arranged.push(ordinal, path, entry).await?;
+        drop(arranging);
         self.checkpoint().await;
         Ok(())
     }
@@ -261,10 +327,7 @@ impl SnapshotWriting {
     }
 
     async fn write_checkpoint(&self) -> Result<Option<SnapshotId>> {
-        let so_far = {
-            let ordered = self.tree.lock().await;
-            ordered.tree.clone().filter(|_| ordered.next > 0)
-        };
+        let so_far = self.arranging.lock().await.as_ref().and_then(Arranging::so_far);
         let Some(so_far) = so_far else {
             return Ok(None);
         };
@@ -349,13 +412,8 @@ impl SnapshotWriting {
     }
 
     async fn finish(&self, completion: Completion) -> Result<Receipt> {
-        let tree = {
-            let mut ordered = self.tree.lock().await;
-            if !ordered.early.is_empty() {
-                return Err(Error::Worker { doing: "put the entries into order" });
-            }
-            ordered.tree.take().ok_or(Error::Worker { doing: "commit" })?
-        };
+        let arranging = self.arranging.lock().await.take();
+        let tree = arranging.ok_or(Error::Worker { doing: "commit" })?.into_tree().await?;
         let (root, entries, bytes) = tree.finish().await?;
         self.chunks.settle().await?;
         let record = SnapshotRecord::new(&self.header, &completion, root)
