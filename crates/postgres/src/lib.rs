@@ -97,6 +97,7 @@ mod archive;
 mod checksum;
 mod connect;
 mod control;
+mod crc;
 mod error;
 mod gate;
 mod lsn;
