@@ -9,6 +9,7 @@ mod init;
 mod journals;
 mod key;
 mod prune;
+mod recovery;
 mod repair;
 mod restore;
 mod retention;
@@ -33,6 +34,7 @@ pub(crate) use init::Init;
 pub(crate) use journals::Journals;
 pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
 pub(crate) use prune::Prune;
+pub(crate) use recovery::{Supply, Window};
 pub(crate) use repair::{Mending, Repair, Verify};
 pub(crate) use restore::{OtherSecret, Owners, Restore};
 pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
@@ -154,6 +156,9 @@ pub(crate) enum Command {
     /// Bring a snapshot back
     #[command(after_help = restore::RESTORE)]
     Restore(Restore),
+    /// Say from when to when the PostgreSQL clusters can be recovered
+    #[command(after_help = recovery::WINDOW)]
+    Window(Window),
     /// Forget snapshots that are not needed any more
     #[command(after_help = retention::FORGET)]
     Forget(Forget),
@@ -217,6 +222,7 @@ impl Command {
             #[cfg(feature = "mount")]
             Self::Mount(_) => "mount",
             Self::Restore(_) => "restore",
+            Self::Window(_) => "window",
             Self::Forget(_) => "forget",
             Self::Pin(_) => "pin",
             Self::Unpin(_) => "unpin",

@@ -7,6 +7,7 @@
 //! | a running cluster to back up, and what stands in the way | [`ClusterSource`], [`ClusterOptions`] |
 //! | a directory to restore into | [`ClusterSink`], [`RestoreOptions`] |
 //! | the WAL of a cluster in a journal | [`WalArchive`] |
+//! | any moment back: what can be recovered, how, and to where | [`Windows`], [`RecoveryPlan`], [`RecoverySource`] |
 //! | WAL by streaming: a server that is followed | [`Receiver`], [`ReceiverOptions`] |
 //! | what can go wrong | [`enum@Error`], [`ArchiveError`], [`ReplicationError`], [`ReceiveError`] |
 //!
@@ -102,6 +103,7 @@ mod error;
 mod gate;
 mod lsn;
 mod receive;
+mod recovery;
 mod relation;
 mod replication;
 mod sink;
@@ -116,8 +118,12 @@ pub use self::connect::{ConnectOptions, TlsMode};
 pub use self::error::{Error, Result};
 pub use self::lsn::Lsn;
 pub use self::receive::{Following, Freshness, ReceiveError, Receiver, ReceiverOptions, Watch};
+pub use self::recovery::{
+    BaseBackup, Bound, RecoveryError, RecoveryOptions, RecoveryPlan, RecoverySettings,
+    RecoverySource, RecoveryTarget, TargetAction, TargetTimeline, WalSupply, Window, Windows,
+};
 pub use self::replication::{ReplicationError, ServerAnswer, SlotName};
-pub use self::sink::{ClusterSink, Ownership, RestoreOptions, TablespaceMapping};
+pub use self::sink::{Archiving, ClusterSink, Ownership, RestoreOptions, TablespaceMapping};
 pub use self::source::{
     Checkpoint, ClusterOptions, ClusterSource, ServerLogs, Unchanged, VerifyPages,
 };

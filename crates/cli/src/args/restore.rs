@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use lifeboat_core::EntryPath;
 
+use super::recovery::Recovery;
 use super::storage::Thawing;
 use super::units::duration;
 use super::which::{Which, path};
@@ -43,6 +44,8 @@ pub(crate) struct Restore {
     pub(crate) other: OtherSecret,
     #[command(flatten)]
     pub(crate) thawing: Thawing,
+    #[command(flatten)]
+    pub(crate) recovery: Recovery,
 }
 
 /// Whose restored files are.
@@ -61,9 +64,15 @@ Every byte is checked on its way. A restore that fails or is stopped leaves noth
 taken for the whole; a directory that is not empty is refused. A PostgreSQL snapshot becomes a data
 directory that the server starts from; the last lines say how.
 
+With one of the --to-… targets, a PostgreSQL cluster is recovered to that moment from the snapshot that
+is best for it (`latest`), or from the one that is named, and from the WAL in the repository. Whether
+the target can be reached is found out before anything is touched. See docs/postgres-recovery.md.
+
 Examples:
   lifeboat restore latest --store postgres/shop --to /var/lib/postgresql/15/main
   lifeboat restore latest --store postgres/shop --to /srv/copy --tablespace /mnt/fast=/srv/fast
+  lifeboat restore latest --store postgres/shop --to /srv/copy --to-time '2026-11-22 03:00:00+01'
+  lifeboat restore latest --store postgres/shop --to /srv/copy --to-latest --dry-run
   lifeboat restore 3f2a91bc --to /tmp/etc --path ssh --path hosts
   lifeboat restore latest --store files/etc --to /tmp/etc --or-from s3://offsite/backups
   lifeboat restore latest --store files/etc --to /tmp/etc --thaw=bulk";

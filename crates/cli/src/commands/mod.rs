@@ -18,6 +18,7 @@ mod ls;
 mod mount;
 mod pin;
 mod prune;
+mod recovery;
 mod repair;
 mod restore;
 mod shown;
@@ -29,6 +30,7 @@ mod two;
 mod verify;
 mod wal;
 mod which;
+mod window;
 
 use crate::args::Command;
 use crate::exit::Exit;
@@ -50,6 +52,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         #[cfg(feature = "mount")]
         Command::Mount(arguments) => mount::run(&arguments, session).await,
         Command::Restore(arguments) => restore::run(arguments, session).await,
+        Command::Window(arguments) => window::run(&arguments, session).await,
         Command::Forget(arguments) => forget::run(&arguments, session).await,
         Command::Pin(arguments) => pin::pin(&arguments, session).await,
         Command::Unpin(arguments) => pin::unpin(&arguments, session).await,

@@ -5,14 +5,16 @@ use lifeboat_core::{
     Value, transfer,
 };
 use lifeboat_files::{Existing, FilesSink, Owners as FileOwners, SinkOptions};
-use lifeboat_postgres::{ClusterSink, RestoreOptions, TablespaceMapping};
+use lifeboat_postgres::{
+    Archiving, ClusterSink, RecoverySettings, RecoverySource, RestoreOptions, TablespaceMapping,
+};
 use lifeboat_repository::{Selection, SnapshotCopies, ThawNeed};
 use serde::Serialize;
 
-use super::thaw;
-use super::two::{Found, found};
+use super::two::{Found, found, open};
 use super::which::Reach;
-use crate::args::{Owners, Restore};
+use super::{recovery, thaw};
+use crate::args::{Owners, Restore, Supply};
 use crate::exit::Exit;
 use crate::failure::{Failed, place};
 use crate::output::{duration, facts_to_json, number, one_line, size, time};
@@ -62,13 +64,29 @@ const DAMAGED: &str = "if another repository has a copy of the snapshot, name it
                        `lifeboat verify --every-byte` says which snapshots are hurt";
 
 async fn restore(arguments: Restore, session: &Session) -> Result<Exit, Failed> {
-    let found = found(&arguments, session).await?;
+    let (found, planned) = if arguments.recovery.target().is_some() {
+        if arguments.or_from.is_some() {
+            let hint = "copy the journals back first, or restore the snapshot alone";
+            return Err(Failed::usage("--or-from has no WAL for a recovery target", hint));
+        }
+        let opened = session.repository().await?;
+        let Some(planned) = recovery::planned(&arguments, &opened, session).await? else {
+            return Err(Failed::usage("there is no recovery target", ""));
+        };
+        if arguments.recovery.dry_run {
+            return Ok(Exit::with_warnings(session.context.warnings()));
+        }
+        (vec![open(opened, &planned.base, session).await?], Some(planned))
+    } else {
+        (found(&arguments, session).await?, None)
+    };
     let [first, ..] = &found[..] else {
         return Err(Error::new(ErrorKind::NotFound, "no snapshot was found").into());
     };
     let info = first.snapshot.info().clone();
     let reach = Reach::of(&first.snapshot).await;
-    let sink = sink_for(&info, reach.as_ref(), &arguments)?;
+    let told = recovery::settings(&arguments, planned.as_ref(), &info.store, session)?;
+    let sink = sink_for(&info, reach.as_ref(), &arguments, told)?;
     for path in &arguments.paths {
         if !holds(&found, path).await? {
             let mut message = format!("snapshot {} has no entry \"{path}\"", info.id.short());
@@ -99,6 +117,15 @@ async fn restore(arguments: Restore, session: &Session) -> Result<Exit, Failed> 
     let copies = SnapshotCopies::new(copies).map_err(|error| first.opened.failed(error))?;
     let (only, any) = (first.snapshot.source(&selection), copies.source(&selection));
     let source: &dyn Source = if found.len() == 1 { &only } else { &any };
+    let with_wal;
+    let source = match &planned {
+        Some(planned) if arguments.recovery.wal == Supply::Fetch => {
+            let archive = planned.archive.clone();
+            with_wal = RecoverySource::new(source, archive, &planned.plan)?;
+            &with_wal
+        }
+        _ => source,
+    };
     let moved = move_to(source, &*sink, session).await;
     let summary = moved.map_err(|error| first.opened.of_store(error))?;
     session.output.finish();
@@ -191,6 +218,7 @@ fn sink_for(
     info: &SnapshotInfo,
     reach: Option<&Reach>,
     arguments: &Restore,
+    told: Option<RecoverySettings>,
 ) -> Result<Box<dyn Sink>, Failed> {
     let wrong = |what: &str, hint: &str| {
         let message = format!("{what}, and this is a snapshot of {}", info.store);
@@ -218,7 +246,17 @@ fn sink_for(
             for (old, new) in &arguments.tablespaces {
                 options = options.with_tablespace(TablespaceMapping::new(old, new));
             }
+            if let Some(told) = told {
+                options = options.with_recovery(told);
+            }
+            if arguments.recovery.no_archiving {
+                options = options.with_archiving(Archiving::Off);
+            }
             Ok(Box::new(ClusterSink::new(options)))
+        }
+        "files" if arguments.recovery.word().is_some() => {
+            let word = arguments.recovery.word().unwrap_or_default();
+            wrong(&format!("{word} is for PostgreSQL"), "leave it out")
         }
         "files" if !arguments.tablespaces.is_empty() => {
             wrong("--tablespace is for PostgreSQL", "leave it out")

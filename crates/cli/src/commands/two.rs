@@ -128,7 +128,11 @@ async fn listed(
     Ok((opened, list))
 }
 
-async fn open(opened: Opened, info: &SnapshotInfo, session: &Session) -> Result<Found, Failed> {
+pub(super) async fn open(
+    opened: Opened,
+    info: &SnapshotInfo,
+    session: &Session,
+) -> Result<Found, Failed> {
     let opening = session.unless_cancelled(opened.repository.snapshot(&info.id)).await?;
     let snapshot = opening.map_err(|error| opened.failed(error))?;
     Ok(Found { opened, snapshot })

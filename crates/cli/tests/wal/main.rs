@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod moments;
 mod recovery;
 mod scene;
 mod streamed;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::scene::{LIMIT, Scene, Shop, block_on};
 
 /// `lifeboat follow postgres`. Dropping it kills it.
-struct Service {
+pub(crate) struct Service {
     child: Child,
     events: std::path::PathBuf,
 }
@@ -24,7 +24,7 @@ impl Drop for Service {
 }
 
 impl Service {
-    fn start(scene: &Scene, cluster: &Cluster) -> Self {
+    pub(crate) fn start(scene: &Scene, cluster: &Cluster) -> Self {
         let events = scene.path("events");
         let conninfo = cluster.conninfo();
         let arguments = ["follow", "postgres", "--name", "shop", "--conninfo", &conninfo, "--json"];
@@ -34,7 +34,7 @@ impl Service {
     }
 
     /// Up to where it said that all is stored.
-    fn stored(&self) -> u64 {
+    pub(crate) fn stored(&self) -> u64 {
         let text = fs::read_to_string(&self.events).unwrap();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let events = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -44,7 +44,7 @@ impl Service {
 }
 
 /// A position as PostgreSQL writes it: the high half, and the low one.
-fn position(text: &str) -> u64 {
+pub(crate) fn position(text: &str) -> u64 {
     let (high, low) = text.split_once('/').unwrap();
     (u64::from_str_radix(high, 16).unwrap() << 32) + u64::from_str_radix(low, 16).unwrap()
 }

@@ -214,7 +214,7 @@ impl WalArchive {
 }
 
 /// Content with zeros behind it.
-fn padded(content: Content, zeros: u64) -> Content {
+pub(crate) fn padded(content: Content, zeros: u64) -> Content {
     let state = (content, zeros);
     Content::stream(stream::try_unfold(state, async |(mut content, zeros)| {
         let next = match content.next().await? {

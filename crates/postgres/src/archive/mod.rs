@@ -52,6 +52,9 @@ pub use notes::Notes;
 pub use push::{PushOptions, Pushed};
 pub use spool::Spool;
 
+pub(crate) use get::padded;
+pub(crate) use reading::joined;
+
 /// The stream of WAL.
 pub(crate) const WAL: &str = "wal";
 /// The stream of the files that are no WAL to be replayed.
@@ -88,6 +91,11 @@ impl WalArchive {
         let wal = journal(&JournalName::new(store.clone(), WAL)?);
         let files = journal(&JournalName::new(store.clone(), FILES)?);
         Ok(Self { wal, files })
+    }
+
+    /// The journal of WAL.
+    pub(crate) fn log(&self) -> Arc<dyn JournalLog> {
+        Arc::clone(&self.wal)
     }
 
     /// Its name, for messages.

@@ -89,7 +89,7 @@ impl WalArchive {
 
 /// The content of parts of segments, one after the other. Each is read to its end, so that all of
 /// it is checked.
-pub(super) fn joined(log: Arc<dyn JournalLog>, parts: VecDeque<(Place, u64, u64)>) -> Content {
+pub(crate) fn joined(log: Arc<dyn JournalLog>, parts: VecDeque<(Place, u64, u64)>) -> Content {
     struct Open {
         place: Place,
         content: Content,

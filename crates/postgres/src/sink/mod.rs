@@ -14,6 +14,7 @@ use lifeboat_core::{Attributes, Context, Header, Sink, Writing};
 pub use self::owner::Ownership;
 pub use self::tablespace::TablespaceMapping;
 use self::writing::ClusterWriting;
+use crate::recovery::RecoverySettings;
 use crate::source::blocking;
 
 /// Where a cluster is restored to, and how.
@@ -30,6 +31,21 @@ pub struct RestoreOptions {
     /// The facts of the snapshot that will be restored. With them, tablespaces are checked before
     /// anything is touched; without, when the first file of each arrives.
     pub facts: Option<Attributes>,
+    /// What the cluster is told about its recovery. Without it, it recovers the WAL of the snapshot
+    /// and no more.
+    pub recovery: Option<RecoverySettings>,
+    /// Whether the cluster archives its WAL when it starts.
+    pub archiving: Archiving,
+}
+
+/// Whether a restored cluster archives its WAL when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Archiving {
+    /// As it is set in the snapshot.
+    #[default]
+    Kept,
+    /// No: it is a copy beside the original, and must not write into the original's archive.
+    Off,
 }
 
 impl RestoreOptions {
@@ -40,6 +56,8 @@ impl RestoreOptions {
             tablespaces: Vec::new(),
             ownership: Ownership::default(),
             facts: None,
+            recovery: None,
+            archiving: Archiving::default(),
         }
     }
 
@@ -54,6 +72,20 @@ impl RestoreOptions {
     #[must_use]
     pub fn with_ownership(mut self, ownership: Ownership) -> Self {
         self.ownership = ownership;
+        self
+    }
+
+    /// Sets what the cluster is told about its recovery.
+    #[must_use]
+    pub fn with_recovery(mut self, recovery: RecoverySettings) -> Self {
+        self.recovery = Some(recovery);
+        self
+    }
+
+    /// Sets whether the cluster archives its WAL when it starts.
+    #[must_use]
+    pub fn with_archiving(mut self, archiving: Archiving) -> Self {
+        self.archiving = archiving;
         self
     }
 
@@ -74,7 +106,7 @@ impl RestoreOptions {
 /// Until the commit there is no `global/pg_control`, without which no server starts, and a file
 /// [`MARKER`](Self::MARKER) says why. At the commit everything is made durable, and `pg_control`
 /// gets its name last. The restored cluster recovers from `backup_label` and the WAL beside it: no
-/// archive, no `recovery.signal`.
+/// archive, no `recovery.signal`, unless [`RestoreOptions::recovery`] says more.
 ///
 /// Facts of the receipt: `postgres.directory`; `postgres.next`, how to start the server; and
 /// `postgres.note.*`, what to know before.

@@ -16,10 +16,11 @@ use rustix::fs::{FallocateFlags, Gid, Mode, Uid};
 use super::goes::{Goes, Note, not_restorable};
 use super::owner::Owners;
 use super::tablespace::{Place, Tablespaces};
-use super::{ClusterSink, RestoreOptions, target};
+use super::{Archiving, ClusterSink, RestoreOptions, target};
 use crate::control::Control;
 use crate::gate::Gate;
 use crate::lsn::Lsn;
+use crate::recovery::{AUTO_CONF, RecoverySettings, rewrite};
 use crate::source::{CLUSTER, Label, blocking, facts};
 
 /// A file up to this size is made, written and finished in one go.
@@ -42,6 +43,8 @@ struct Restore {
     made: bool,
     tablespaces: Tablespaces,
     owners: Owners,
+    recovery: Option<RecoverySettings>,
+    archiving: Archiving,
     state: Mutex<State>,
     /// Work on blocking threads, which goes on when a put is dropped.
     working: Gate,
@@ -87,6 +90,8 @@ impl ClusterWriting {
             made,
             tablespaces,
             owners,
+            recovery: options.recovery,
+            archiving: options.archiving,
             state: Mutex::default(),
             working: Gate::new(),
         };
@@ -340,6 +345,7 @@ impl Restore {
             }
             self.root.set_top_owner(uid, gid)?;
         }
+        self.configure(&wal, &own)?;
         // The server refuses any other mode.
         let mode = if self.mode(&top, 0o700) == 0o750 { 0o750 } else { 0o700 };
         self.root.set_top_mode(mode)?;
@@ -364,6 +370,46 @@ impl Restore {
             return Err(error);
         }
         Ok(self.receipt(completion, owner, configured))
+    }
+
+    /// Tells the server about its recovery, and of WAL that it need not be archived: it came from
+    /// there. Blocks.
+    fn configure(&self, wal: &[Vec<u8>], own: &Attributes) -> Result<()> {
+        let mut settings = Vec::new();
+        if let Some(recovery) = &self.recovery {
+            self.write_whole(&EntryPath::new(recovery.signal.file())?, &[], own)?;
+            let done = EntryPath::new("pg_wal/archive_status")?;
+            self.root.create_dir_all(&done, 0o700)?;
+            if let (Some(uid), Some(gid)) = (own.unsigned(names::UID), own.unsigned(names::GID)) {
+                let id = |id: u64| u32::try_from(id).unwrap_or(u32::MAX);
+                self.root.set_owner(&done, id(uid), id(gid))?;
+            }
+            for name in wal {
+                let mark = [name.as_slice(), b".done"].concat();
+                self.write_whole(&done.join(&mark)?, &[], own)?;
+            }
+            settings.extend(recovery.lines.iter().cloned());
+        }
+        if self.archiving == Archiving::Off {
+            settings.push(("archive_mode".to_owned(), "off".to_owned()));
+        }
+        if settings.is_empty() {
+            return Ok(());
+        }
+        let path = EntryPath::new(AUTO_CONF)?;
+        let mut former = Vec::new();
+        match self.root.open_file(&path) {
+            Ok(file) => {
+                let read = std::io::Read::read_to_end(&mut &file, &mut former);
+                read.map_err(|error| {
+                    lifeboat_core::local::failed("read", &self.root.show(&path), error)
+                })?;
+                self.root.remove(&path)?;
+            }
+            Err(error) if error.kind() == lifeboat_core::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.write_whole(&path, &rewrite(&former, &settings), own)
     }
 
     fn receipt(
@@ -393,7 +439,11 @@ impl Restore {
                 "postgresql.conf was not in the data directory: give it with -c config_file=…",
             );
         }
-        if completion.facts.text(facts::ARCHIVE_MODE).is_some_and(|mode| mode != "off") {
+        if let Some(recovery) = &self.recovery {
+            facts.set("postgres.note.recovery", recovery.told.as_str());
+        } else if self.archiving == Archiving::Kept
+            && completion.facts.text(facts::ARCHIVE_MODE).is_some_and(|mode| mode != "off")
+        {
             facts.set(
                 "postgres.note.archiving",
                 "archive_mode is not off: a copy beside the original would archive into the original's archive; start a copy with -c archive_mode=off",

@@ -19,6 +19,7 @@
 //! | `postgres.pages` | `verified` when page checksums were looked at |
 //! | `postgres.damaged_pages`, `postgres.damaged` | how many; path and page numbers |
 //! | `postgres.archive_mode` | the setting, when the role could read it |
+//! | `postgres.standby` | `on` when it was taken from a standby |
 
 pub(crate) const VERSION: &str = "postgres.version";
 pub(crate) const SYSTEM_ID: &str = "postgres.system_id";
@@ -42,4 +43,5 @@ pub(crate) const DAMAGED_PAGES: &str = "postgres.damaged_pages";
 pub(crate) const DAMAGED: &str = "postgres.damaged";
 /// Of an inspection, and of the receipt of a restore.
 pub(crate) const DIRECTORY: &str = "postgres.directory";
+pub(crate) const STANDBY: &str = "postgres.standby";
 pub(crate) const ARCHIVE_MODE: &str = "postgres.archive_mode";
