@@ -22,6 +22,11 @@ mod embed_follow;
 #[allow(dead_code)]
 mod embed_wal;
 
+#[cfg(feature = "postgres")]
+#[path = "../examples/embed_recovery.rs"]
+#[allow(dead_code)]
+mod embed_recovery;
+
 #[cfg(feature = "files")]
 #[path = "../examples/embed_copy.rs"]
 #[allow(dead_code)]
@@ -105,4 +110,61 @@ async fn a_segment_is_archived_and_given_back() {
     assert_eq!(got, Got::Given);
     let given = std::fs::read(folder.path().join("given")).unwrap();
     assert!(given == std::fs::read(cluster.data_dir().join("pg_wal").join(segment)).unwrap());
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_comes_back() {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use lifeboat::core::StoreRef;
+    use lifeboat::core::journal::JournalLog;
+    use lifeboat::postgres::{
+        ClusterOptions, ClusterSource, ConnectOptions, PushOptions, WalArchive,
+    };
+    use lifeboat::repository::JournalOptions;
+    use lifeboat::{
+        Context, InitOptions, Intent, Location, Repository, Secret, StoreOptions, TransferOptions,
+        WriteOptions, open, transfer,
+    };
+    use lifeboat_testbed::postgres::{Cluster, newest};
+
+    let cluster = Cluster::start(newest().unwrap()).unwrap();
+    let client = cluster.connect("postgres").await.unwrap();
+    client.batch_execute("CREATE TABLE t AS SELECT 1 AS n").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let location = Location::directory(folder.path().join("repository")).unwrap();
+    let place = open(&location, &StoreOptions::new(Intent::Create)).unwrap();
+    let secret = Secret::passphrase("correct horse battery staple");
+    let repository = Repository::init(place, &secret, &InitOptions::default()).await.unwrap();
+    let connection = ConnectOptions::parse(&cluster.conninfo()).unwrap();
+    let source = ClusterSource::new("main", ClusterOptions::new(connection));
+    let sink = repository.sink(&WriteOptions::default());
+    let (options, context) = (TransferOptions::default(), Context::silent());
+    transfer(&source, &sink, &options, &context).await.unwrap();
+
+    client.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
+    let sql = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', \
+               'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let moment: String = client.query_one(sql, &[]).await.unwrap().get(0);
+    client.batch_execute("INSERT INTO t VALUES (3)").await.unwrap();
+    let sql = "SELECT pg_walfile_name(pg_switch_wal())";
+    let segment: String = client.query_one(sql, &[]).await.unwrap().get(0);
+    let store = StoreRef::new("postgres", "main");
+    let journal = |name: &_| -> Arc<dyn JournalLog> {
+        Arc::new(repository.journal(name, &JournalOptions::default()))
+    };
+    let archive = WalArchive::open(&store, journal).unwrap();
+    let path = Path::new("pg_wal").join(segment);
+    let pushing = PushOptions::new(cluster.data_dir());
+    archive.push(&path, &pushing, &context).await.unwrap();
+
+    let target = folder.path().join("restored");
+    let moment = moment.parse().unwrap();
+    embed_recovery::run(&location, &secret, "main", moment, &target).await.unwrap();
+    let restored = Cluster::adopt(target, newest().unwrap()).unwrap();
+    let client = restored.connect("postgres").await.unwrap();
+    let sum: i64 = client.query_one("SELECT sum(n) FROM t", &[]).await.unwrap().get(0);
+    assert_eq!(sum, 3);
 }

@@ -475,7 +475,7 @@ mod tests {
         let mut wal = Writer::new(SIZE);
         wal.record(7, TRANSACTION, 0x00, &5_i64.to_ne_bytes());
         assert_eq!(wal.bytes.len(), good);
-        wal.bytes[good - 3] ^= 1;
+        wal.bytes[good - 8] ^= 1;
         wal.fill();
         assert!(read(&wal.bytes, SIZE, PAGE).0.is_empty());
     }

@@ -142,6 +142,8 @@ impl Way {
         mut each: impl FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<Option<Lsn>> {
         let size = base.segment_size;
+        // What the base itself holds need not be in the archive.
+        let from = if self.reach(from) == from { from.max(base.held()) } else { from };
         let mut begin = size.start_of(size.holding(from));
         if self.reach(begin) < from {
             // Only the end of that segment is there; a page is where reading can begin.
