@@ -17,11 +17,26 @@ fn rows(text: &str) -> impl Iterator<Item = (&str, u32)> {
     })
 }
 
+/// The fourth field of each line of `/etc/passwd`, by the first.
+fn primary(text: &str) -> HashMap<String, u32> {
+    let mut groups = HashMap::new();
+    for line in text.lines() {
+        let mut fields = line.split(':');
+        let (name, group) = (fields.next(), fields.nth(2).and_then(|group| group.parse().ok()));
+        if let (Some(name), Some(group)) = (name, group) {
+            groups.entry(name.to_owned()).or_insert(group);
+        }
+    }
+    groups
+}
+
 /// The accounts and the groups of this host.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
     users: HashMap<String, u32>,
     groups: HashMap<String, u32>,
+    /// Users and the numbers of their groups.
+    primary: HashMap<String, u32>,
     user_names: HashMap<u32, String>,
     group_names: HashMap<u32, String>,
 }
@@ -48,6 +63,7 @@ impl Accounts {
         Self {
             users: by_name(&users),
             groups: by_name(&groups),
+            primary: primary(&users),
             user_names: by_id(&users),
             group_names: by_id(&groups),
         }
@@ -63,6 +79,11 @@ impl Accounts {
 
     pub(crate) fn uid(&self, name: &str) -> Option<u32> {
         self.users.get(name).copied()
+    }
+
+    /// The group that an account has by itself.
+    pub(crate) fn primary_group(&self, name: &str) -> Option<u32> {
+        self.primary.get(name).copied()
     }
 
     pub(crate) fn gid(&self, name: &str) -> Option<u32> {

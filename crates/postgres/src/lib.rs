@@ -8,6 +8,7 @@
 //! | a directory to restore into | [`ClusterSink`], [`RestoreOptions`] |
 //! | the WAL of a cluster in a journal | [`WalArchive`] |
 //! | any moment back: what can be recovered, how, and to where | [`Windows`], [`RecoveryPlan`], [`RecoverySource`] |
+//! | a snapshot on a server of its own, and what it is examined for | [`Scratch`], [`examine()`] |
 //! | WAL by streaming: a server that is followed | [`Receiver`], [`ReceiverOptions`] |
 //! | what can go wrong | [`enum@Error`], [`ArchiveError`], [`ReplicationError`], [`ReceiveError`] |
 //!
@@ -100,12 +101,14 @@ mod connect;
 mod control;
 mod crc;
 mod error;
+mod examine;
 mod gate;
 mod lsn;
 mod receive;
 mod recovery;
 mod relation;
 mod replication;
+mod scratch;
 mod sink;
 mod source;
 mod wal;
@@ -116,6 +119,7 @@ pub use self::archive::{
 };
 pub use self::connect::{ConnectOptions, TlsMode};
 pub use self::error::{Error, Result};
+pub use self::examine::{Counted, Examination, ExamineOptions, ExpectedResult, Problem, examine};
 pub use self::lsn::Lsn;
 pub use self::receive::{Following, Freshness, ReceiveError, Receiver, ReceiverOptions, Watch};
 pub use self::recovery::{
@@ -123,6 +127,7 @@ pub use self::recovery::{
     RecoverySource, RecoveryTarget, TargetAction, TargetTimeline, WalSupply, Window, Windows,
 };
 pub use self::replication::{ReplicationError, ServerAnswer, SlotName};
+pub use self::scratch::{Scratch, ScratchError, ScratchOptions, ScratchServer};
 pub use self::sink::{Archiving, ClusterSink, Ownership, RestoreOptions, TablespaceMapping};
 pub use self::source::{
     Checkpoint, ClusterOptions, ClusterSource, ServerLogs, Unchanged, VerifyPages,

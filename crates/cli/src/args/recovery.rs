@@ -9,7 +9,7 @@ use super::which::{StoreName, store};
 /// To which moment a PostgreSQL cluster is recovered.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Recovery of a PostgreSQL cluster")]
-pub(crate) struct Recovery {
+pub(crate) struct Target {
     /// Recover to this moment, with its time zone: '2026-11-22 03:00:00+01', 2026-11-22T02:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment, group = "target")]
     to_time: Option<Timestamp>,
@@ -34,6 +34,14 @@ pub(crate) struct Recovery {
     /// Stop just before the target, not just after it
     #[arg(long, requires = "target")]
     exclusive: bool,
+}
+
+/// How a PostgreSQL cluster is recovered.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Recovery of a PostgreSQL cluster")]
+pub(crate) struct Recovery {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// What the server does at the target
     #[arg(long, value_enum, default_value_t = Action::Promote, requires = "target")]
     action: Action,
@@ -79,9 +87,9 @@ pub(crate) enum Supply {
     Command,
 }
 
-impl Recovery {
+impl Target {
     /// The target, if there is one.
-    pub(crate) fn target(&self) -> Option<RecoveryTarget> {
+    pub(crate) fn get(&self) -> Option<RecoveryTarget> {
         let time = self.to_time.map(RecoveryTarget::Time);
         // The server counts transactions in 32 bits, and calls the rest their epoch.
         let xid = self.to_xid.map(|xid| RecoveryTarget::Xid(xid as u32));
@@ -98,6 +106,12 @@ impl Recovery {
         if self.exclusive { Bound::Exclusive } else { Bound::Inclusive }
     }
 
+    pub(crate) fn timeline(&self) -> TargetTimeline {
+        self.timeline.map_or(TargetTimeline::Newest, TargetTimeline::Number)
+    }
+}
+
+impl Recovery {
     pub(crate) fn action(&self) -> TargetAction {
         match self.action {
             Action::Promote => TargetAction::Promote,
@@ -106,13 +120,9 @@ impl Recovery {
         }
     }
 
-    pub(crate) fn timeline(&self) -> TargetTimeline {
-        self.timeline.map_or(TargetTimeline::Newest, TargetTimeline::Number)
-    }
-
     /// The first word that is only for a cluster.
     pub(crate) fn word(&self) -> Option<&'static str> {
-        if self.target().is_some() {
+        if self.target.get().is_some() {
             Some("a recovery target")
         } else if self.as_standby {
             Some("--as-standby")

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use lifeboat_repository::SampleSize;
 
+use super::scratch::Rehearsal;
 use super::storage::Thawing;
 use super::units::{bytes, duration, sample};
 
@@ -40,6 +41,8 @@ pub(crate) struct Verify {
     pub(crate) without_key: bool,
     #[command(flatten)]
     pub(crate) thawing: Thawing,
+    #[command(flatten)]
+    pub(crate) rehearsal: Rehearsal,
 }
 
 pub(super) const VERIFY: &str = "\
@@ -51,11 +54,18 @@ well; it is no damage, and exit code 3 where nobody recorded why.
 With --within, --budget or --max-duration, run it every night: it goes round. Without the key, what
 was read cannot be noted; then each pack has its day, and one run a day goes round as well.
 
+With --restore, a PostgreSQL cluster is really restored: on a scratch server of its own, beside
+production and without touching it, where every page, row, index and foreign key is checked, and your own
+queries are asked. Exit code 1 means that something is wrong with it, 3 that something could not be
+checked. See docs/postgres-verify.md.
+
 Examples:
   lifeboat verify
   lifeboat verify --every-byte --json
   lifeboat verify --sample 5%
-  lifeboat verify --within 30d --max-duration 1h";
+  lifeboat verify --within 30d --max-duration 1h
+  lifeboat verify --restore latest --store postgres/shop
+  lifeboat verify --restore latest --store postgres/shop --to-latest --checks expected.json";
 
 /// What is mended.
 #[derive(Debug, Subcommand)]

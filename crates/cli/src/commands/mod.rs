@@ -19,6 +19,7 @@ mod mount;
 mod pin;
 mod prune;
 mod recovery;
+mod rehearse;
 mod repair;
 mod restore;
 mod shown;

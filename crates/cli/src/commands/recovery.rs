@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use lifeboat_core::{SnapshotInfo, StoreRef};
 use lifeboat_postgres::{
-    BaseBackup, RecoveryOptions, RecoveryPlan, RecoverySettings, WalArchive, WalSupply,
+    BaseBackup, RecoveryOptions, RecoveryPlan, RecoverySettings, TargetAction, WalArchive,
+    WalSupply,
 };
 use lifeboat_repository::{JournalOptions, SnapshotList};
 use serde::Serialize;
 
 use super::which::{LATEST, choose, resolve};
-use crate::args::{Restore, Supply};
+use crate::args::{Restore, Supply, Target, Which};
 use crate::failure::Failed;
 use crate::output::{one_line, time};
 use crate::session::{Opened, Session};
@@ -39,23 +40,23 @@ struct Plan<'a> {
 
 /// Plans what the command line asks for; `None` when it asks for no target.
 pub(super) async fn planned(
-    arguments: &Restore,
+    which: &Which,
+    aim: &Target,
+    action: TargetAction,
     opened: &Opened,
     session: &Session,
 ) -> Result<Option<Planned>, Failed> {
-    let recovery = &arguments.recovery;
-    let Some(target) = recovery.target() else {
+    let Some(target) = aim.get() else {
         return Ok(None);
     };
     let list = opened.listed(session).await?;
-    let store = store_of(arguments, &list, opened, session)?;
+    let store = store_of(which, &list, opened, session)?;
     let bases = bases(&list, &store);
     let mut options = RecoveryOptions::new(target.clone())
-        .with_bound(recovery.bound())
-        .with_action(recovery.action())
-        .with_timeline(recovery.timeline());
-    if arguments.which.snapshot != LATEST {
-        let which = &arguments.which;
+        .with_bound(aim.bound())
+        .with_action(action)
+        .with_timeline(aim.timeline());
+    if which.snapshot != LATEST {
         let named = choose(&which.snapshot, which.store.as_ref(), &list, opened, session)?;
         options = options.with_base(named.id);
     }
@@ -99,12 +100,11 @@ pub(super) async fn planned(
 
 /// The store of which a moment is wanted.
 fn store_of(
-    arguments: &Restore,
+    which: &Which,
     list: &SnapshotList,
     opened: &Opened,
     session: &Session,
 ) -> Result<StoreRef, Failed> {
-    let which = &arguments.which;
     let store = match &which.store {
         Some(name) => resolve(name, list)?,
         None => choose(&which.snapshot, None, list, opened, session)?.store,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::two::{Found, found, open};
 use super::which::Reach;
 use super::{recovery, thaw};
-use crate::args::{Owners, Restore, Supply};
+use crate::args::{Owners, Recovery, Restore, Supply};
 use crate::exit::Exit;
 use crate::failure::{Failed, place};
 use crate::output::{duration, facts_to_json, number, one_line, size, time};
@@ -64,13 +64,16 @@ const DAMAGED: &str = "if another repository has a copy of the snapshot, name it
                        `lifeboat verify --every-byte` says which snapshots are hurt";
 
 async fn restore(arguments: Restore, session: &Session) -> Result<Exit, Failed> {
-    let (found, planned) = if arguments.recovery.target().is_some() {
+    let (found, planned) = if arguments.recovery.target.get().is_some() {
         if arguments.or_from.is_some() {
             let hint = "copy the journals back first, or restore the snapshot alone";
             return Err(Failed::usage("--or-from has no WAL for a recovery target", hint));
         }
         let opened = session.repository().await?;
-        let Some(planned) = recovery::planned(&arguments, &opened, session).await? else {
+        let Recovery { target, .. } = &arguments.recovery;
+        let (which, action) = (&arguments.which, arguments.recovery.action());
+        let planned = recovery::planned(which, target, action, &opened, session).await?;
+        let Some(planned) = planned else {
             return Err(Failed::usage("there is no recovery target", ""));
         };
         if arguments.recovery.dry_run {

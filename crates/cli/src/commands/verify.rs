@@ -13,7 +13,7 @@ use object_store::path::Path;
 use serde::Serialize;
 
 use super::journals::{Hole, told};
-use super::thaw;
+use super::{rehearse, thaw};
 use crate::args::Verify;
 use crate::exit::Exit;
 use crate::failure::{Failed, in_repository};
@@ -107,6 +107,13 @@ fn options(arguments: &Verify) -> CheckOptions {
 }
 
 pub(super) async fn run(arguments: &Verify, session: &Session) -> Result<Exit, Failed> {
+    if let Some(snapshot) = &arguments.rehearsal.restore {
+        return rehearse::run(snapshot, arguments, session).await;
+    }
+    if arguments.rehearsal.target.get().is_some() {
+        let hint = "say which snapshot is restored, as in --restore latest";
+        return Err(Failed::usage("a recovery target is for --restore", hint));
+    }
     let options = options(arguments);
     let report = if arguments.without_key {
         keyless(&options, session).await?

@@ -4,6 +4,7 @@
 mod alone;
 mod moments;
 mod recovery;
+mod rehearsed;
 mod scene;
 mod streamed;
 mod verdict;

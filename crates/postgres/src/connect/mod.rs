@@ -160,6 +160,12 @@ impl ConnectOptions {
         other
     }
 
+    /// The same server, another user.
+    pub(crate) fn with_user(mut self, user: &str) -> Self {
+        self.config.user(user);
+        self
+    }
+
     /// What TLS streams are made with.
     pub(crate) fn tls(&self) -> Result<tokio_postgres_rustls::MakeRustlsConnect> {
         tls::connector(self.mode.unwrap_or_default(), self.root.as_deref())

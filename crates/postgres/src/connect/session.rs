@@ -130,6 +130,11 @@ impl Session {
         Ok(())
     }
 
+    /// For what a session has no words of its own.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Host, port and user, for messages.
     pub(crate) fn target(&self) -> &str {
         &self.target
