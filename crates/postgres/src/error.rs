@@ -351,7 +351,8 @@ fn io_cause(error: &tokio_postgres::Error) -> Option<&io::Error> {
     None
 }
 
-fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
+/// What the server's error means to callers.
+pub(crate) fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
     let Some(code) = error.code() else {
         return match io_cause(error) {
             // A socket file that is not there means a server that is not there.

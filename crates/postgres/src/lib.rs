@@ -103,6 +103,7 @@ mod crc;
 mod error;
 mod examine;
 mod gate;
+mod logical;
 mod lsn;
 mod receive;
 mod recovery;
@@ -120,6 +121,10 @@ pub use self::archive::{
 pub use self::connect::{ConnectOptions, TlsMode};
 pub use self::error::{Error, Result};
 pub use self::examine::{Counted, Examination, ExamineOptions, ExpectedResult, Problem, examine};
+pub use self::logical::{
+    DatabaseError, DatabaseOptions, DatabaseRestoreOptions, DatabaseSink, DatabaseSource, Keep,
+    Occupied, OlderServer, Parts, Roles, TableName,
+};
 pub use self::lsn::Lsn;
 pub use self::receive::{Following, Freshness, ReceiveError, Receiver, ReceiverOptions, Watch};
 pub use self::recovery::{

@@ -6,7 +6,9 @@ mod session;
 mod tls;
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use tokio_postgres::config::{Host, SslMode};
 use self::conninfo::ConnInfo;
 use crate::error::{Error, Result};
 
-pub(crate) use self::session::{Session, parsed};
+pub(crate) use self::session::{CancelOnDrop, Session, failed, parsed};
 pub use self::tls::TlsMode;
 
 /// Where sockets are looked for when no host is named: Debian's place, and PostgreSQL's own.
@@ -164,6 +166,56 @@ impl ConnectOptions {
     pub(crate) fn with_user(mut self, user: &str) -> Self {
         self.config.user(user);
         self
+    }
+
+    /// The database that is connected to.
+    pub(crate) fn database(&self) -> String {
+        self.resolved().get_dbname().unwrap_or_default().to_owned()
+    }
+
+    /// The role as which the server is used.
+    pub(crate) fn user(&self) -> String {
+        self.resolved().get_user().unwrap_or_default().to_owned()
+    }
+
+    /// The same connection for a program that uses libpq: its environment variables. One of them
+    /// is the password, which therefore stands in no list of arguments.
+    pub(crate) fn libpq_environment(&self) -> Result<Vec<(&'static str, OsString)>> {
+        let config = self.complete()?;
+        let mut variables: Vec<(&'static str, OsString)> = Vec::new();
+        let hosts: Vec<_> = config
+            .get_hosts()
+            .iter()
+            .map(|host| match host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(path) => path.display().to_string(),
+            })
+            .collect();
+        let addresses: Vec<_> = config.get_hostaddrs().iter().map(ToString::to_string).collect();
+        let ports: Vec<_> = config.get_ports().iter().map(ToString::to_string).collect();
+        for (name, list) in [("PGHOST", hosts), ("PGHOSTADDR", addresses), ("PGPORT", ports)] {
+            if !list.is_empty() {
+                variables.push((name, list.join(",").into()));
+            }
+        }
+        variables.push(("PGDATABASE", self.database().into()));
+        variables.push(("PGUSER", self.user().into()));
+        variables.push(("PGAPPNAME", "lifeboat".into()));
+        if let Some(options) = config.get_options() {
+            variables.push(("PGOPTIONS", options.into()));
+        }
+        if let Some(password) = config.get_password() {
+            variables.push(("PGPASSWORD", OsString::from_vec(password.to_vec())));
+        }
+        if let Some(limit) = config.get_connect_timeout() {
+            variables.push(("PGCONNECT_TIMEOUT", limit.as_secs().max(2).to_string().into()));
+        }
+        let mode = self.mode.unwrap_or_default();
+        variables.push(("PGSSLMODE", mode.as_str().into()));
+        if let Some(root) = &self.root {
+            variables.push(("PGSSLROOTCERT", root.clone().into_os_string()));
+        }
+        Ok(variables)
     }
 
     /// What TLS streams are made with.

@@ -150,6 +150,26 @@ impl Session {
         &self.version_text
     }
 
+    /// 150018, 180004, …: the version as a number.
+    pub(crate) fn version_number(&self) -> u32 {
+        self.version
+    }
+
+    /// For what this type has no words for.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Statements without rows.
+    pub(crate) async fn run(&self, what: &'static str, statements: &str) -> Result<()> {
+        self.client.batch_execute(statements).await.map_err(|error| failed(what, error))
+    }
+
+    /// Until it is disarmed, dropping the result cancels what the session does at the server.
+    pub(crate) fn cancel_on_drop(&self) -> CancelOnDrop {
+        CancelOnDrop { token: Some((self.client.cancel_token(), self.tls.0.clone())) }
+    }
+
     /// An error when the session is over already.
     pub(crate) fn check(&self) -> Result<()> {
         if self.client.is_closed() || self.ended.has_changed().is_err() {
@@ -204,10 +224,9 @@ impl Session {
         statement: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Row> {
-        let mut guard =
-            CancelOnDrop { token: Some((self.client.cancel_token(), self.tls.0.clone())) };
+        let guard = self.cancel_on_drop();
         let row = self.one(what, statement, parameters).await;
-        guard.token = None;
+        guard.disarm();
         row
     }
 }
@@ -219,8 +238,16 @@ impl Drop for Session {
     }
 }
 
-struct CancelOnDrop {
+/// Cancels what a session does, unless it is disarmed.
+pub(crate) struct CancelOnDrop {
     token: Option<(tokio_postgres::CancelToken, MakeRustlsConnect)>,
+}
+
+impl CancelOnDrop {
+    /// What was done is over.
+    pub(crate) fn disarm(mut self) {
+        self.token = None;
+    }
 }
 
 impl Drop for CancelOnDrop {
@@ -250,7 +277,8 @@ async fn ping(client: std::sync::Weak<Client>) {
     }
 }
 
-fn failed(what: &'static str, error: tokio_postgres::Error) -> Error {
+/// What the error of a statement means.
+pub(crate) fn failed(what: &'static str, error: tokio_postgres::Error) -> Error {
     if error::ends_session(&error) {
         return Error::SessionLost;
     }

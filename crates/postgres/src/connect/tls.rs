@@ -38,6 +38,17 @@ pub enum TlsMode {
 }
 
 impl TlsMode {
+    /// The word of libpq.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self> {
         Ok(match text {
             "disable" => Self::Disable,

@@ -1,0 +1,8 @@
+//! Databases table by table, with real servers of every major installed.
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod common;
+mod moment;
+mod refusals;
+mod round_trip;
