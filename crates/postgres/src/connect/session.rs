@@ -155,11 +155,6 @@ impl Session {
         self.version
     }
 
-    /// For what this type has no words for.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-
     /// Statements without rows.
     pub(crate) async fn run(&self, what: &'static str, statements: &str) -> Result<()> {
         self.client.batch_execute(statements).await.map_err(|error| failed(what, error))
