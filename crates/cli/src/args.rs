@@ -42,7 +42,7 @@ pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
 pub(crate) use scratch::Rehearsal;
 pub(crate) use snapshots::{Ls, Snapshots};
 pub(crate) use storage::{DataClass, Thawing};
-pub(crate) use wal::{Cluster as WalCluster, Gap, Wal, WalAdopt, WalGet, WalPush};
+pub(crate) use wal::{Cluster as WalCluster, Gap, Wal, WalAdopt, WalGet, WalPush, WalServe};
 pub(crate) use which::{StoreName, Which};
 
 /// Takes stores to safety in one encrypted, deduplicated repository, and brings them back.
@@ -233,6 +233,7 @@ impl Command {
             Self::Wal(Wal::Push(_)) => "wal push",
             Self::Wal(Wal::Get(_)) => "wal get",
             Self::Wal(Wal::Adopt(_)) => "wal adopt",
+            Self::Wal(Wal::Serve(_)) => "wal serve",
             Self::Verify(_) => "verify",
             Self::Prune(_) => "prune",
             Self::DataClass(_) => "data-class",

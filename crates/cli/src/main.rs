@@ -20,6 +20,7 @@ mod exit;
 mod failure;
 mod output;
 mod secret;
+mod service;
 mod session;
 mod signals;
 
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
     };
     let output = Output::new(&arguments.global);
     output.started(arguments.command.name());
+    if let Some(answered) = service::ask(&arguments.command, &arguments.global, &output) {
+        return ended(answered, &output);
+    }
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -55,6 +59,10 @@ fn main() -> ExitCode {
             runtime.shutdown_background();
             outcome
         });
+    ended(outcome, &output)
+}
+
+fn ended(outcome: Result<Exit, Failed>, output: &Output) -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(failed) => output.failed(&failed).into(),

@@ -35,6 +35,10 @@ pub(crate) struct FollowPostgres {
     /// Warn when so much of the server's WAL is not in the repository yet
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "4GiB")]
     pub(crate) warn_behind: u64,
+    /// Where to listen for `wal push` and `wal get`, which then cost milliseconds; unless said, in
+    /// the directory for caches, where the calls look for it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<std::path::PathBuf>,
 }
 
 const FOLLOW_POSTGRES: &str = "\

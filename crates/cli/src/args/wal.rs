@@ -19,6 +19,9 @@ pub(crate) enum Wal {
     /// Let the WAL of another cluster into a journal, when it takes the place of the one before
     #[command(after_help = ADOPT)]
     Adopt(WalAdopt),
+    /// Answer for `wal push` and `wal get` on a socket, so that a call costs milliseconds
+    #[command(after_help = SERVE)]
+    Serve(WalServe),
 }
 
 /// Whose WAL it is.
@@ -31,6 +34,10 @@ pub(crate) struct Cluster {
     /// there
     #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true)]
     pub(crate) data_directory: PathBuf,
+    /// The socket of the service that does the work where it runs (`lifeboat follow postgres`,
+    /// `lifeboat wal serve`); unless said, in the directory for caches
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +87,24 @@ pub(crate) struct WalAdopt {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct WalServe {
+    /// The name of the cluster in the repository
+    #[arg(long, value_parser = name)]
+    pub(crate) name: String,
+    /// Where to listen; unless said, in the directory for caches, where the calls look for it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+const SERVE: &str = "\
+Opens the repository once, and answers until it is stopped. Run it as the account of the server, beside
+a server that archives by command and is not followed: `lifeboat follow postgres` answers as well. Where
+it does not run, or stops, a call does the work alone. See docs/postgres-wal.md.
+
+Examples:
+  lifeboat wal serve --name shop";
 
 const PUSH: &str = "\
 The file is durable in the repository when this ends with 0. The same file again is fine; another

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::backup::refuse_password;
+use super::wal::{WalService, listener};
 use crate::args::{Follow, FollowPostgres};
 use crate::exit::Exit;
 use crate::failure::Failed;
@@ -87,7 +88,27 @@ async fn postgres(arguments: &FollowPostgres, session: &Session) -> Result<Exit,
     })?;
     let receiver = Receiver::new(archive, options);
     let told = Told::new(session.output.clone());
-    let outcome = receiver.run(&|what| told.take(what), &session.context).await;
+    let service = Arc::new(WalService::new(session, &opened, &arguments.name)?);
+    let (socket, name) = (arguments.socket.as_deref(), &arguments.name);
+    let listener = match listener(socket, session, &opened.location, name) {
+        Ok(listener) => listener,
+        // The calls do without it, and WAL must be received all the same.
+        Err(failed) => {
+            session.context.warn("wal push and wal get", failed.message());
+            None
+        }
+    };
+    let answering = async {
+        match &listener {
+            Some(listener) => listener.serve(service).await,
+            None => std::future::pending().await,
+        }
+    };
+    let take = |what: &Following| told.take(what);
+    let outcome = tokio::select! {
+        outcome = receiver.run(&take, &session.context) => outcome,
+        () = answering => Ok(()),
+    };
     outcome.map_err(|error| opened.of_store(error))?;
     let last = *told.last.lock();
     let exit = Exit::Complete;

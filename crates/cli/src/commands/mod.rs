@@ -33,6 +33,7 @@ mod wal;
 mod which;
 mod window;
 
+pub(crate) use self::wal::{WalService, told};
 use crate::args::Command;
 use crate::exit::Exit;
 use crate::failure::Failed;

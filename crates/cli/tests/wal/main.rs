@@ -6,5 +6,6 @@ mod moments;
 mod recovery;
 mod rehearsed;
 mod scene;
+mod served;
 mod streamed;
 mod verdict;

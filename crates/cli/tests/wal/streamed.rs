@@ -70,6 +70,16 @@ fn a_server_that_archives_nothing_comes_back() {
                 assert!(begun.elapsed() < LIMIT, "{flushed} is not stored");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            // The service answers for commands, too: they need no passphrase then.
+            let (passphrase, away) = (scene.path("passphrase"), scene.path("away"));
+            fs::rename(&passphrase, &away).unwrap();
+            let segment = "000000010000000000000002";
+            let get = ["wal", "get", segment, "pg_wal/GIVEN", "--name", "shop"];
+            scene.run_in(first.data_dir(), &get, 0);
+            let pg_wal = first.data_dir().join("pg_wal");
+            assert_eq!(fs::metadata(pg_wal.join("GIVEN")).unwrap().len(), 16 << 20);
+            fs::remove_file(pg_wal.join("GIVEN")).unwrap();
+            fs::rename(&away, &passphrase).unwrap();
             first.kill().unwrap();
             drop(service);
 
