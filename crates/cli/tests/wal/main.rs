@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod changed;
 mod moments;
 mod recovery;
 mod rehearsed;

@@ -115,6 +115,11 @@ impl Backup {
         Ok(())
     }
 
+    /// Where recovery from this backup begins to read WAL.
+    pub(super) fn starts_at(&self) -> Lsn {
+        self.start
+    }
+
     pub(super) fn session(&self) -> &Session {
         &self.session
     }

@@ -1,6 +1,8 @@
 //! The content of files, read when it is asked for.
 
+use std::collections::VecDeque;
 use std::fs::File;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ pub(super) struct FileContent {
     pub(super) on_disk: PathBuf,
     /// No more than this is read: what the file grows by is in the WAL.
     pub(super) size: u64,
+    /// Which bytes are read, in order; the baseline has the others. Without, all are.
+    pub(super) ranges: Option<VecDeque<Range<u64>>>,
     pub(super) check: Check,
     pub(super) context: Context,
     pub(super) ticket: Ticket,
@@ -43,6 +47,7 @@ pub(super) enum Check {
 struct State {
     file: Arc<File>,
     offset: u64,
+    ranges: Option<VecDeque<Range<u64>>>,
     of: FileContentRest,
 }
 
@@ -52,6 +57,8 @@ struct FileContentRest {
     size: u64,
     check: Check,
     context: Context,
+    /// Nothing of it was read yet.
+    unread: bool,
     _ticket: Ticket,
 }
 
@@ -61,12 +68,14 @@ impl FileContent {
         let state = State {
             file: Arc::new(self.file),
             offset: 0,
+            ranges: self.ranges,
             of: FileContentRest {
                 path: self.path,
                 on_disk: self.on_disk,
                 size: self.size,
                 check: self.check,
                 context: self.context,
+                unread: true,
                 _ticket: self.ticket,
             },
         };
@@ -74,12 +83,46 @@ impl FileContent {
     }
 }
 
+/// What comes next of a file.
+enum Next {
+    /// At most so many bytes of it, and of a piece.
+    Read(u64),
+    /// So many that the baseline has.
+    Unchanged(u64),
+    End,
+}
+
 impl State {
-    async fn step(mut self) -> Result<Option<(Extent, Self)>> {
-        let wanted = PIECE.min(self.of.size - self.offset);
-        if wanted == 0 {
-            return Ok(None);
+    fn next(&mut self) -> Next {
+        let left = self.of.size - self.offset;
+        if left == 0 {
+            return Next::End;
         }
+        let Some(ranges) = &mut self.ranges else {
+            return Next::Read(PIECE.min(left));
+        };
+        while ranges.front().is_some_and(|range| range.end <= self.offset) {
+            ranges.pop_front();
+        }
+        match ranges.front() {
+            Some(range) if range.start <= self.offset => {
+                Next::Read(PIECE.min(range.end - self.offset).min(left))
+            }
+            Some(range) => Next::Unchanged((range.start - self.offset).min(left)),
+            None => Next::Unchanged(left),
+        }
+    }
+
+    async fn step(mut self) -> Result<Option<(Extent, Self)>> {
+        let wanted = match self.next() {
+            Next::Read(wanted) => wanted,
+            Next::Unchanged(length) => {
+                self.of.context.count_unchanged(length);
+                self.offset += length;
+                return Ok(Some((Extent::Unchanged(length), self)));
+            }
+            Next::End => return Ok(None),
+        };
         // At most a MiB.
         let capacity = usize::try_from(wanted).unwrap_or(usize::MAX);
         let mut buffer = self.of.context.budget().buffer(capacity).await;
@@ -89,10 +132,15 @@ impl State {
             Check::Pages(pages, _) => Some(*pages),
             Check::Nothing | Check::Wal(_) => None,
         };
+        let advice = match &self.ranges {
+            Some(_) => Advice::Random,
+            None => Advice::Sequential,
+        };
+        let first = std::mem::take(&mut self.of.unread);
         let (bytes, damaged) = blocking(move || {
-            if offset == 0 && size > PIECE {
+            if first && size > PIECE {
                 // Only advice: how much it helps is up to the file system.
-                let _ = rustix::fs::fadvise(&*file, 0, None, Advice::Sequential);
+                let _ = rustix::fs::fadvise(&*file, 0, None, advice);
             }
             fill(&file, buffer.data_mut(), capacity, offset).map_err(|source| Error::File {
                 what: "read",

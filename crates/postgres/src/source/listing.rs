@@ -3,8 +3,9 @@
 //! Runs on a thread of its own, a few entries ahead of whoever asks for them. A file is opened
 //! before it is announced, so that the server may remove it afterwards.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::File;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::cluster::Cluster;
 use super::damage::{Pages, known_damage};
+use super::summaries::Changes;
 use super::walk::{CLUSTER, Found, ServerLogs, Visitor, bytes_to_path, walk};
 use super::{Unchanged, VerifyPages, facts};
 use crate::accounts::Accounts;
@@ -62,7 +64,13 @@ pub(super) enum Origin {
     /// From the baseline.
     Unchanged,
     /// From the file.
-    Read { file: File, on_disk: PathBuf, pages: Option<Pages> },
+    Read {
+        file: File,
+        on_disk: PathBuf,
+        pages: Option<Pages>,
+        /// Which bytes are read, where the baseline has the rest.
+        ranges: Option<VecDeque<Range<u64>>>,
+    },
 }
 
 /// What a listing is made of.
@@ -71,6 +79,7 @@ pub(super) struct Listing {
     pub(super) logs: ServerLogs,
     pub(super) verify: bool,
     pub(super) trust: Option<Trust>,
+    pub(super) changes: Option<Changes>,
     pub(super) context: Context,
     /// Filled as tablespaces are met: the device that holds each.
     pub(super) places: Arc<Mutex<Places>>,
@@ -206,6 +215,24 @@ impl Lister {
             && !self.is_remote(file)
     }
 
+    /// Which bytes must be read of a file that changed, where the server told which pages did.
+    fn ranges(&self, file: &Found<'_>, layout: Layout) -> Option<VecDeque<Range<u64>>> {
+        let (trust, changes) = (self.listing.trust.as_ref()?, self.listing.changes.as_ref()?);
+        let (directory, relation) = file.relation?;
+        if trust.damaged.contains(file.path.as_bytes()) || (self.listing.verify && !trust.verified)
+        {
+            return None;
+        }
+        let old = self.runtime.block_on(trust.baseline.entry(&file.path)).ok().flatten()?;
+        if old.kind != EntryKind::File || old.layout != layout {
+            return None;
+        }
+        let control = &self.listing.cluster.control;
+        let pages =
+            (control.block_size.into(), control.relation_segment_blocks, length(&file.stat));
+        changes.to_read(directory, relation, pages, old.size).map(VecDeque::from)
+    }
+
     fn is_remote(&mut self, file: &Found<'_>) -> bool {
         *self.remote.entry(file.stat.st_dev).or_insert_with(|| {
             rustix::fs::fstatfs(file.directory)
@@ -271,12 +298,13 @@ impl Visitor for Lister {
             Ok(opened) => opened,
         };
         found.stat = stat;
+        let ranges = self.ranges(&found, layout);
         self.give(Item::File {
             attributes: self.times(&found.stat),
             size: length(&found.stat),
             path: found.path,
             layout,
-            content: Origin::Read { file: File::from(file), on_disk, pages },
+            content: Origin::Read { file: File::from(file), on_disk, pages, ranges },
         })
     }
 
@@ -308,6 +336,11 @@ pub(super) struct Trust {
 }
 
 impl Trust {
+    /// What the source recorded in it.
+    pub(super) fn facts(&self) -> &Attributes {
+        &self.baseline.snapshot().facts
+    }
+
     /// What can be trusted of a baseline, if anything.
     pub(super) fn of(
         baseline: Option<Arc<dyn Baseline>>,

@@ -10,6 +10,7 @@ mod label;
 mod listing;
 mod reading;
 mod slots;
+mod summaries;
 mod walk;
 
 use std::path::PathBuf;

@@ -20,6 +20,7 @@ use super::cluster::{Cluster, blocking};
 use super::content::{Check, FileContent};
 use super::damage::Damage;
 use super::listing::{Item, Listing, Origin, Places, Trust, measure};
+use super::summaries::Changes;
 use super::{ClusterOptions, VerifyPages, facts};
 use crate::archive::{WAL, WalLine};
 use crate::connect::Session;
@@ -95,6 +96,14 @@ impl ClusterReading {
         let backup =
             Backup::start(session, &mut cluster, &options.label, options.checkpoint).await?;
         let cluster = Arc::new(cluster);
+        let changes = match &trust {
+            Some(trust) => {
+                let session = backup.session();
+                let start = backup.starts_at();
+                Changes::since(trust.facts(), &cluster, session, start, context).await?
+            }
+            None => None,
+        };
 
         let verify =
             options.verify_pages == VerifyPages::Verify && cluster.control.checksum_version != 0;
@@ -107,6 +116,7 @@ impl ClusterReading {
             logs: options.server_logs,
             verify,
             trust,
+            changes,
             context: context.clone(),
             places: Arc::clone(&places),
         };
@@ -151,11 +161,12 @@ impl ClusterReading {
                         self.context.count_unchanged(size);
                         Content::unchanged(size)
                     }
-                    Origin::Read { file, on_disk, pages } => FileContent {
+                    Origin::Read { file, on_disk, pages, ranges } => FileContent {
                         file,
                         path: path.clone(),
                         on_disk,
                         size,
+                        ranges,
                         check: match pages {
                             Some(pages) => Check::Pages(pages, Arc::clone(&self.damage)),
                             None => Check::Nothing,
@@ -279,6 +290,7 @@ impl ClusterReading {
                     path: path.clone(),
                     on_disk,
                     size,
+                    ranges: None,
                     check: Check::Wal(expected),
                     context: self.context.clone(),
                     ticket: self.gate.ticket(),
