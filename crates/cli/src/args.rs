@@ -3,6 +3,7 @@
 mod backup;
 mod browse;
 mod copy;
+mod database;
 mod doctor;
 mod follow;
 mod init;
@@ -29,6 +30,7 @@ pub(crate) use backup::{Backup, BackupFiles, BackupPostgres, Checkpoint, Server,
 pub(crate) use browse::Mount;
 pub(crate) use browse::{Cat, Diff, Find, Stats};
 pub(crate) use copy::{Copy, Since};
+pub(crate) use database::{BackupDatabase, Database, KeptRoles};
 pub(crate) use doctor::Doctor;
 pub(crate) use follow::{Follow, FollowPostgres};
 pub(crate) use init::Init;
@@ -61,6 +63,7 @@ Examples:
   export LIFEBOAT_REPO=/srv/backups LIFEBOAT_PASSPHRASE_FILE=/etc/lifeboat/passphrase
   lifeboat init
   lifeboat backup postgres --name shop
+  lifeboat backup database --name shop --conninfo dbname=shop
   lifeboat backup files /etc --name etc
   lifeboat snapshots
   lifeboat restore latest --store files/etc --to /tmp/etc
@@ -213,6 +216,7 @@ impl Command {
         match self {
             Self::Init(_) => "init",
             Self::Backup(Backup::Postgres(_)) => "backup postgres",
+            Self::Backup(Backup::Database(_)) => "backup database",
             Self::Backup(Backup::Files(_)) => "backup files",
             Self::Follow(Follow::Postgres(_)) => "follow postgres",
             Self::Snapshots(_) => "snapshots",
@@ -248,6 +252,7 @@ impl Command {
             Self::Doctor { subject } => match subject {
                 None | Some(Doctor::Repo) => "doctor repo",
                 Some(Doctor::Postgres(_)) => "doctor postgres",
+                Some(Doctor::Database(_)) => "doctor database",
                 Some(Doctor::Files { .. }) => "doctor files",
             },
         }

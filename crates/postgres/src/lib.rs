@@ -123,7 +123,7 @@ pub use self::error::{Error, Result};
 pub use self::examine::{Counted, Examination, ExamineOptions, ExpectedResult, Problem, examine};
 pub use self::logical::{
     DatabaseError, DatabaseOptions, DatabaseRestoreOptions, DatabaseSink, DatabaseSource, Keep,
-    Occupied, OlderServer, Parts, Roles, TableName,
+    Occupied, OlderServer, Parts, Roles, TableName, TableOptions, TablePlace, TableSink,
 };
 pub use self::lsn::Lsn;
 pub use self::receive::{Following, Freshness, ReceiveError, Receiver, ReceiverOptions, Watch};

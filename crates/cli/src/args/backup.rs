@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::database::{BACKUP_DATABASE, BackupDatabase};
 use super::which::name;
 
 /// Which kind of store.
@@ -12,6 +13,9 @@ pub(crate) enum Backup {
     /// A PostgreSQL cluster whose data directory is on this host
     #[command(after_help = BACKUP_POSTGRES)]
     Postgres(BackupPostgres),
+    /// A database of a PostgreSQL server, table by table
+    #[command(after_help = BACKUP_DATABASE)]
+    Database(BackupDatabase),
     /// A tree of files
     #[command(after_help = BACKUP_FILES)]
     Files(BackupFiles),

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::backup::{Server, Tree};
+use super::database::Database;
 
 /// What to look at.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Doctor {
     /// A PostgreSQL cluster
     Postgres(Server),
+    /// A database, for `backup database`
+    Database(Box<Database>),
     /// A tree of files
     Files {
         /// The directory at the top of the tree
@@ -28,4 +31,5 @@ Exit code 1 means that something stands in the way of a backup.
 Examples:
   lifeboat doctor
   lifeboat doctor postgres --conninfo 'host=/run/postgresql user=backup'
+  lifeboat doctor database --conninfo dbname=shop
   lifeboat doctor files /etc";

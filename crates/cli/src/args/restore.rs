@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use lifeboat_core::EntryPath;
 
+use super::database::IntoDatabase;
 use super::recovery::Recovery;
 use super::storage::Thawing;
 use super::units::duration;
@@ -15,7 +16,8 @@ use super::which::{Which, path};
 pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// The directory to restore into: new, or empty
+    /// The directory to restore into: new, or empty. Of a snapshot of a database: the name of the
+    /// database to create
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
     /// Only this entry, with what is beneath it; can be repeated. For files
@@ -25,8 +27,9 @@ pub(crate) struct Restore {
     /// repeated
     #[arg(long = "tablespace", value_name = "OLD=NEW", value_parser = mapping)]
     pub(crate) tablespaces: Vec<(String, PathBuf)>,
-    /// Replace what is in the directory. For files; it is put back when the restore fails
-    #[arg(long)]
+    /// Replace what is in the directory. For files; it is put back when the restore fails. For
+    /// databases: replace the database, which nobody may use, once the new one is complete
+    #[arg(long, visible_alias = "clean")]
     pub(crate) replace: bool,
     /// Whose the files are afterwards. For files
     #[arg(long, value_enum, default_value_t = Owners::Numbers)]
@@ -46,6 +49,8 @@ pub(crate) struct Restore {
     pub(crate) thawing: Thawing,
     #[command(flatten)]
     pub(crate) recovery: Recovery,
+    #[command(flatten)]
+    pub(crate) database: IntoDatabase,
 }
 
 /// Whose restored files are.
@@ -75,7 +80,9 @@ Examples:
   lifeboat restore latest --store postgres/shop --to /srv/copy --to-latest --dry-run
   lifeboat restore 3f2a91bc --to /tmp/etc --path ssh --path hosts
   lifeboat restore latest --store files/etc --to /tmp/etc --or-from s3://offsite/backups
-  lifeboat restore latest --store files/etc --to /tmp/etc --thaw=bulk";
+  lifeboat restore latest --store files/etc --to /tmp/etc --thaw=bulk
+  lifeboat restore latest --store database/shop --to shop_old --conninfo host=db
+  lifeboat restore latest --store database/shop --to shop --table shop.orders --beside shop.orders_old";
 
 /// How the other repository of a command is opened.
 #[derive(Debug, Args)]

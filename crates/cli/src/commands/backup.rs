@@ -12,6 +12,7 @@ use lifeboat_postgres::{
 use lifeboat_repository::{Access, WriteOptions};
 use serde::Serialize;
 
+use super::database;
 use crate::args::{Backup, BackupFiles, BackupPostgres, Checkpoint, Server, Taking, Tree};
 use crate::exit::Exit;
 use crate::failure::{Failed, about_tree};
@@ -24,6 +25,11 @@ pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed
             let source = postgres(&arguments)?;
             let preparing = async { Ok(source.prepare().await?) };
             take(&source, preparing, &arguments.taking, session).await
+        }
+        Backup::Database(arguments) => {
+            let source = database::source(&arguments)?;
+            let nothing = std::future::ready(Ok(()));
+            take(&source, nothing, &arguments.taking, session).await
         }
         Backup::Files(arguments) => {
             let source = files(&arguments)?;

@@ -3,12 +3,13 @@
 use lifeboat_core::{Error, Finding, Inspection, Severity, Source};
 use lifeboat_files::FilesSource;
 use lifeboat_objstore::conformance::honours_put_if_absent;
-use lifeboat_postgres::ClusterSource;
+use lifeboat_postgres::{ClusterSource, DatabaseSource};
 use lifeboat_repository::Access;
 use object_store::path::Path;
 use serde::Serialize;
 
 use super::backup::{cluster_options, source_options};
+use super::database;
 use crate::args::Doctor;
 use crate::exit::Exit;
 use crate::failure::{Failed, about_tree, of_store};
@@ -34,6 +35,10 @@ pub(super) async fn run(subject: Option<Doctor>, session: &Session) -> Result<Ex
         Some(Doctor::Postgres(server)) => {
             let source = ClusterSource::new("server", cluster_options(&server)?);
             ("postgres", look_at(&source, session, |error| error).await?)
+        }
+        Some(Doctor::Database(what)) => {
+            let source = DatabaseSource::new("database", database::options(&what)?);
+            ("database", look_at(&source, session, |error| error).await?)
         }
         Some(Doctor::Files { path, tree }) => {
             let source = FilesSource::new("tree", &path, &source_options(&tree));

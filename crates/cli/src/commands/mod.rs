@@ -5,6 +5,7 @@ mod cat;
 mod copy;
 mod count;
 mod data_class;
+mod database;
 mod diff;
 mod doctor;
 mod find;

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::two::{Found, found, open};
 use super::which::Reach;
-use super::{recovery, thaw};
+use super::{database, recovery, thaw};
 use crate::args::{Owners, Recovery, Restore, Supply};
 use crate::exit::Exit;
 use crate::failure::{Failed, place};
@@ -63,7 +63,7 @@ pub(super) async fn run(arguments: Restore, session: &Session) -> Result<Exit, F
 const DAMAGED: &str = "if another repository has a copy of the snapshot, name it with --or-from; \
                        `lifeboat verify --every-byte` says which snapshots are hurt";
 
-async fn restore(arguments: Restore, session: &Session) -> Result<Exit, Failed> {
+async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Failed> {
     let (found, planned) = if arguments.recovery.target.get().is_some() {
         if arguments.or_from.is_some() {
             let hint = "copy the journals back first, or restore the snapshot alone";
@@ -88,6 +88,9 @@ async fn restore(arguments: Restore, session: &Session) -> Result<Exit, Failed> 
     };
     let info = first.snapshot.info().clone();
     let reach = Reach::of(&first.snapshot).await;
+    if let Some(table) = &arguments.database.table {
+        arguments.paths = database::entries_of(table, &first.snapshot).await?;
+    }
     let told = recovery::settings(&arguments, planned.as_ref(), &info.store, session)?;
     let sink = sink_for(&info, reach.as_ref(), &arguments, told)?;
     for path in &arguments.paths {
@@ -235,6 +238,11 @@ fn sink_for(
         return Err(Failed::usage(message, hint));
     }
     match info.store.kind() {
+        "database" => database::sink(info, reach, arguments),
+        kind if arguments.database.word().is_some() => {
+            let word = arguments.database.word().unwrap_or_default();
+            wrong(&format!("{word} is for databases"), &format!("leave it out for {kind}"))
+        }
         "postgres" if !arguments.paths.is_empty() => {
             wrong("--path is for files", "a cluster is restored as a whole: leave --path out")
         }

@@ -8,6 +8,7 @@ mod classes;
 mod common;
 mod copy;
 mod damage;
+mod database;
 mod files;
 mod follow;
 mod forget;

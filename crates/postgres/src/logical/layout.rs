@@ -68,6 +68,8 @@ pub(crate) mod facts {
     pub(crate) const CONTENT: &str = "database.content";
     pub(crate) const TABLES: &str = "database.tables";
     pub(crate) const ROWS: &str = "database.rows";
+    /// Of the receipt of a restore of one table.
+    pub(crate) const TABLE: &str = "database.table";
     pub(crate) const LARGE_OBJECTS: &str = "database.large_objects";
     pub(crate) const DUMP_PROGRAM: &str = "database.dump_program";
     /// Of the receipt of a restore.

@@ -9,6 +9,7 @@
 //! concern it.
 
 use super::error::{DatabaseError, Result};
+use super::name::{TableName, identifier};
 
 /// No statement is longer: the server itself takes none.
 const LONGEST: usize = 1 << 30;
@@ -326,6 +327,19 @@ impl Statement {
             ["ALTER", ..] if self.gives_away() => Purpose::Owner,
             _ => Purpose::Other,
         }
+    }
+
+    /// Whether it makes this table, as pg_dump names it.
+    pub(crate) fn makes_table(&self, table: &TableName) -> bool {
+        let rest = self.0.strip_prefix("CREATE UNLOGGED TABLE ");
+        let Some(rest) = rest.or_else(|| self.0.strip_prefix("CREATE TABLE ")) else {
+            return false;
+        };
+        let forms = |name: &str| [name.to_owned(), identifier(name)];
+        let mut names = forms(&table.schema)
+            .into_iter()
+            .flat_map(|schema| forms(&table.name).map(|name| format!("{schema}.{name} ")));
+        names.any(|name| rest.starts_with(&name))
     }
 
     fn gives_away(&self) -> bool {

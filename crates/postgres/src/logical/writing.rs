@@ -478,7 +478,7 @@ impl Restoring {
 }
 
 /// The statements of a script, as its content comes.
-struct Script {
+pub(super) struct Script {
     content: Content,
     /// What has come and was not looked at.
     piece: Bytes,
@@ -487,11 +487,11 @@ struct Script {
 }
 
 impl Script {
-    fn new(name: &'static str, content: Content) -> Self {
+    pub(super) fn new(name: &'static str, content: Content) -> Self {
         Self { content, piece: Bytes::new(), statements: Statements::new(name), ended: false }
     }
 
-    async fn next(&mut self) -> Result<Option<Statement>> {
+    pub(super) async fn next(&mut self) -> Result<Option<Statement>> {
         loop {
             if self.ended {
                 return self.statements.rest();

@@ -4,5 +4,6 @@
 
 mod common;
 mod moment;
+mod one_table;
 mod refusals;
 mod round_trip;

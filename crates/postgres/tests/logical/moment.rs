@@ -105,7 +105,7 @@ fn a_large_table_is_read_in_parts_that_stay_the_same() {
 
             client
                 .batch_execute(
-                    "INSERT INTO big SELECT 0, repeat('x', 300) FROM generate_series(1, 5000)",
+                    "INSERT INTO public.big SELECT 0, repeat('x', 300) FROM generate_series(1, 5000)",
                 )
                 .await
                 .unwrap();

@@ -1,0 +1,79 @@
+//! Databases table by table: there and back.
+
+use lifeboat_testbed::data::{self, Size};
+use lifeboat_testbed::postgres::{Cluster, newest};
+
+use crate::common::Home;
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(work)
+}
+
+#[test]
+fn a_database_and_a_table_come_back() {
+    let home = Home::new();
+    let cluster = Cluster::builder().installation(newest().unwrap()).start().unwrap();
+    let conninfo = cluster.conninfo();
+    let digests = |database: &str| {
+        block_on(async {
+            let client = cluster.connect(database).await.unwrap();
+            data::digests(&client).await.unwrap()
+        })
+    };
+    let run_sql = |sql: &str| {
+        block_on(async {
+            let client = cluster.connect("postgres").await.unwrap();
+            client.batch_execute(sql).await.unwrap();
+        });
+    };
+    block_on(async {
+        let client = cluster.connect("postgres").await.unwrap();
+        data::seed(&client, Size::TINY).await.unwrap();
+    });
+    let programs = newest().unwrap().bin_dir.to_str().unwrap().to_owned();
+    let server = ["--conninfo", &conninfo, "--programs", &programs];
+    let ran = home.run(&[&["doctor", "database"], &server[..]].concat()).expect(0);
+    assert!(ran.0.stderr.contains("database: version "), "{ran}");
+    let take = [&["backup", "database", "--name", "shop", "--json"], &server[..]].concat();
+    let first = home.run(&take).expect(0).end();
+    assert_eq!(first["facts"]["database.name"], "postgres", "{first}");
+    assert!(first["facts"]["database.rows"].as_u64().unwrap() > 2000, "{first}");
+    // Nothing changed, and nothing is stored but what describes the snapshot.
+    let second = home.run(&take).expect(0).end();
+    assert_eq!(second["new"], 0, "{second}");
+
+    let before = digests("postgres");
+    let restore = ["restore", "latest", "--store", "database/shop", "--conninfo", &conninfo];
+    let with = |more: &[&str]| home.run(&[&restore[..], more].concat());
+    let done = with(&["--to", "copy", "--json", "--jobs", "2"]).expect(0).end();
+    assert_eq!(done["target"], "copy");
+    assert_eq!(done["facts"]["database.rows"], first["facts"]["database.rows"]);
+    assert_eq!(digests("copy"), before);
+    with(&["--to", "copy"]).expect(1).error_says(&["copy: it exists already", "replaced"]);
+    let ran = with(&["--to", "copy", "--replace"]).expect(0);
+    assert!(ran.0.stderr.contains("next: ANALYZE"), "{ran}");
+    assert_eq!(digests("copy"), before);
+
+    run_sql("DELETE FROM payments");
+    let table = ["--to", "postgres", "--table", "public.payments"];
+    with(&table).expect(2).error_says(&["--replace", "--beside"]);
+    with(&[&table[..], &["--beside", "old_payments"]].concat()).expect(0);
+    with(&[&table[..], &["--replace"]].concat()).expect(0);
+    run_sql("DROP TABLE old_payments");
+    assert_eq!(digests("postgres"), before);
+    let missing = ["--to", "postgres", "--table", "public.nothing", "--replace"];
+    with(&missing).expect(1).error_says(&["no rows of public.nothing", "lifeboat ls"]);
+
+    // Words for other stores.
+    with(&["--to", "x", "--path", "y"]).expect(2).error_says(&["--path", "database/shop"]);
+    with(&["--to", "/tmp/x"]).expect(2).error_says(&["names a database"]);
+    let tree = home.tree();
+    home.run(&["backup", "files", &tree, "--name", "tree"]).expect(0);
+    let target = home.arg("back");
+    let files = ["restore", "latest", "--store", "files/tree", "--to", &target, "--fill"];
+    home.run(&files).expect(2).error_says(&["--fill is for databases"]);
+    let secret = ["backup", "database", "--name", "x", "--conninfo", "password=geheim"];
+    let ran = home.run(&secret).expect(2);
+    assert!(!ran.0.stderr.contains("geheim"), "{ran}");
+}
