@@ -13,6 +13,11 @@ mod embed_files;
 mod embed_postgres;
 
 #[cfg(feature = "postgres")]
+#[path = "../examples/embed_base_backup.rs"]
+#[allow(dead_code)]
+mod embed_base_backup;
+
+#[cfg(feature = "postgres")]
 #[path = "../examples/embed_follow.rs"]
 #[allow(dead_code)]
 mod embed_follow;
@@ -167,4 +172,16 @@ async fn a_moment_comes_back() {
     let client = restored.connect("postgres").await.unwrap();
     let sum: i64 = client.query_one("SELECT sum(n) FROM t", &[]).await.unwrap().get(0);
     assert_eq!(sum, 3);
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_sends_its_files() {
+    use lifeboat_testbed::postgres::{Cluster, newest};
+
+    let cluster = Cluster::start(newest().unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let summary = embed_base_backup::run(&cluster.conninfo(), folder.path()).await.unwrap();
+    assert!(summary.receipt.snapshot.is_some());
+    assert_eq!(summary.warnings, 0);
 }

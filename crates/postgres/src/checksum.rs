@@ -4,6 +4,8 @@
 //! in so that high bits reach low ones. The lanes are an array that the compiler turns into vector
 //! registers.
 
+use crate::lsn::Lsn;
+
 /// Lanes that are summed side by side.
 const LANES: usize = 32;
 const ROW: usize = LANES * 4;
@@ -51,12 +53,23 @@ const PLACE: usize = 8;
 /// Where `pd_upper` is: 0 in a page that was allocated and never written.
 const UPPER: usize = 14;
 
+/// Whether the page was allocated and never written.
+pub(crate) fn is_new(page: &[u8]) -> bool {
+    page[UPPER] == 0 && page[UPPER + 1] == 0
+}
+
+/// Where in the WAL the last change of the page is.
+pub(crate) fn changed_at(page: &[u8]) -> Lsn {
+    let half = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| page[at + byte]));
+    Lsn(u64::from(half(0)) << 32 | u64::from(half(4)))
+}
+
 /// Whether the page is what the server wrote as block `block` of its relation: its checksum is
 /// right, or it was never written and is zero throughout.
 ///
 /// `page` has at least 128 bytes, and a multiple of that.
 pub(crate) fn is_intact(page: &[u8], block: u32) -> bool {
-    if page[UPPER] == 0 && page[UPPER + 1] == 0 {
+    if is_new(page) {
         return page.iter().all(|byte| *byte == 0);
     }
     let stored = u16::from_ne_bytes([page[PLACE], page[PLACE + 1]]);

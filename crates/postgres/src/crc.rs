@@ -4,7 +4,7 @@
 //! Eight bytes at a time, with a table for each of them: some GB/s, without instructions that not
 //! every processor has.
 
-const TABLES: [[u32; 256]; 8] = {
+static TABLES: [[u32; 256]; 8] = {
     let mut tables = [[0; 256]; 8];
     let mut at = 0;
     while at < 256 {

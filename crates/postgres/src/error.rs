@@ -288,20 +288,22 @@ impl Failure for Error {
                 "no snapshot was made; see the server's log for the reason, and run the backup again".into()
             }
             Self::Pooler => "connect to the server itself, not to the pooler before it".into(),
-            Self::InRecovery { .. } => "take the backup from the primary".into(),
+            Self::InRecovery { .. } => {
+                "take the backup from the primary, or have the standby send its files, with --remote".into()
+            }
             Self::MayNot { grant, .. } => grant.clone().into(),
             Self::WalLevel => "set wal_level = replica, and restart the server".into(),
             Self::DataDirectoryHidden => {
-                "GRANT pg_read_all_settings to the role, or name the data directory".into()
+                "GRANT pg_read_all_settings to the role, or name the data directory; or have the server send its files, with --remote".into()
             }
             Self::DataDirectory { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "run as the account that the server runs under, or as root".into()
                 }
-                _ => "run on the host that has the data directory, and name it if it is mounted elsewhere".into(),
+                _ => "run on the host that has the data directory, and name it if it is mounted elsewhere; or have the server send its files, with --remote".into(),
             },
             Self::OtherServer { .. } => {
-                "correct the connection or the data directory: they must be of one server".into()
+                "correct the connection or the data directory: they must be of one server; a server on another host sends its files with --remote".into()
             }
             Self::LinkedData { .. } => {
                 "move the data back into the data directory, or into a tablespace".into()

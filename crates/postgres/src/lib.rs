@@ -5,6 +5,7 @@
 //! |---|---|
 //! | how the server is reached: address, user, secret, TLS | [`ConnectOptions`], [`TlsMode`] |
 //! | a running cluster to back up, and what stands in the way | [`ClusterSource`], [`ClusterOptions`] |
+//! | the same over the network, also from a standby | [`BaseBackupSource`], [`BaseBackupOptions`] |
 //! | a directory to restore into | [`ClusterSink`], [`RestoreOptions`] |
 //! | the WAL of a cluster in a journal | [`WalArchive`] |
 //! | any moment back: what can be recovered, how, and to where | [`Windows`], [`RecoveryPlan`], [`RecoverySource`] |
@@ -96,6 +97,7 @@
 
 mod accounts;
 mod archive;
+mod base;
 mod checksum;
 mod connect;
 mod control;
@@ -118,6 +120,7 @@ pub use self::archive::{
     ArchiveError, AtGap, GetOptions, Got, NewSystem, Notes, PushOptions, Pushed, Spool, Tail,
     TimelineHistory, WalArchive, WalLine,
 };
+pub use self::base::{BaseBackupError, BaseBackupOptions, BaseBackupSource};
 pub use self::connect::{ConnectOptions, TlsMode};
 pub use self::error::{Error, Result};
 pub use self::examine::{Counted, Examination, ExamineOptions, ExpectedResult, Problem, examine};

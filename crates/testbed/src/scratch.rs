@@ -77,7 +77,9 @@ pub fn hand_over(dir: &Path) -> Result<()> {
     let dir = dir.canonicalize().with_context(|| format!("find {}", dir.display()))?;
     give(&dir, &account).with_context(|| format!("give {} to {}", dir.display(), account.name))?;
     for tablespace in fs::read_dir(dir.join("pg_tblspc")).into_iter().flatten().flatten() {
-        if let Ok(target) = tablespace.path().canonicalize() {
+        if let Ok(target) = tablespace.path().canonicalize()
+            && !target.starts_with(&dir)
+        {
             give(&target, &account)?;
             open_way(&target)?;
         }

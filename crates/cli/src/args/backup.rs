@@ -10,7 +10,7 @@ use super::which::name;
 /// Which kind of store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Backup {
-    /// A PostgreSQL cluster whose data directory is on this host
+    /// A PostgreSQL cluster, beside its server or over the network
     #[command(after_help = BACKUP_POSTGRES)]
     Postgres(BackupPostgres),
     /// A database of a PostgreSQL server, table by table
@@ -46,6 +46,10 @@ pub(crate) struct Server {
     /// Where the data directory is on this host, when the server may not say it
     #[arg(long, value_name = "DIR")]
     pub(crate) data_directory: Option<PathBuf>,
+    /// Have the server send its files, instead of reading its data directory: for a server on
+    /// another host, and for a standby
+    #[arg(long, conflicts_with = "data_directory")]
+    pub(crate) remote: bool,
 }
 
 #[derive(Debug, Args)]
@@ -68,9 +72,15 @@ that every snapshot restores by itself. The role needs the rights for a backup, 
 be able to read the data directory; `lifeboat doctor postgres` says what is missing. Damaged pages
 are reported as warnings.
 
+With --remote the server sends its files over the replication protocol (BASE_BACKUP): the role needs
+REPLICATION, pg_hba.conf a line of the type replication for it, and the server may be a standby
+(PostgreSQL 15 and later). Both ways make the same snapshots, under one name; the one beside the
+server is faster, and leaves unread what did not change.
+
 Examples:
   lifeboat backup postgres --name shop
-  lifeboat backup postgres --name shop --conninfo 'host=/run/postgresql user=backup' --tag nightly";
+  lifeboat backup postgres --name shop --conninfo 'host=/run/postgresql user=backup' --tag nightly
+  lifeboat backup postgres --name shop --remote --conninfo 'host=db1 user=backup sslmode=verify-full'";
 
 /// How the checkpoint is made with which a backup begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -32,4 +32,5 @@ Examples:
   lifeboat doctor
   lifeboat doctor postgres --conninfo 'host=/run/postgresql user=backup'
   lifeboat doctor database --conninfo dbname=shop
+  lifeboat doctor postgres --remote --conninfo 'host=db1 user=backup'
   lifeboat doctor files /etc";

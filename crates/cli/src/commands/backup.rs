@@ -6,8 +6,8 @@ use lifeboat_core::{
 };
 use lifeboat_files::{FileSystems, FilesSource, SourceOptions};
 use lifeboat_postgres::{
-    Checkpoint as ServerCheckpoint, ClusterOptions, ClusterSource, ConnectOptions, ServerLogs,
-    Unchanged,
+    BaseBackupOptions, BaseBackupSource, Checkpoint as ServerCheckpoint, ClusterOptions,
+    ClusterSource, ConnectOptions, ServerLogs, Unchanged,
 };
 use lifeboat_repository::{Access, WriteOptions};
 use serde::Serialize;
@@ -21,6 +21,11 @@ use crate::session::Session;
 
 pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed> {
     match store {
+        Backup::Postgres(arguments) if arguments.server.remote => {
+            let source = base_backup(&arguments)?;
+            let preparing = async { Ok(source.prepare().await?) };
+            take(&source, preparing, &arguments.taking, session).await
+        }
         Backup::Postgres(arguments) => {
             let source = postgres(&arguments)?;
             let preparing = async { Ok(source.prepare().await?) };
@@ -60,10 +65,7 @@ pub(super) fn source_options(tree: &Tree) -> SourceOptions {
 
 fn postgres(arguments: &BackupPostgres) -> Result<ClusterSource, Failed> {
     let mut options = cluster_options(&arguments.server)?;
-    options.checkpoint = match arguments.checkpoint {
-        Checkpoint::Fast => ServerCheckpoint::Fast,
-        Checkpoint::Spread => ServerCheckpoint::Spread,
-    };
+    options.checkpoint = checkpoint(arguments.checkpoint);
     if arguments.without_logs {
         options.server_logs = ServerLogs::LeaveOut;
     }
@@ -73,13 +75,38 @@ fn postgres(arguments: &BackupPostgres) -> Result<ClusterSource, Failed> {
     Ok(ClusterSource::new(&arguments.taking.name, options))
 }
 
+fn base_backup(arguments: &BackupPostgres) -> Result<BaseBackupSource, Failed> {
+    let mut options = base_backup_options(&arguments.server)?;
+    options.checkpoint = checkpoint(arguments.checkpoint);
+    if arguments.without_logs {
+        options.server_logs = ServerLogs::LeaveOut;
+    }
+    Ok(BaseBackupSource::new(&arguments.taking.name, options))
+}
+
+fn checkpoint(word: Checkpoint) -> ServerCheckpoint {
+    match word {
+        Checkpoint::Fast => ServerCheckpoint::Fast,
+        Checkpoint::Spread => ServerCheckpoint::Spread,
+    }
+}
+
 /// How the server is reached, from the command line and from the variables of libpq.
-pub(super) fn cluster_options(server: &Server) -> Result<ClusterOptions, Failed> {
+fn connection(server: &Server) -> Result<ConnectOptions, Failed> {
     refuse_password(&server.conninfo)?;
-    let connection = ConnectOptions::parse(&server.conninfo)
+    ConnectOptions::parse(&server.conninfo)
         .and_then(ConnectOptions::with_environment)
-        .map_err(Failed::argument)?;
-    let mut options = ClusterOptions::new(connection);
+        .map_err(Failed::argument)
+}
+
+/// A server that sends its files, from the command line.
+pub(super) fn base_backup_options(server: &Server) -> Result<BaseBackupOptions, Failed> {
+    Ok(BaseBackupOptions::new(connection(server)?))
+}
+
+/// A server beside its files, from the command line.
+pub(super) fn cluster_options(server: &Server) -> Result<ClusterOptions, Failed> {
+    let mut options = ClusterOptions::new(connection(server)?);
     options.data_directory.clone_from(&server.data_directory);
     Ok(options)
 }

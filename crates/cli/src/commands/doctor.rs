@@ -3,12 +3,12 @@
 use lifeboat_core::{Error, Finding, Inspection, Severity, Source};
 use lifeboat_files::FilesSource;
 use lifeboat_objstore::conformance::honours_put_if_absent;
-use lifeboat_postgres::{ClusterSource, DatabaseSource};
+use lifeboat_postgres::{BaseBackupSource, ClusterSource, DatabaseSource};
 use lifeboat_repository::Access;
 use object_store::path::Path;
 use serde::Serialize;
 
-use super::backup::{cluster_options, source_options};
+use super::backup::{base_backup_options, cluster_options, source_options};
 use super::database;
 use crate::args::Doctor;
 use crate::exit::Exit;
@@ -32,6 +32,10 @@ struct Summary {
 
 pub(super) async fn run(subject: Option<Doctor>, session: &Session) -> Result<Exit, Failed> {
     let (subject, inspection) = match subject {
+        Some(Doctor::Postgres(server)) if server.remote => {
+            let source = BaseBackupSource::new("server", base_backup_options(&server)?);
+            ("postgres", look_at(&source, session, |error| error).await?)
+        }
         Some(Doctor::Postgres(server)) => {
             let source = ClusterSource::new("server", cluster_options(&server)?);
             ("postgres", look_at(&source, session, |error| error).await?)

@@ -211,3 +211,75 @@ fn a_target_in_use_stays_as_it_is() {
     ran.error_says(&["filled", "not empty"]);
     assert_eq!(contents(&target).len(), 1);
 }
+
+#[test]
+fn a_cluster_comes_over_the_network() {
+    let home = Home::new();
+    let mut cluster = cluster();
+    let conninfo = cluster.conninfo();
+    let digests = block_on(async {
+        let client = cluster.connect("postgres").await.unwrap();
+        data::seed(&client, Size::SMALL).await.unwrap();
+        client.batch_execute("CHECKPOINT").await.unwrap();
+        data::digests(&client).await.unwrap()
+    });
+    let server = ["postgres", "--remote", "--conninfo", &conninfo];
+    let ran = home.run(&[&["doctor"], &server[..]].concat()).expect(0);
+    assert!(ran.0.stderr.contains("system identifier"), "{ran}");
+
+    let take = |words: &[&str]| {
+        let common = ["backup", "postgres", "--name", "shop", "--conninfo", &conninfo, "--json"];
+        home.run(&[&common, words].concat()).expect(0).end()
+    };
+    let beside = take(&[]);
+    let over = take(&["--remote"]);
+    let number = |summary: &serde_json::Value, field: &str| summary[field].as_u64().unwrap();
+    // Whichever way it is taken, what is stored already is not stored again.
+    assert!(number(&over, "bytes") > 40_000_000, "{over}");
+    assert!(number(&over, "new") * 10 < number(&beside, "new"), "{beside} {over}");
+    assert!(number(&over, "stored") * 10 < number(&beside, "stored"), "{beside} {over}");
+    assert_eq!(over["parent"], beside["snapshot"], "{over}");
+    let again = take(&["--full"]);
+    assert!(number(&again, "stored") * 10 < number(&beside, "stored"), "{beside} {again}");
+    let other = take(&["--remote", "--full", "--without-logs", "--tag", "other"]);
+    let snapshot = other["snapshot"].as_str().unwrap();
+
+    cluster.stop(Mode::Fast).unwrap();
+    let scratch = Scratch::new().unwrap();
+    let target = scratch.path().join("restored");
+    home.run(&["restore", snapshot, "--to", target.to_str().unwrap()]).expect(0);
+    hand_over(&target).unwrap();
+    let restored = Cluster::adopt(&target, cluster.installation()).unwrap();
+    let brought_back = block_on(async {
+        let client = restored.connect("postgres").await.unwrap();
+        data::digests(&client).await.unwrap()
+    });
+    assert_eq!(digests, brought_back);
+    home.run(&["verify", "--every-byte"]).expect(0);
+}
+
+#[test]
+fn a_data_directory_that_is_elsewhere_need_not_be_here() {
+    let home = Home::new();
+    let cluster = cluster();
+    let conninfo = cluster.conninfo();
+    let take = ["backup", "postgres", "--name", "x", "--conninfo", &conninfo];
+    let elsewhere = ["--data-directory", "/srv/elsewhere"];
+    let ran = home.run(&[&take, &elsewhere[..]].concat());
+    ran.expect(1).error_says(&["/srv/elsewhere", "with --remote"]);
+    home.run(&[&take, &elsewhere[..], &["--remote"]].concat()).expect(2);
+    assert!(!has_snapshots(&home));
+
+    // Who may not replicate is told so before anything is sent.
+    block_on(async {
+        let client = cluster.connect("postgres").await.unwrap();
+        client.batch_execute("CREATE ROLE plain LOGIN").await.unwrap();
+    });
+    let plain = conninfo.replace("user=postgres", "user=plain");
+    assert_ne!(plain, conninfo);
+    for command in [&["doctor", "postgres"][..], &["backup", "postgres", "--name", "x"]] {
+        let ran = home.run(&[command, &["--remote", "--conninfo", &plain]].concat()).expect(1);
+        assert!(ran.0.stderr.contains("ALTER ROLE … REPLICATION"), "{ran}");
+    }
+    assert!(!has_snapshots(&home));
+}

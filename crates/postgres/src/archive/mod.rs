@@ -48,6 +48,7 @@ pub use error::ArchiveError;
 pub use get::{AtGap, GetOptions, Got, Tail};
 pub use history::TimelineHistory;
 pub use line::WalLine;
+pub(crate) use name::WalName;
 pub use notes::Notes;
 pub use push::{PushOptions, Pushed};
 pub use spool::Spool;

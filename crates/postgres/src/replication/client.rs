@@ -7,6 +7,7 @@ use postgres_protocol::message::frontend;
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
+use super::base::{self, BaseBackup, Begun, MAX_TABLESPACES, SILENCE, Sent, Stopped};
 use super::copy::{self, Received, Status};
 use super::dial;
 use super::error::{ReplicationError, Result};
@@ -119,6 +120,16 @@ impl Client {
         digits.parse().map_err(|_| ReplicationError::protocol(what, "it names none"))
     }
 
+    /// What the server calls its version.
+    pub(crate) fn version_text(&self) -> &str {
+        self.link.parameter("server_version").unwrap_or_default()
+    }
+
+    /// Whether the server is a standby, by what it said last.
+    pub(crate) fn is_standby(&self) -> bool {
+        self.link.parameter("in_hot_standby") == Some("on")
+    }
+
     pub(crate) async fn identify(&mut self) -> Result<Identity> {
         let what = "ask the server who it is";
         let rows = self.command("IDENTIFY_SYSTEM", what).await?;
@@ -136,6 +147,84 @@ impl Client {
         let text: String = value(what, only(what, &rows)?, 0)?;
         let size = in_bytes(&text).and_then(SegmentSize::new);
         size.ok_or_else(|| ReplicationError::protocol(what, "it is no size that there is"))
+    }
+
+    /// A setting as the server shows it; `None` when there is none, or the role may not see it.
+    pub(crate) async fn setting(&mut self, name: &'static str) -> Result<Option<String>> {
+        let what = format!("ask the server for {name}");
+        match self.command(&format!("SHOW {name}"), &what).await {
+            Ok(rows) => value(&what, only(&what, &rows)?, 0).map(Some),
+            Err(error) if matches!(error.code(), Some("42704" | "42501")) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A setting that every server has, and shows as a number, or as a size with its unit.
+    pub(crate) async fn size_setting(&mut self, name: &'static str) -> Result<u32> {
+        let what = format!("ask the server for {name}");
+        let text = self.setting(name).await?.unwrap_or_default();
+        let size = text.parse().ok().or_else(|| in_bytes(&text));
+        size.ok_or_else(|| ReplicationError::protocol(what, "it is no size that there is"))
+    }
+
+    /// Makes a slot that keeps WAL from now on, and ends with this connection. Whether there was
+    /// one left to make.
+    pub(crate) async fn keep_wal(&mut self, slot: &SlotName) -> Result<bool> {
+        let command = format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY PHYSICAL RESERVE_WAL");
+        match self.command(&command, "have the server keep its WAL").await {
+            Ok(_) => Ok(true),
+            // All are taken, or there may be none at all.
+            Err(error) if matches!(error.code(), Some("53400" | "55000")) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a base backup. What it consists of is then taken with
+    /// [`next_sent`](Self::next_sent), to the end.
+    pub(crate) async fn begin_backup(&mut self, backup: &BaseBackup) -> Result<Begun> {
+        let what = "begin a base backup";
+        let flaw = |why| ReplicationError::protocol(what, why);
+        self.ask(&backup.command(), what).await?;
+        let limit = backup.patience();
+        let rows = self.result_set(limit, 1, what).await?;
+        let row = only(what, &rows)?;
+        let (start, timeline) = (value(what, row, 0)?, value(what, row, 1)?);
+        let rows = self.result_set(limit, MAX_TABLESPACES, what).await?;
+        let (tablespaces, size) = base::tablespaces(&rows).map_err(flaw)?;
+        let frame = self.link.next_within(SILENCE, what).await?;
+        if frame.tag != b'H' {
+            return Err(unexpected(what, frame.tag));
+        }
+        Ok(Begun { start, timeline, tablespaces, size })
+    }
+
+    /// What comes next of a base backup.
+    pub(crate) async fn next_sent(&mut self) -> Result<Sent> {
+        loop {
+            let next = timeout(SILENCE, self.link.next_or_notice(base::WHAT)).await;
+            let frame = next.unwrap_or_else(|_| {
+                let seconds = SILENCE.as_secs();
+                Err(ReplicationError::Silent { what: base::WHAT.to_owned(), seconds })
+            })?;
+            if let Some(sent) = base::read(frame)? {
+                return Ok(sent);
+            }
+        }
+    }
+
+    /// How a base backup ended, of which all has come.
+    pub(crate) async fn end_backup(&mut self) -> Result<Stopped> {
+        let what = "end the base backup";
+        let rows = self.result_set(SILENCE, 1, what).await?;
+        let row = only(what, &rows)?;
+        let (stop, timeline) = (value(what, row, 0)?, value(what, row, 1)?);
+        // Last of all the server says that it found damaged pages, as an error.
+        let damaged = match self.rows(None, what).await {
+            Ok(_) => None,
+            Err(ReplicationError::Server { answer, .. }) if answer.code == "XX001" => Some(*answer),
+            Err(error) => return Err(error),
+        };
+        Ok(Stopped { stop, timeline, damaged })
     }
 
     /// The history file of a timeline, byte for byte.
@@ -274,6 +363,28 @@ impl Client {
                 Err(error)
             }
             other => other,
+        }
+    }
+
+    /// One of several answers to a command.
+    async fn result_set(&mut self, limit: Duration, most: usize, what: &str) -> Result<Rows> {
+        let flaw = |why| ReplicationError::protocol(what, why);
+        let mut width = None;
+        let mut rows = Vec::new();
+        loop {
+            let frame = self.link.next_within(limit, what).await?;
+            match (frame.tag, width) {
+                (b'T', None) => width = Some(columns(frame.body).map_err(flaw)?),
+                (b'D', Some(width)) => {
+                    let row = row(frame.body).map_err(flaw)?;
+                    if row.len() != width || rows.len() == most {
+                        return Err(flaw("a row that does not belong".into()));
+                    }
+                    rows.push(row);
+                }
+                (b'C', Some(_)) => return Ok(rows),
+                (tag, _) => return Err(unexpected(what, tag)),
+            }
         }
     }
 

@@ -66,7 +66,7 @@ pub enum ReplicationError {
 }
 
 impl ReplicationError {
-    pub(super) fn protocol(what: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn protocol(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Protocol { what: what.into(), why: why.into() }
     }
 

@@ -93,10 +93,26 @@ impl Fields {
     }
 }
 
-/// The body of an error or a notice.
+/// What a server says beside its answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Notice {
+    /// Whether it is a warning, and no mere remark.
+    pub(crate) warning: bool,
+    /// The function of the server that says it: the same in every language.
+    pub(crate) routine: String,
+    pub(crate) answer: ServerAnswer,
+}
+
+/// The body of an error.
 pub(super) fn answer(body: Bytes) -> Result<ServerAnswer, Flaw> {
+    notice(body).map(|notice| notice.answer)
+}
+
+/// The body of an error or a notice.
+pub(super) fn notice(body: Bytes) -> Result<Notice, Flaw> {
     let mut fields = Fields(body);
     let mut answer = ServerAnswer::default();
+    let (mut warning, mut routine) = (false, String::new());
     loop {
         match fields.byte()? {
             0 => break,
@@ -104,11 +120,14 @@ pub(super) fn answer(body: Bytes) -> Result<ServerAnswer, Flaw> {
             b'M' => answer.message = fields.text()?,
             b'D' => answer.detail = Some(fields.text()?),
             b'H' => answer.hint = Some(fields.text()?),
+            // The severity that is not translated.
+            b'V' => warning = fields.text()? == "WARNING",
+            b'R' => routine = fields.text()?,
             _ => drop(fields.cstring()?),
         }
     }
     fields.end()?;
-    Ok(answer)
+    Ok(Notice { warning, routine, answer })
 }
 
 /// How many columns the rows have that follow.
@@ -180,6 +199,9 @@ mod tests {
         for cut in 0..body.len() {
             assert!(answer(Bytes::copy_from_slice(&body[..cut])).is_err(), "{cut}");
         }
+        let body = b"SWARNUNG\0VWARNING\0C01000\0Mx\0RsendDir\0\0";
+        let found = notice(Bytes::from_static(body)).unwrap();
+        assert_eq!((found.warning, found.routine.as_str()), (true, "sendDir"));
     }
 
     #[test]

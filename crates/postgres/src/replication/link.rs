@@ -47,6 +47,19 @@ impl Link {
     /// and errors are errors. Nothing is lost when the future is dropped.
     pub(super) async fn next(&mut self, what: &str) -> Result<Frame> {
         loop {
+            let frame = self.next_or_notice(what).await?;
+            if frame.tag != b'N' {
+                return Ok(frame);
+            }
+            let flaw = |why: Flaw| ReplicationError::protocol(what, why);
+            let notice = answer(frame.body).map_err(flaw)?;
+            tracing::debug!(%notice, "the server says");
+        }
+    }
+
+    /// As [`next`](Self::next), for who wants to hear notices, too.
+    pub(super) async fn next_or_notice(&mut self, what: &str) -> Result<Frame> {
+        loop {
             let frame = self.frame(what).await?;
             let flaw = |why: Flaw| ReplicationError::protocol(what, why);
             match frame.tag {
@@ -54,10 +67,6 @@ impl Link {
                     let answer = answer(frame.body).map_err(flaw)?;
                     let what = what.to_owned();
                     return Err(ReplicationError::Server { what, answer: Box::new(answer) });
-                }
-                b'N' => {
-                    let notice = answer(frame.body).map_err(flaw)?;
-                    tracing::debug!(%notice, "the server says");
                 }
                 b'S' => self.note(frame).map_err(flaw)?,
                 // Notifications, which nobody has asked for.

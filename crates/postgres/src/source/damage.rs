@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::checksum;
 use crate::connect::{ConnectOptions, Session};
+use crate::lsn::Lsn;
 use crate::relation::{Fork, RelationDirectory, RelationFile};
 
 /// Warnings for one file name this many pages; the rest is counted.
@@ -24,12 +25,12 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// The pages of one file of a relation.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pages {
-    pub(super) directory: RelationDirectory,
-    pub(super) file: RelationFile,
-    pub(super) page_size: u32,
+pub(crate) struct Pages {
+    pub(crate) directory: RelationDirectory,
+    pub(crate) file: RelationFile,
+    pub(crate) page_size: u32,
     /// The number that the first page of this file has in its relation.
-    pub(super) first_block: u32,
+    pub(crate) first_block: u32,
 }
 
 impl Pages {
@@ -76,6 +77,25 @@ impl Pages {
         found
     }
 
+    /// The pages in `bytes` that are damaged, of a file that a server sent which looks at them
+    /// itself: their numbers in the file.
+    ///
+    /// The server reads again what looks half written, and sends what it read last. It does not
+    /// look at pages that were changed after the backup began at `start`, which the WAL brings
+    /// back, nor at pages that are new: they may be half written still.
+    pub(crate) fn damaged_before(&self, bytes: &[u8], offset: u64, start: Lsn) -> Vec<u32> {
+        let first = offset / u64::from(self.page_size);
+        let pages = bytes.chunks_exact(self.page_size as usize).zip(first..);
+        let damaged = pages.filter_map(|(page, number)| {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            let settled = !checksum::is_new(page) && checksum::changed_at(page) < start;
+            let damaged =
+                settled && !checksum::is_intact(page, self.first_block.wrapping_add(number));
+            damaged.then_some(number)
+        });
+        damaged.collect()
+    }
+
     /// As [`Pages::damaged`], reading again from the file itself.
     pub(super) fn damaged_in(&self, file: &File, bytes: &[u8], offset: u64) -> Vec<u32> {
         self.damaged(bytes, offset, &|place, page| file.read_exact_at(page, place).is_ok())
@@ -83,7 +103,7 @@ impl Pages {
 }
 
 /// All damage of one backup.
-pub(super) struct Damage {
+pub(crate) struct Damage {
     options: ConnectOptions,
     databases: BTreeMap<u32, String>,
     found: Mutex<Found>,
@@ -99,7 +119,7 @@ struct Found {
 }
 
 impl Damage {
-    pub(super) fn new(options: ConnectOptions, databases: BTreeMap<u32, String>) -> Arc<Self> {
+    pub(crate) fn new(options: ConnectOptions, databases: BTreeMap<u32, String>) -> Arc<Self> {
         Arc::new(Self {
             options,
             databases,
@@ -109,7 +129,7 @@ impl Damage {
     }
 
     /// Says that `pages` of a file are damaged, and remembers it.
-    pub(super) async fn report(
+    pub(crate) async fn report(
         &self,
         path: &EntryPath,
         of: &Pages,
@@ -190,7 +210,7 @@ impl Damage {
     }
 
     /// Adds to the facts of the snapshot what was found.
-    pub(super) fn record(&self, facts: &mut Attributes) {
+    pub(crate) fn record(&self, facts: &mut Attributes) {
         let found = self.found.lock();
         facts.set(super::facts::DAMAGED_PAGES, found.pages);
         if found.pages > 0 {
@@ -285,6 +305,29 @@ mod tests {
             true
         };
         assert_eq!(pages().damaged(&bytes[..8192], 8192, &same), [1], "a page in the wrong place");
+    }
+
+    #[test]
+    fn what_a_server_sends_is_looked_at_as_it_does_itself() {
+        let start = Lsn(0x2_0000_0000);
+        let with = |changed: Lsn, damaged: bool| {
+            let mut page = page(7, 131_072);
+            page[..4].copy_from_slice(&((changed.0 >> 32) as u32).to_ne_bytes());
+            page[4..8].copy_from_slice(&(changed.0 as u32).to_ne_bytes());
+            let sum = checksum::compute(&page, 131_072);
+            page[8..10].copy_from_slice(&sum.to_ne_bytes());
+            page[5000] ^= u8::from(damaged);
+            page
+        };
+        let found = |page: &[u8]| pages().damaged_before(page, 0, start);
+        assert_eq!(found(&with(Lsn(start.0 - 1), true)), [0]);
+        assert!(found(&with(Lsn(start.0 - 1), false)).is_empty());
+        assert!(found(&with(start, true)).is_empty(), "changed since: the WAL brings it back");
+        let mut new = vec![0; 8192];
+        new[8000] = 1;
+        assert!(found(&new).is_empty(), "new");
+        assert!(found(&with(Lsn(1), true)[..8191]).is_empty(), "being added");
+        assert_eq!(pages().damaged_before(&with(Lsn(1), true), 3 * 8192, start), [3]);
     }
 
     #[tokio::test]

@@ -134,7 +134,7 @@ impl Findings {
 
 fn how_to_read(path: &Path, error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
-        return "run Lifeboat on the host that has the data directory, and name the directory if it is mounted elsewhere".into();
+        return "run Lifeboat on the host that has the data directory, and name the directory if it is mounted elsewhere; or have the server send its files, with --remote".into();
     }
     let owner = path.ancestors().find_map(|path| std::fs::metadata(path).ok());
     let accounts = Accounts::read();
@@ -225,8 +225,8 @@ impl About {
         if self.in_recovery {
             found.blocker(
                 "in_recovery",
-                "the server is a standby, or is still recovering; backups are taken from a primary",
-                "connect to the primary, on its own host",
+                "the server is a standby, or is still recovering; a backup beside the server is taken from a primary",
+                "connect to the primary, on its own host; or have the standby send its files, with --remote",
             );
         }
         if self.wal_level == "minimal" {

@@ -18,6 +18,7 @@
 //! | `postgres.devices` | tablespace (0: data directory) and the device that holds it |
 //! | `postgres.pages` | `verified` when page checksums were looked at |
 //! | `postgres.damaged_pages`, `postgres.damaged` | how many; path and page numbers |
+//! | `postgres.standby` | `on` when the backup was taken from a standby |
 //! | `postgres.archive_mode` | the setting, when the role could read it |
 //! | `postgres.standby` | `on` when it was taken from a standby |
 

@@ -22,11 +22,12 @@ use tokio::sync::Mutex;
 
 pub use self::backup::Checkpoint;
 pub(crate) use self::cluster::{blocking, lock_file};
+pub(crate) use self::damage::{Damage, Pages};
 pub(crate) use self::label::Label;
-pub(crate) use self::reading::RECOVERY;
 use self::reading::{ClusterReading, Prepared};
+pub(crate) use self::reading::{RECOVERY, nanoseconds, recovery_name};
 pub use self::walk::ServerLogs;
-pub(crate) use self::walk::{CLUSTER, bytes_to_path};
+pub(crate) use self::walk::{CLUSTER, bytes_to_path, is_later, left_out};
 use crate::connect::ConnectOptions;
 use crate::error::Result;
 

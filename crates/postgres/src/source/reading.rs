@@ -260,11 +260,11 @@ impl ClusterReading {
         let attributes = |mode: u32| Attributes::new().with(names::MODE, mode);
         match needed {
             Needed::Directory => {
-                Ok(Entry::new(name(None)?, EntryKind::Directory, attributes(0o700)))
+                Ok(Entry::new(recovery_name(None)?, EntryKind::Directory, attributes(0o700)))
             }
             Needed::File(file, bytes) => {
                 self.context.count_read(bytes.len() as u64);
-                Ok(Entry::file(name(Some(file.as_bytes()))?, attributes(0o600), bytes))
+                Ok(Entry::file(recovery_name(Some(file.as_bytes()))?, attributes(0o600), bytes))
             }
             Needed::History(file) => {
                 let path = self.wal_directory().join(crate::source::walk::bytes_to_path(&file));
@@ -277,12 +277,12 @@ impl ClusterReading {
                 });
                 let bytes = bytes.await?;
                 self.context.count_read(bytes.len() as u64);
-                Ok(Entry::file(name(Some(&file))?, attributes(0o600), bytes))
+                Ok(Entry::file(recovery_name(Some(&file))?, attributes(0o600), bytes))
             }
             Needed::Segment(expected) => {
                 let segment = expected.name();
                 let on_disk = self.wal_directory().join(&segment);
-                let path = name(Some(segment.as_bytes()))?;
+                let path = recovery_name(Some(segment.as_bytes()))?;
                 let file = self.open_segment(on_disk.clone(), segment, &expected).await?;
                 let size = expected.size.bytes();
                 let content = FileContent {
@@ -377,7 +377,8 @@ impl Reading for ClusterReading {
     }
 }
 
-fn name(file: Option<&[u8]>) -> Result<EntryPath> {
+/// The path of what recovery needs; of the directory that holds it without a file's name.
+pub(crate) fn recovery_name(file: Option<&[u8]>) -> Result<EntryPath> {
     let path = EntryPath::new(RECOVERY);
     let path = match file {
         Some(file) => path.and_then(|path| path.join(file)),
@@ -386,7 +387,7 @@ fn name(file: Option<&[u8]>) -> Result<EntryPath> {
     path.map_err(|error| Error::Answer { what: "name the entries", why: error.to_string() })
 }
 
-fn nanoseconds(at: Timestamp) -> i64 {
+pub(crate) fn nanoseconds(at: Timestamp) -> i64 {
     i64::try_from(at.as_nanosecond()).unwrap_or_default()
 }
 

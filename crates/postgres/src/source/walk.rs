@@ -219,11 +219,6 @@ impl Walker<'_> {
     }
 
     fn is_left_out(&self, parent: &[&[u8]], name: &[u8]) -> bool {
-        let anywhere = name.starts_with(b"pgsql_tmp")
-            || name.starts_with(b"pg_internal.init")
-            || name == b".DS_Store";
-        let at_top =
-            parent.is_empty() && (LEFT_OUT.contains(&name) || name.starts_with(b".s.PGSQL."));
         // Given last, under a name of its own.
         let control = parent == [b"global"] && name == b"pg_control";
         // A tablespace may be shared by servers of several versions.
@@ -232,7 +227,7 @@ impl Walker<'_> {
             && name != self.cluster.version_directory().as_bytes();
         let prepared_later =
             parent == [b"pg_twophase"] && is_later(name, self.cluster.control.next_transaction);
-        anywhere || at_top || control || other_version || prepared_later
+        left_out(parent, name) || control || other_version || prepared_later
     }
 
     fn enter(
@@ -342,13 +337,22 @@ impl Walker<'_> {
     }
 }
 
+/// Whether a name is of something that no backup has, wherever its server runs.
+pub(crate) fn left_out(parent: &[&[u8]], name: &[u8]) -> bool {
+    let anywhere = name.starts_with(b"pgsql_tmp")
+        || name.starts_with(b"pg_internal.init")
+        || name == b".DS_Store";
+    let at_top = parent.is_empty() && (LEFT_OUT.contains(&name) || name.starts_with(b".s.PGSQL."));
+    anywhere || at_top
+}
+
 /// Whether the name of a file in `pg_twophase` is of a transaction that began after the checkpoint
 /// of the backup.
 ///
 /// Such a transaction comes back from the WAL, and its file must not be there: PostgreSQL 17 wants
 /// to remove it, looks for it under a wrong name, and then takes the transaction for restored
 /// already, which loses it.
-fn is_later(name: &[u8], next: u64) -> bool {
+pub(crate) fn is_later(name: &[u8], next: u64) -> bool {
     let Some(transaction) =
         std::str::from_utf8(name).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok())
     else {

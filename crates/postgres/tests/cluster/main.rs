@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod bad_input;
+mod base_backup;
+mod base_backup_faults;
 mod common;
 mod conformance;
 mod connection;

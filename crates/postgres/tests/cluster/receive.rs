@@ -200,7 +200,7 @@ fn a_stopped_receiver_goes_on_where_it_was() {
 }
 
 /// A standby of a cluster, from a backup.
-fn standby(backup_dir: &Path, primary: &Cluster, installation: &Installation) -> Cluster {
+pub fn standby(backup_dir: &Path, primary: &Cluster, installation: &Installation) -> Cluster {
     fs::write(backup_dir.join("standby.signal"), "").unwrap();
     let words = format!("host=127.0.0.1 port={} user=postgres", primary.port());
     Cluster::builder()
@@ -211,7 +211,7 @@ fn standby(backup_dir: &Path, primary: &Cluster, installation: &Installation) ->
         .unwrap()
 }
 
-async fn replayed(standby: &Cluster, lsn: Lsn) {
+pub async fn replayed(standby: &Cluster, lsn: Lsn) {
     let client = standby.connect("postgres").await.unwrap();
     eventually("the standby replays", async || {
         let sql = "SELECT pg_last_wal_replay_lsn()::text";
@@ -221,7 +221,7 @@ async fn replayed(standby: &Cluster, lsn: Lsn) {
     .await;
 }
 
-async fn promote(standby: &Cluster) {
+pub async fn promote(standby: &Cluster) {
     let client = standby.connect("postgres").await.unwrap();
     let done: bool = client.query_one("SELECT pg_promote()", &[]).await.unwrap().get(0);
     assert!(done);

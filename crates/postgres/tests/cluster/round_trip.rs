@@ -118,7 +118,7 @@ fn a_cluster_under_load_comes_back_consistent() {
     });
 }
 
-async fn write_until(stop: Arc<AtomicBool>, config: tokio_postgres::Config, seed: u32) -> u64 {
+pub async fn write_until(stop: Arc<AtomicBool>, config: tokio_postgres::Config, seed: u32) -> u64 {
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     let mut rounds = 0;
