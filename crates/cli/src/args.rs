@@ -12,6 +12,7 @@ mod key;
 mod prune;
 mod recovery;
 mod repair;
+mod replica;
 mod restore;
 mod retention;
 mod scratch;
@@ -39,6 +40,7 @@ pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
 pub(crate) use prune::Prune;
 pub(crate) use recovery::{Recovery, Supply, Target, Window};
 pub(crate) use repair::{Mending, Repair, Verify};
+pub(crate) use replica::{Replica, ReplicaPromote, ReplicaStatus};
 pub(crate) use restore::{OtherSecret, Owners, Restore};
 pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
 pub(crate) use scratch::Rehearsal;
@@ -183,6 +185,9 @@ pub(crate) enum Command {
     /// restore_command
     #[command(subcommand)]
     Wal(Wal),
+    /// See how far replicas are behind, and let one take the primary's place
+    #[command(subcommand)]
+    Replica(Replica),
     /// Look for damage in the repository
     #[command(after_help = repair::VERIFY)]
     Verify(Verify),
@@ -238,6 +243,8 @@ impl Command {
             Self::Wal(Wal::Get(_)) => "wal get",
             Self::Wal(Wal::Adopt(_)) => "wal adopt",
             Self::Wal(Wal::Serve(_)) => "wal serve",
+            Self::Replica(Replica::Status(_)) => "replica status",
+            Self::Replica(Replica::Promote(_)) => "replica promote",
             Self::Verify(_) => "verify",
             Self::Prune(_) => "prune",
             Self::DataClass(_) => "data-class",

@@ -10,6 +10,7 @@
 //! | the WAL of a cluster in a journal | [`WalArchive`] |
 //! | any moment back: what can be recovered, how, and to where | [`Windows`], [`RecoveryPlan`], [`RecoverySource`] |
 //! | a snapshot on a server of its own, and what it is examined for | [`Scratch`], [`examine()`] |
+//! | how far replicas are behind, and one that takes the primary's place | [`ServerStatus`], [`promote()`] |
 //! | WAL by streaming: a server that is followed | [`Receiver`], [`ReceiverOptions`] |
 //! | what can go wrong | [`enum@Error`], [`ArchiveError`], [`ReplicationError`], [`ReceiveError`] |
 //!
@@ -110,6 +111,7 @@ mod lsn;
 mod receive;
 mod recovery;
 mod relation;
+mod replica;
 mod replication;
 mod scratch;
 mod sink;
@@ -133,6 +135,9 @@ pub use self::receive::{Following, Freshness, ReceiveError, Receiver, ReceiverOp
 pub use self::recovery::{
     BaseBackup, Bound, RecoveryError, RecoveryOptions, RecoveryPlan, RecoverySettings,
     RecoverySource, RecoveryTarget, TargetAction, TargetTimeline, WalSupply, Window, Windows,
+};
+pub use self::replica::{
+    Fencing, PromoteOptions, Promoted, Replica, ReplicaError, Role, ServerStatus, promote,
 };
 pub use self::replication::{ReplicationError, ServerAnswer, SlotName};
 pub use self::scratch::{Scratch, ScratchError, ScratchOptions, ScratchServer};

@@ -22,6 +22,7 @@ mod prune;
 mod recovery;
 mod rehearse;
 mod repair;
+mod replica;
 mod restore;
 mod shown;
 mod snapshots;
@@ -62,6 +63,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Pins => pin::list(session).await,
         Command::Journals(arguments) => journals::run(&arguments, session).await,
         Command::Wal(command) => wal::run(command, session).await,
+        Command::Replica(what) => replica::run(what, session).await,
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Prune(arguments) => prune::run(&arguments, session).await,
         Command::DataClass(arguments) => data_class::run(&arguments, session).await,

@@ -6,6 +6,7 @@ mod changed;
 mod moments;
 mod recovery;
 mod rehearsed;
+mod replica;
 mod scene;
 mod served;
 mod streamed;

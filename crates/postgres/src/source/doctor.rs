@@ -15,10 +15,15 @@
 //! | `checksums_off` | warning | damage on the disk goes unnoticed |
 //! | `fsync_off`, `full_page_writes_off` | warning | a power cut damages the cluster |
 //! | `archiving_fails` | warning | WAL piles up |
+//! | `archive_discarded`, `archive_command_missing` | warning | WAL is thrown away, or piles up |
+//! | `clock_differs` | warning | the server's clock and this host's are far apart |
 //! | `slot_lost`, `slot_unused` | warning | a slot without its WAL, or with much of it for nobody |
 //! | `slots_unlimited` | note | slots can fill the server's disk |
 //! | `wal_senders_taken` | note | nobody can follow the server |
 //! | `wal_not_reserved` | note | no replication slot can be taken for the time of the backup |
+//! | `archiver_elsewhere` | note | another tool archives the WAL |
+//! | `no_room_beside` | note | a restore on the same file system would not fit beside the cluster |
+//! | `summaries_off` | note | changed files are read whole |
 //! | `archive_off` | note | no recovery to moments between two backups |
 //! | `configuration_elsewhere` | note | configuration files outside the data directory |
 //! | `left_out` | note | something in the data directory is not part of a backup |
@@ -35,7 +40,7 @@ use rustix::fs::Stat;
 use super::backup::{functions, grant};
 use super::cluster::{Cluster, SUPPORTED, blocking};
 use super::walk::{Found, ServerLogs, Visitor, walk};
-use super::{ClusterOptions, facts, slots};
+use super::{ClusterOptions, facts, habits, slots};
 use crate::accounts::Accounts;
 use crate::connect::Session;
 use crate::error::{Error, Result};
@@ -56,6 +61,7 @@ pub(super) async fn inspect(options: &ClusterOptions) -> Result<Inspection> {
     let about = About::ask(&session).await?;
     about.judge(&mut found);
     found.0.extend(slots::findings(&session).await?);
+    found.0.extend(habits::findings(&session).await?);
     let mut inspection = Inspection {
         version: session.version_text().to_owned(),
         facts: about.facts(session.version_text()),
@@ -357,11 +363,26 @@ async fn on_disk(
         let path = cluster.directory.join("pg_wal");
         let wal =
             std::fs::read_dir(&path).map_err(|source| Error::File { what: "list", path, source });
-        Ok((look, walked.and(wal.map(drop))))
+        let room = rustix::fs::statvfs(&cluster.directory).ok();
+        let room = room.and_then(|room| room.f_bavail.checked_mul(room.f_frsize));
+        Ok((look, room, walked.and(wal.map(drop))))
     });
-    let (look, outcome) = looked.await?;
+    let (look, room, outcome) = looked.await?;
     match outcome {
-        Ok(()) => inspection.size = Some(look.bytes),
+        Ok(()) => {
+            inspection.size = Some(look.bytes);
+            if let Some(room) = room.filter(|room| *room < look.bytes) {
+                found.note(
+                    "no_room_beside",
+                    format!(
+                        "a restore beside the cluster would not fit: it takes {} MiB, and {} MiB are free",
+                        look.bytes >> 20,
+                        room >> 20
+                    ),
+                    "restore onto another disk, or make room before it is needed",
+                );
+            }
+        }
         Err(error @ Error::LinkedData { .. }) => found.blocker(
             "linked_data",
             error.to_string(),

@@ -6,6 +6,7 @@ mod content;
 mod damage;
 mod doctor;
 pub(crate) mod facts;
+mod habits;
 mod label;
 mod listing;
 mod reading;
