@@ -66,7 +66,7 @@
 //! | feature | on by default | what it adds |
 //! |---|---|---|
 //! | `files` | yes | `lifeboat::files`: file trees, every attribute kept |
-//! | `postgres` | yes | `lifeboat::postgres`: physical backups of PostgreSQL 14 to 18, and its WAL by streaming |
+//! | `postgres` | yes | `lifeboat::postgres`: physical backups of PostgreSQL 14 to 18, its WAL by streaming, and databases table by table |
 //!
 //! # Where things are
 //!

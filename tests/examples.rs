@@ -18,6 +18,11 @@ mod embed_postgres;
 mod embed_base_backup;
 
 #[cfg(feature = "postgres")]
+#[path = "../examples/embed_dump.rs"]
+#[allow(dead_code)]
+mod embed_dump;
+
+#[cfg(feature = "postgres")]
 #[path = "../examples/embed_follow.rs"]
 #[allow(dead_code)]
 mod embed_follow;
@@ -49,6 +54,27 @@ async fn a_second_repository_saves_a_damaged_one() {
 async fn files_are_backed_up_and_restored() {
     let folder = tempfile::tempdir().unwrap();
     embed_files::run(folder.path()).await.unwrap();
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_backed_up_and_restored() {
+    use lifeboat::postgres::{ConnectOptions, DatabaseOptions, TableName};
+    use lifeboat_testbed::data;
+    use lifeboat_testbed::postgres::{Cluster, newest};
+
+    let cluster = Cluster::start(newest().unwrap()).unwrap();
+    let client = cluster.connect("postgres").await.unwrap();
+    data::seed(&client, data::Size::TINY).await.unwrap();
+    let mut options = DatabaseOptions::new(ConnectOptions::parse(&cluster.conninfo()).unwrap());
+    options.programs = Some(cluster.installation().bin_dir.clone());
+    let folder = tempfile::tempdir().unwrap();
+    let table = TableName::new("public", "customers");
+    let csv = embed_dump::run(options, &table, folder.path()).await.unwrap();
+    let count: i64 = client.query_one("select count(*) from customers", &[]).await.unwrap().get(0);
+    assert_eq!(i64::try_from(csv.lines().count()).unwrap(), count + 1);
+    let restored = cluster.connect("shop_restored").await.unwrap();
+    assert_eq!(data::digests(&restored).await.unwrap(), data::digests(&client).await.unwrap());
 }
 
 #[cfg(feature = "postgres")]

@@ -5,6 +5,7 @@ mod browse;
 mod copy;
 mod database;
 mod doctor;
+mod export;
 mod follow;
 mod init;
 mod journals;
@@ -33,6 +34,7 @@ pub(crate) use browse::{Cat, Diff, Find, Stats};
 pub(crate) use copy::{Copy, Since};
 pub(crate) use database::{BackupDatabase, Database, KeptRoles};
 pub(crate) use doctor::Doctor;
+pub(crate) use export::{Export, Form};
 pub(crate) use follow::{Follow, FollowPostgres};
 pub(crate) use init::Init;
 pub(crate) use journals::Journals;
@@ -166,6 +168,9 @@ pub(crate) enum Command {
     /// Say from when to when the PostgreSQL clusters can be recovered
     #[command(after_help = recovery::WINDOW)]
     Window(Window),
+    /// Write a snapshot of a database as SQL, or one of its tables as CSV
+    #[command(after_help = export::EXPORT)]
+    Export(Export),
     /// Forget snapshots that are not needed any more
     #[command(after_help = retention::FORGET)]
     Forget(Forget),
@@ -233,6 +238,7 @@ impl Command {
             #[cfg(feature = "mount")]
             Self::Mount(_) => "mount",
             Self::Restore(_) => "restore",
+            Self::Export(_) => "export",
             Self::Window(_) => "window",
             Self::Forget(_) => "forget",
             Self::Pin(_) => "pin",

@@ -127,8 +127,9 @@ pub use self::connect::{ConnectOptions, TlsMode};
 pub use self::error::{Error, Result};
 pub use self::examine::{Counted, Examination, ExamineOptions, ExpectedResult, Problem, examine};
 pub use self::logical::{
-    DatabaseError, DatabaseOptions, DatabaseRestoreOptions, DatabaseSink, DatabaseSource, Keep,
-    Occupied, OlderServer, Parts, Roles, TableName, TableOptions, TablePlace, TableSink,
+    DatabaseError, DatabaseOptions, DatabaseRestoreOptions, DatabaseSink, DatabaseSource,
+    ExportForm, ExportOptions, ExportSink, Keep, Occupied, OlderServer, Parts, Roles, TableName,
+    TableOptions, TablePlace, TableSink,
 };
 pub use self::lsn::Lsn;
 pub use self::receive::{Following, Freshness, ReceiveError, Receiver, ReceiverOptions, Watch};

@@ -117,9 +117,10 @@ pub(super) fn sink(
     Ok(Box::new(DatabaseSink::new(options)))
 }
 
-/// The entries of a snapshot that a single table needs.
+/// The entries of a snapshot for a single table, with others as far as there are any.
 pub(super) async fn entries_of(
     table: &TableName,
+    needs: &[&str],
     snapshot: &Snapshot,
 ) -> Result<Vec<EntryPath>, Failed> {
     let info = snapshot.info();
@@ -135,7 +136,7 @@ pub(super) async fn entries_of(
         return Err(Error::new(ErrorKind::NotFound, message).with_hint(hint).into());
     }
     let mut entries = vec![rows];
-    for name in TableSink::NEEDS {
+    for name in needs {
         let path = EntryPath::new(name)?;
         if snapshot.entry(&path).await?.is_some() {
             entries.push(path);

@@ -8,6 +8,7 @@ mod data_class;
 mod database;
 mod diff;
 mod doctor;
+mod export;
 mod find;
 mod follow;
 mod forget;
@@ -57,6 +58,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Mount(arguments) => mount::run(&arguments, session).await,
         Command::Restore(arguments) => restore::run(arguments, session).await,
         Command::Window(arguments) => window::run(&arguments, session).await,
+        Command::Export(arguments) => export::run(arguments, session).await,
         Command::Forget(arguments) => forget::run(&arguments, session).await,
         Command::Pin(arguments) => pin::pin(&arguments, session).await,
         Command::Unpin(arguments) => pin::unpin(&arguments, session).await,

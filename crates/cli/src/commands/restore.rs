@@ -6,7 +6,8 @@ use lifeboat_core::{
 };
 use lifeboat_files::{Existing, FilesSink, Owners as FileOwners, SinkOptions};
 use lifeboat_postgres::{
-    Archiving, ClusterSink, RecoverySettings, RecoverySource, RestoreOptions, TablespaceMapping,
+    Archiving, ClusterSink, RecoverySettings, RecoverySource, RestoreOptions, TableSink,
+    TablespaceMapping,
 };
 use lifeboat_repository::{Selection, SnapshotCopies, ThawNeed};
 use serde::Serialize;
@@ -89,7 +90,7 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
     let info = first.snapshot.info().clone();
     let reach = Reach::of(&first.snapshot).await;
     if let Some(table) = &arguments.database.table {
-        arguments.paths = database::entries_of(table, &first.snapshot).await?;
+        arguments.paths = database::entries_of(table, &TableSink::NEEDS, &first.snapshot).await?;
     }
     let told = recovery::settings(&arguments, planned.as_ref(), &info.store, session)?;
     let sink = sink_for(&info, reach.as_ref(), &arguments, told)?;

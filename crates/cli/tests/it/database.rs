@@ -65,6 +65,27 @@ fn a_database_and_a_table_come_back() {
     let missing = ["--to", "postgres", "--table", "public.nothing", "--replace"];
     with(&missing).expect(1).error_says(&["no rows of public.nothing", "lifeboat ls"]);
 
+    let export = |more: &[&str]| {
+        home.run(&[&["export", "latest", "--store", "database/shop"], more].concat())
+    };
+    let script = home.arg("shop.sql");
+    let done = export(&["--to", &script, "--json"]).expect(0).end();
+    assert_eq!(done["rows"], first["facts"]["database.rows"], "{done}");
+    let text = std::fs::read_to_string(&script).unwrap();
+    assert!(text.contains("COPY \"public\".\"payments\"") && text.ends_with(" rows.\n"));
+    export(&["--to", &script]).expect(1).error_says(&["it exists already"]);
+    let csv = export(&["--table", "payments"]).expect(0).0.stdout;
+    let expected = block_on(async {
+        let client = cluster.connect("postgres").await.unwrap();
+        let query = "SELECT count(*) FROM payments";
+        client.query_one(query, &[]).await.unwrap().get::<_, i64>(0)
+    });
+    assert_eq!(csv.lines().count() as i64, expected + 1, "{csv}");
+    assert!(csv.starts_with("id,") || csv.starts_with("order_id,"), "{}", &csv[..100]);
+    export(&["--as", "csv"]).expect(2).error_says(&["CSV holds one table"]);
+    export(&["--json"]).expect(2).error_says(&["--to"]);
+    export(&["--table", "nothing"]).expect(1).error_says(&["no rows of public.nothing"]);
+
     // Words for other stores.
     with(&["--to", "x", "--path", "y"]).expect(2).error_says(&["--path", "database/shop"]);
     with(&["--to", "/tmp/x"]).expect(2).error_says(&["names a database"]);

@@ -41,7 +41,9 @@
 //! - Privileges on the database itself, and settings of a role in this database, are not kept.
 
 mod catalog;
+mod csv;
 mod error;
+mod export;
 mod large_objects;
 mod layout;
 mod moment;
@@ -62,6 +64,7 @@ mod turns;
 mod writing;
 
 pub use self::error::DatabaseError;
+pub use self::export::{ExportForm, ExportOptions, ExportSink};
 pub use self::layout::Parts;
 pub use self::name::TableName;
 pub use self::options::{DatabaseOptions, Roles};

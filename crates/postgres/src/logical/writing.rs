@@ -61,6 +61,10 @@ impl Known {
         Ok(Self { name, columns, counted: Mutex::default() })
     }
 
+    pub(super) fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
     /// The statement that takes its rows, into the table of this name.
     pub(super) fn statement(&self, into: &TableName, encoding: &str) -> String {
         let columns: Vec<_> = self.columns.iter().map(|column| identifier(column)).collect();
@@ -83,7 +87,8 @@ impl Known {
     }
 }
 
-fn compare(table: &str, counted: &Tally, expected: Option<&Total>) -> Result<u64> {
+/// An error unless just that was counted which was counted at the backup.
+pub(super) fn compare(table: &str, counted: &Tally, expected: Option<&Total>) -> Result<u64> {
     let found = Total { rows: counted.rows(), digest: counted.digest() };
     let shown = |total: &Total| format!("{} rows with the digest {}", total.rows, total.digest);
     match expected {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod common;
+mod exports;
 mod moment;
 mod one_table;
 mod refusals;
