@@ -87,7 +87,7 @@
 //! `.wal_segment_size`, `.checksum_version`, `.start_lsn`, `.stop_lsn`, `.checkpoint_lsn`,
 //! `.timeline`, `.started`, `.stopped`, `.databases` (oid and name), `.tablespaces` (oid and
 //! location), `.devices`, `.pages`, `.damaged_pages`, `.damaged` (path and page numbers),
-//! `.archive_mode`; and `journal.wal.timeline` and `.from`: where in its WAL a later moment begins to
+//! `.archive_mode`, `.standby`, `.wal_summaries`; and `journal.wal.timeline` and `.from`: where in its WAL a later moment begins to
 //! depend on it. Give them to [`RestoreOptions::with_facts`], so that a restore can check more
 //! before it begins.
 //!

@@ -18,6 +18,7 @@
 //! | `postgres.devices` | tablespace (0: data directory) and the device that holds it |
 //! | `postgres.pages` | `verified` when page checksums were looked at |
 //! | `postgres.damaged_pages`, `postgres.damaged` | how many; path and page numbers |
+//! | `postgres.wal_summaries` | the last WAL summaries that end at the start, where the server had them: by them a later backup knows that the server's history is the same |
 //! | `postgres.standby` | `on` when the backup was taken from a standby |
 //! | `postgres.archive_mode` | the setting, when the role could read it |
 //! | `postgres.standby` | `on` when it was taken from a standby |
@@ -44,5 +45,6 @@ pub(crate) const DAMAGED_PAGES: &str = "postgres.damaged_pages";
 pub(crate) const DAMAGED: &str = "postgres.damaged";
 /// Of an inspection, and of the receipt of a restore.
 pub(crate) const DIRECTORY: &str = "postgres.directory";
+pub(crate) const SUMMARIES: &str = "postgres.wal_summaries";
 pub(crate) const STANDBY: &str = "postgres.standby";
 pub(crate) const ARCHIVE_MODE: &str = "postgres.archive_mode";

@@ -8,6 +8,7 @@ mod doctor;
 pub(crate) mod facts;
 mod habits;
 mod label;
+pub(crate) mod lineage;
 mod listing;
 mod reading;
 mod slots;

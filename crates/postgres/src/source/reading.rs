@@ -21,7 +21,7 @@ use super::content::{Check, FileContent};
 use super::damage::Damage;
 use super::listing::{Item, Listing, Origin, Places, Trust, measure};
 use super::summaries::Changes;
-use super::{ClusterOptions, VerifyPages, facts};
+use super::{ClusterOptions, VerifyPages, facts, lineage};
 use crate::archive::{WAL, WalLine};
 use crate::connect::Session;
 use crate::control::Control;
@@ -338,7 +338,12 @@ impl ClusterReading {
         if !rest.is_empty() {
             return Err(Error::Unfinished);
         }
+        let (session, label) = (self.backup.session(), &ended.label);
+        let summaries = lineage::remembered(session, label.timeline, label.start).await;
         let facts = &mut self.facts;
+        if let Some(summaries) = summaries {
+            facts.set(facts::SUMMARIES, summaries);
+        }
         facts.set(facts::START, ended.label.start.to_string());
         facts.set(facts::CHECKPOINT, ended.label.checkpoint.to_string());
         facts.set(facts::STOP, ended.stop.to_string());

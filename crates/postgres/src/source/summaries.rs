@@ -13,6 +13,7 @@
 //!   small, and read whole.
 //! - A relation that was made anew or cut short counts as changed from there on; all of a database
 //!   that was made by copying files, too.
+//! - The server must still have the history in which the last snapshot was taken (`lineage`).
 //! - The last snapshot must be of this timeline, and its pages verified if these are. Whoever writes
 //!   pages behind the server's back (`pg_checksums`) changes what `pg_control` says, and all is read.
 
@@ -24,7 +25,7 @@ use futures_util::{TryStreamExt, pin_mut};
 use lifeboat_core::{Attributes, Context};
 
 use super::cluster::Cluster;
-use super::facts;
+use super::{facts, lineage};
 use crate::connect::Session;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
@@ -84,7 +85,7 @@ impl Changes {
         {
             return Ok(None);
         }
-        let found = match Self::ask(session, control.timeline, before, start).await {
+        let found = match Self::ask(session, known, control.timeline, before, start).await {
             // Of a server that is gone the backup hears soon enough.
             Err(Error::Query { source, .. }) => Err(source.to_string()),
             found => found?,
@@ -101,6 +102,7 @@ impl Changes {
 
     async fn ask(
         session: &Session,
+        known: &Attributes,
         timeline: u32,
         before: Lsn,
         start: Lsn,
@@ -122,6 +124,9 @@ impl Changes {
                 "the server has no summaries from {before} on (wal_summary_keep_time)"
             )));
         };
+        if !lineage::is_same(session, known.text(facts::SUMMARIES), timeline, before).await? {
+            return Ok(Err(lineage::OTHER.to_owned()));
+        }
         let mut changes = Self::default();
         for (from, to) in summaries {
             changes.read(session, timeline, from, to).await?;
@@ -222,7 +227,7 @@ impl Changes {
 }
 
 /// Up to where the server has summarised its WAL.
-async fn summarised(session: &Session) -> Result<Lsn> {
+pub(super) async fn summarised(session: &Session) -> Result<Lsn> {
     const WHAT: &str = "ask for the summaries of the WAL";
     let statement = "SELECT summarized_lsn::text FROM pg_get_wal_summarizer_state()";
     let row = session.one(WHAT, statement, &[]).await?;

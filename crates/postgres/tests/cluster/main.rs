@@ -5,6 +5,7 @@
 mod bad_input;
 mod base_backup;
 mod base_backup_faults;
+mod branches;
 mod common;
 mod conformance;
 mod connection;
