@@ -45,7 +45,7 @@ pub(crate) use repair::{Mending, Repair, Verify};
 pub(crate) use replica::{Replica, ReplicaPromote, ReplicaStatus};
 pub(crate) use restore::{OtherSecret, Owners, Restore};
 pub(crate) use retention::{Forget, Grouping, Pin, Rules, Unpin};
-pub(crate) use scratch::Rehearsal;
+pub(crate) use scratch::ScratchPlace;
 pub(crate) use snapshots::{Ls, Snapshots};
 pub(crate) use storage::{DataClass, Thawing};
 pub(crate) use wal::{Cluster as WalCluster, Gap, Wal, WalAdopt, WalGet, WalPush, WalServe};

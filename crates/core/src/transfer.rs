@@ -163,8 +163,17 @@ async fn run(
     };
     // A put that is told to stop is over only at its next await. Whoever undoes the work of puts
     // must not meet one that still makes something.
-    puts.tasks.shutdown().await;
-    done
+    puts.tasks.abort_all();
+    let mut failed = None;
+    while let Some(put) = puts.tasks.join_next().await {
+        failed = failed.or(put.ok().and_then(Result::err));
+    }
+    // A source whose content was dropped finds its reading broken off; the put that dropped it
+    // knows why.
+    done.map_err(|error| match error.kind() {
+        ErrorKind::Cancelled => error,
+        _ => failed.unwrap_or(error),
+    })
 }
 
 /// The puts in work. Dropping it aborts them.

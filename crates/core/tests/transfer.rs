@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{
-    Attributes, Baseline, Completion, Context, Entry, EntryPath, Error, ErrorKind, Header,
-    Inspection, Reading, Receipt, Result, Sink, Source, StoreRef, TransferOptions, Writing,
+    Attributes, Baseline, Completion, Content, Context, Entry, EntryPath, Error, ErrorKind, Extent,
+    Header, Inspection, Reading, Receipt, Result, Sink, Source, StoreRef, TransferOptions, Writing,
     async_trait, transfer,
 };
 
@@ -187,4 +187,88 @@ async fn what_is_gathered_does_not_wait_for_what_is_to_come() {
     let done = transfer(&both, &both, &options, &context);
     let done = tokio::time::timeout(Duration::from_secs(60), done).await;
     assert_eq!(done.expect("it waits for ever").unwrap().progress.entries, 3);
+}
+
+/// A source that finds its reading broken off as soon as its first content is dropped, and a sink
+/// that has no room for it.
+#[derive(Clone)]
+struct Cramped {
+    store: StoreRef,
+    dropped: Arc<tokio::sync::Notify>,
+}
+
+struct CrampedReading(Cramped, u8);
+
+struct TellDrop(Arc<tokio::sync::Notify>);
+
+impl Drop for TellDrop {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+#[async_trait]
+impl Source for Cramped {
+    fn store(&self) -> &StoreRef {
+        &self.store
+    }
+
+    async fn inspect(&self) -> Result<Inspection> {
+        Ok(Inspection::default())
+    }
+
+    async fn read(&self, _: Option<Arc<dyn Baseline>>, _: &Context) -> Result<Box<dyn Reading>> {
+        Ok(Box::new(CrampedReading(self.clone(), 0)))
+    }
+}
+
+#[async_trait]
+impl Reading for CrampedReading {
+    async fn next(&mut self) -> Result<Option<Entry>> {
+        self.1 += 1;
+        if self.1 > 1 {
+            self.0.dropped.notified().await;
+            return Err(Error::new(ErrorKind::Other, "the reading was broken off"));
+        }
+        let told = TellDrop(Arc::clone(&self.0.dropped));
+        let content = Content::stream(futures_util::stream::unfold(told, |told| async {
+            Some((Ok(Extent::Hole(1)), told))
+        }));
+        let entry = Entry::file(EntryPath::new("a")?, Attributes::new(), "");
+        Ok(Some(entry.with_content(1 << 30, content)))
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Completion> {
+        Ok(Completion::at(lifeboat_core::Timestamp::now()))
+    }
+}
+
+#[async_trait]
+impl Sink for Cramped {
+    async fn write(&self, _: &Header, _: &Context) -> Result<Box<dyn Writing>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Writing for Cramped {
+    async fn put(&self, _: u64, entry: Entry) -> Result<()> {
+        drop(entry);
+        Err(Error::new(ErrorKind::Exhausted, "there is no room"))
+    }
+
+    async fn commit(self: Arc<Self>, _: Completion) -> Result<Receipt> {
+        Ok(Receipt::default())
+    }
+
+    async fn abort(self: Arc<Self>) {}
+}
+
+#[tokio::test]
+async fn the_put_that_failed_is_told_and_not_what_the_source_made_of_it() {
+    let both = Cramped { store: StoreRef::new("test", "cramped"), dropped: Arc::default() };
+    let context = Context::silent();
+    let options = TransferOptions::default();
+    let failed = transfer(&both, &both, &options, &context).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Exhausted, "{failed}");
 }

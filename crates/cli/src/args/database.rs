@@ -110,8 +110,8 @@ pub(crate) struct IntoDatabase {
     /// How many sessions write side by side: 1 to 64. As many as there are processors, unless said
     #[arg(long, short, value_parser = clap::value_parser!(u8).range(1..=64), value_name = "N")]
     pub(crate) jobs: Option<u8>,
-    /// Only the rows of this table, into the database that --to names, in one transaction. With
-    /// --replace in place of the rows that it has, else with --beside
+    /// Only the rows of this table, into the database that --to names, in one transaction; of a
+    /// cluster, from the database of that name. With --replace in place of the rows that it has, else with --beside
     #[arg(long, value_name = "SCHEMA.TABLE", value_parser = table)]
     pub(crate) table: Option<TableName>,
     /// Make this new table for the rows of --table, in the form that the other has

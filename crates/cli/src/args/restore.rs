@@ -8,6 +8,7 @@ use lifeboat_core::EntryPath;
 
 use super::database::IntoDatabase;
 use super::recovery::Recovery;
+use super::scratch::ScratchPlace;
 use super::storage::Thawing;
 use super::units::duration;
 use super::which::{Which, path};
@@ -51,6 +52,8 @@ pub(crate) struct Restore {
     pub(crate) recovery: Recovery,
     #[command(flatten)]
     pub(crate) database: IntoDatabase,
+    #[command(flatten)]
+    pub(crate) scratch: ScratchPlace,
 }
 
 /// Whose restored files are.
@@ -73,11 +76,16 @@ With one of the --to-… targets, a PostgreSQL cluster is recovered to that mome
 is best for it (`latest`), or from the one that is named, and from the WAL in the repository. Whether
 the target can be reached is found out before anything is touched. See docs/postgres-recovery.md.
 
+With --table, one table of a cluster comes back into a running server, from any snapshot and moment: the
+cluster is restored into a scratch server for that (see `lifeboat verify --restore`).
+
 Examples:
   lifeboat restore latest --store postgres/shop --to /var/lib/postgresql/15/main
   lifeboat restore latest --store postgres/shop --to /srv/copy --tablespace /mnt/fast=/srv/fast
   lifeboat restore latest --store postgres/shop --to /srv/copy --to-time '2026-11-22 03:00:00+01'
   lifeboat restore latest --store postgres/shop --to /srv/copy --to-latest --dry-run
+  lifeboat restore latest --store postgres/shop --to-time '2026-11-22 03:00:00+01' \
+    --to shop --table public.orders --beside public.orders_before
   lifeboat restore 3f2a91bc --to /tmp/etc --path ssh --path hosts
   lifeboat restore latest --store files/etc --to /tmp/etc --or-from s3://offsite/backups
   lifeboat restore latest --store files/etc --to /tmp/etc --thaw=bulk

@@ -24,23 +24,30 @@ pub(crate) struct Rehearsal {
     /// Queries and what they should answer: a JSON file, described in docs/postgres-verify.md
     #[arg(long, value_name = "FILE", requires = "restore")]
     pub(crate) checks: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: ScratchPlace,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// Where a scratch server is made, and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Restore into a scratch server")]
+pub(crate) struct ScratchPlace {
     /// The directory beneath which the server is made and removed again. It needs room for all of
     /// the cluster
-    #[arg(long, value_name = "DIR", requires = "restore")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) scratch: Option<PathBuf>,
     /// The directory with the programs of the server; without it, they are looked for
-    #[arg(long, value_name = "DIR", requires = "restore")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) programs: Option<PathBuf>,
     /// The superuser of the cluster as which its databases are looked at
-    #[arg(long, value_name = "ROLE", default_value = "postgres", requires = "restore")]
+    #[arg(long, value_name = "ROLE", default_value = "postgres")]
     pub(crate) superuser: String,
     /// The account that runs the server when this is run by root
-    #[arg(long, value_name = "ACCOUNT", default_value = "postgres", requires = "restore")]
+    #[arg(long, value_name = "ACCOUNT", default_value = "postgres")]
     pub(crate) account: String,
     /// How long the server may take to recover
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
-    #[arg(requires = "restore")]
     pub(crate) recovery_limit: Duration,
-    #[command(flatten)]
-    pub(crate) target: Target,
 }

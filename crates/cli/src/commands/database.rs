@@ -84,18 +84,7 @@ pub(super) fn sink(
         return wrong("--to names a database here, and no directory", "write --to NAME");
     };
     if let Some(table) = &words.table {
-        let place = match (&words.beside, arguments.replace) {
-            (Some(other), _) => TablePlace::Beside(other.clone()),
-            (None, true) => TablePlace::Replace,
-            (None, false) => {
-                let hint = "say --replace to put its rows in place of those that it has, or \
-                            --beside SCHEMA.TABLE to make another table for them";
-                return Err(Failed::usage("--table does not say where the rows go", hint));
-            }
-        };
-        let connection = connection(&words.conninfo)?;
-        let options = TableOptions::new(connection, name, table.clone(), place);
-        return Ok(Box::new(TableSink::new(options)));
+        return Ok(Box::new(table_sink(name, table, arguments)?));
     }
     let mut options = DatabaseRestoreOptions::new(connection(&words.conninfo)?, name)
         .with_facts(info.facts.clone());
@@ -115,6 +104,27 @@ pub(super) fn sink(
         options.jobs = jobs.into();
     }
     Ok(Box::new(DatabaseSink::new(options)))
+}
+
+/// The database `name` of a server, into which one table is restored.
+pub(super) fn table_sink(
+    name: &str,
+    table: &TableName,
+    arguments: &Restore,
+) -> Result<TableSink, Failed> {
+    let words = &arguments.database;
+    let place = match (&words.beside, arguments.replace) {
+        (Some(other), _) => TablePlace::Beside(other.clone()),
+        (None, true) => TablePlace::Replace,
+        (None, false) => {
+            let hint = "say --replace to put its rows in place of those that it has, or \
+                        --beside SCHEMA.TABLE to make another table for them";
+            return Err(Failed::usage("--table does not say where the rows go", hint));
+        }
+    };
+    let connection = connection(&words.conninfo)?;
+    let options = TableOptions::new(connection, name, table.clone(), place);
+    Ok(TableSink::new(options))
 }
 
 /// The entries of a snapshot for a single table, with others as far as there are any.

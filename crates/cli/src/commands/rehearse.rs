@@ -3,23 +3,21 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lifeboat_core::{Error, ErrorKind, SnapshotInfo, Source, TransferOptions, transfer};
+use lifeboat_core::SnapshotInfo;
 use lifeboat_postgres::{
-    Counted, Examination, ExamineOptions, ExpectedResult, RecoverySettings, RecoverySource,
-    Scratch, ScratchOptions, TargetAction, WalSupply, examine,
+    Counted, Examination, ExamineOptions, ExpectedResult, TargetAction, examine,
 };
-use lifeboat_repository::{Selection, ThawNeed};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::recovery::{Planned, planned};
-use super::thaw;
+use super::scratch::{Raised, raise};
 use super::two::open;
 use super::which::find;
-use crate::args::{Rehearsal, Verify, Which};
+use crate::args::{Verify, Which};
 use crate::exit::Exit;
 use crate::failure::Failed;
-use crate::output::{duration, number, one_line, size, time};
+use crate::output::{duration, number, one_line};
 use crate::session::Session;
 
 /// As many problems are shown to people; programs get all that are kept.
@@ -87,39 +85,10 @@ pub(super) async fn run(
         let hint = "a snapshot of files is tried by restoring it into a new directory";
         return Err(Failed::usage(message, hint));
     }
-    let scratch = prepare(rehearsal, &info, plan.as_ref()).await?;
+    let place = &rehearsal.place;
     let found = open(opened, &info, session).await?;
-    let need = ThawNeed::Content(vec![(info.id, Selection::all())]);
-    thaw::see(&found.opened, &need, &arguments.thawing, session).await?;
-
-    let begun = Instant::now();
-    let told = format!(
-        "restore snapshot {} of {}, as of {}, into a scratch server",
-        info.id.short(),
-        info.store,
-        time(info.taken)
-    );
-    session.output.begin(&told);
-    session.context.phase("restore");
-    let settings = plan.as_ref().map(|plan| RecoverySettings::of(&plan.plan, &WalSupply::Fetched));
-    let sink = scratch.sink(&info.facts, settings);
-    let source = found.snapshot.source(&Selection::all());
-    let with_wal;
-    let source: &dyn Source = match &plan {
-        Some(plan) => {
-            with_wal = RecoverySource::new(&source, plan.archive.clone(), &plan.plan)?;
-            &with_wal
-        }
-        None => &source,
-    };
-    let options = TransferOptions::default();
-    let moving = Box::pin(transfer(source, &sink, &options, &session.context));
-    let moved = moving.await.map_err(|error| found.opened.of_store(error))?;
-    let restored = begun.elapsed();
-
-    session.context.phase("recover");
-    let starting = Box::pin(scratch.start(&session.context));
-    let server = session.unless_cancelled(starting).await??;
+    let Raised { server, bytes, restored } =
+        raise(place, &found, plan.as_ref(), &arguments.thawing, session).await?;
     session.context.phase("examine");
     let begun = Instant::now();
     let mut options = ExamineOptions::default();
@@ -139,42 +108,13 @@ pub(super) async fn run(
     server.stop().await?;
     session.output.finish();
     let times = Times { restored, recovered, examined: took };
-    Ok(tell(&info, plan.as_ref(), &examined, moved.progress.read, &times, session))
+    Ok(tell(&info, plan.as_ref(), &examined, bytes, &times, session))
 }
 
 struct Times {
     restored: Duration,
     recovered: Duration,
     examined: Duration,
-}
-
-/// Makes the place, when there is room for what comes.
-async fn prepare(
-    rehearsal: &Rehearsal,
-    info: &SnapshotInfo,
-    plan: Option<&Planned>,
-) -> Result<Scratch, Failed> {
-    let beneath = rehearsal.scratch.clone().unwrap_or_else(std::env::temp_dir);
-    let mut options = ScratchOptions::new(&beneath);
-    options.programs.clone_from(&rehearsal.programs);
-    options.user.clone_from(&rehearsal.superuser);
-    options.account.clone_from(&rehearsal.account);
-    options.patience = rehearsal.recovery_limit;
-    let scratch = Scratch::prepare(&info.facts, &options).await?;
-    let wal = plan.map_or(0, |plan| plan.plan.to.0.saturating_sub(plan.plan.base.start.0));
-    let need = info.bytes.saturating_add(wal);
-    if let Some(room) = scratch.room().filter(|room| *room < need) {
-        let message = format!(
-            "restore snapshot {} into {}: it needs {}, and there is room for {}",
-            info.id.short(),
-            beneath.display(),
-            size(need),
-            size(room)
-        );
-        let hint = "name a directory with more room with --scratch";
-        return Err(Error::new(ErrorKind::Exhausted, message).with_hint(hint).into());
-    }
-    Ok(scratch)
 }
 
 fn tell(

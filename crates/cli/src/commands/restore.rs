@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::two::{Found, found, open};
 use super::which::Reach;
-use super::{database, recovery, thaw};
+use super::{database, recovery, table, thaw};
 use crate::args::{Owners, Recovery, Restore, Supply};
 use crate::exit::Exit;
 use crate::failure::{Failed, place};
@@ -89,6 +89,10 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
     };
     let info = first.snapshot.info().clone();
     let reach = Reach::of(&first.snapshot).await;
+    if let (Some(table), "postgres", None) = (&arguments.database.table, info.store.kind(), &reach)
+    {
+        return table::run(table, &arguments, first, planned.as_ref(), session).await;
+    }
     if let Some(table) = &arguments.database.table {
         arguments.paths = database::entries_of(table, &TableSink::NEEDS, &first.snapshot).await?;
     }

@@ -10,4 +10,5 @@ mod replica;
 mod scene;
 mod served;
 mod streamed;
+mod table_back;
 mod verdict;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::scene::{LIMIT, Scene, block_on};
 
 /// The programs of an installation, in a directory of their own, with the libraries they need.
-fn programs(scene: &Scene, installation: &Installation) -> PathBuf {
+pub(crate) fn programs(scene: &Scene, installation: &Installation) -> PathBuf {
     let directory = scene.path("programs");
     fs::create_dir_all(&directory).unwrap();
     let libraries: Vec<_> =
@@ -32,14 +32,14 @@ fn programs(scene: &Scene, installation: &Installation) -> PathBuf {
 }
 
 /// A directory in which scratch servers are made.
-fn place(scene: &Scene) -> PathBuf {
+pub(crate) fn place(scene: &Scene) -> PathBuf {
     let place = scene.path("s");
     fs::create_dir_all(&place).unwrap();
     hand_over(&place).unwrap();
     place
 }
 
-fn is_empty(directory: &Path) -> bool {
+pub(crate) fn is_empty(directory: &Path) -> bool {
     fs::read_dir(directory).unwrap().next().is_none()
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lifeboat_core::{
-    Attributes, Completion, Context, Entry, EntryKind, EntryPath, Header, Lane, Receipt, Sink,
-    Writing,
+    Attributes, Completion, Content, Context, Entry, EntryKind, EntryPath, Header, Lane, Receipt,
+    Sink, Writing,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
@@ -108,6 +108,12 @@ impl Sink for TableSink {
     }
 }
 
+/// Reads what nobody needs: a live source takes what was not read for a broken-off reading.
+async fn pass_over(mut content: Content) -> Result<()> {
+    while content.next().await?.is_some() {}
+    Ok(())
+}
+
 /// One table on its way. The session's transaction ends with the session, however that ends.
 #[derive(Debug)]
 struct Putting {
@@ -179,11 +185,11 @@ impl Putting {
                 let _ = self.about.set(about);
             }
             layout::BEFORE => {
-                let TablePlace::Beside(_) = &self.options.place else {
-                    return Ok(());
-                };
-                if !self.is_there(&self.options.table).await? {
+                let beside = matches!(&self.options.place, TablePlace::Beside(_));
+                if beside && !self.is_there(&self.options.table).await? {
                     state.definition = self.definition(entry).await?;
+                } else {
+                    pass_over(entry.content).await?;
                 }
             }
             layout::TOTALS => {
@@ -210,7 +216,7 @@ impl Putting {
                 let tally = copy(&self.session, &statement, &table, entry.content).await?;
                 known.count(&tally);
             }
-            _ => {}
+            _ => pass_over(entry.content).await?,
         }
         Ok(())
     }

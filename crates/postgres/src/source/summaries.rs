@@ -272,27 +272,30 @@ mod tests {
         Changes { relations, databases: HashSet::from([(1663, 6)]), blocks: blocks.len() }
     }
 
-    fn read(changes: &Changes, name: &str, pages: u64, old: u64) -> Option<Vec<Range<u64>>> {
+    fn read(changes: &Changes, name: &str, pages: u64, old: u64) -> Option<Vec<(u64, u64)>> {
         let directory = RelationDirectory { database: 5, tablespace: 0 };
         let file = RelationFile::parse(name.as_bytes()).unwrap();
         let found = changes.to_read(directory, file, (PAGE, 1000, pages * PAGE), old * PAGE)?;
-        Some(found.into_iter().map(|range| range.start / PAGE..range.end / PAGE).collect())
+        Some(found.into_iter().map(|range| (range.start / PAGE, range.end / PAGE)).collect())
     }
 
     #[test]
     fn what_the_wal_did_not_touch_is_not_read() {
         let some = changes(None, &[3, 4, 6, 50, 1002]);
-        assert_eq!(read(&some, "100", 100, 100), Some(vec![3..7, 50..51]));
+        assert_eq!(read(&some, "100", 100, 100), Some(vec![(3, 7), (50, 51)]));
         // Of the second file, blocks count from its beginning.
-        assert_eq!(read(&some, "100.1", 100, 100), Some(vec![2..3]));
+        assert_eq!(read(&some, "100.1", 100, 100), Some(vec![(2, 3)]));
         // One that nothing was said of is as it was.
         assert_eq!(read(&some, "101", 100, 100), Some(vec![]));
         // It grew, or the last snapshot had less of it.
-        assert_eq!(read(&some, "101", 100, 90), Some(vec![90..100]));
+        assert_eq!(read(&some, "101", 100, 90), Some(vec![(90, 100)]));
         // It shrank: what lies behind its end is nobody's.
-        assert_eq!(read(&some, "100", 40, 100), Some(vec![3..7]));
+        assert_eq!(read(&some, "100", 40, 100), Some(vec![(3, 7)]));
         // From where it was cut short, all is new.
-        assert_eq!(read(&changes(Some(80), &[3, 90]), "100", 100, 100), Some(vec![3..4, 80..100]));
+        assert_eq!(
+            read(&changes(Some(80), &[3, 90]), "100", 100, 100),
+            Some(vec![(3, 4), (80, 100)])
+        );
         assert_eq!(read(&changes(Some(0), &[]), "100", 100, 100), None);
         assert_eq!(read(&changes(Some(80), &[]), "100.1", 100, 100), None);
         // Other forks, and what was not there before.
