@@ -98,3 +98,50 @@ fn a_database_and_a_table_come_back() {
     let ran = home.run(&secret).expect(2);
     assert!(!ran.0.stderr.contains("geheim"), "{ran}");
 }
+
+#[test]
+fn a_restore_that_is_killed_is_not_taken_for_the_whole() {
+    let home = Home::new();
+    let cluster = Cluster::builder().installation(newest().unwrap()).start().unwrap();
+    let conninfo = cluster.conninfo();
+    block_on(async {
+        let client = cluster.connect("postgres").await.unwrap();
+        data::seed(&client, Size::TINY).await.unwrap();
+    });
+    let programs = newest().unwrap().bin_dir.to_str().unwrap().to_owned();
+    let take = ["backup", "database", "--name", "shop", "--programs", &programs];
+    home.run(&[&take[..], &["--conninfo", &conninfo]].concat()).expect(0);
+    let restore = ["restore", "latest", "--to", "copy", "--conninfo", &conninfo];
+    let databases = || {
+        block_on(async {
+            let client = cluster.connect("postgres").await.unwrap();
+            let query =
+                "SELECT datname::text FROM pg_database WHERE datname LIKE 'copy%' ORDER BY 1";
+            let rows = client.query(query, &[]).await.unwrap();
+            rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()
+        })
+    };
+    let mut child = home.command(&restore).spawn().unwrap();
+    let began = std::time::Instant::now();
+    while databases().is_empty() {
+        assert!(began.elapsed() < crate::common::LIMIT, "no database is made");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = databases();
+    assert!(left.len() == 1 && left[0].starts_with("copy_restore_"), "{left:?}");
+    // Sessions of the killed program end by themselves.
+    let name = left[0].clone();
+    while block_on(async {
+        let client = cluster.connect("postgres").await.unwrap();
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
+        client.query_one(query, &[&name]).await.unwrap().get::<_, i64>(0) > 0
+    }) {
+        assert!(began.elapsed() < crate::common::LIMIT, "its sessions stay");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let ran = home.run(&restore).expect(0);
+    assert!(ran.0.stderr.contains(&format!("DROP DATABASE \"{name}\"")), "{ran}");
+    assert_eq!(databases(), ["copy".to_owned(), name]);
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lifeboat_core::{Completion, Context, Entry, Header, Receipt, Sink, Writing};
 
+use super::name::identifier;
 use super::restore::DatabaseRestoreOptions;
 use super::target;
 use super::writing::Restoring;
@@ -39,6 +40,13 @@ impl Sink for DatabaseSink {
     ) -> lifeboat_core::Result<Box<dyn Writing>> {
         context.check()?;
         let admin = target::prepare(&self.options).await?;
+        for left in target::left_behind(&admin, &self.options.into).await? {
+            let told = format!(
+                "an earlier restore did not finish, and left it; when none runs: DROP DATABASE {}",
+                identifier(&left)
+            );
+            context.note(&format!("database {left}"), told);
+        }
         let restoring = Restoring::new(admin, self.options.clone(), context.clone());
         Ok(Box::new(DatabaseWriting(Arc::new(restoring))))
     }

@@ -88,6 +88,20 @@ async fn exists(admin: &Session, name: &str) -> Result<bool> {
     Ok(row.try_get(0).map_err(|error| failed(WHAT, error))?)
 }
 
+/// What earlier restores left that were killed: databases that never got their name, and that
+/// nobody is in.
+pub(super) async fn left_behind(admin: &Session, into: &str) -> Result<Vec<String>> {
+    const WHAT: &str = "look for what earlier restores left";
+    let query = "SELECT d.datname::text FROM pg_database d \
+                 WHERE left(d.datname, -8) = $1 AND right(d.datname, 8) ~ '^[0-9a-f]{8}$' \
+                   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)";
+    let example = provisional(into);
+    let stem = &example[..example.len() - 8];
+    let rows = admin.all(WHAT, query, &[&stem]).await?;
+    let name = |row: &tokio_postgres::Row| row.try_get(0);
+    Ok(rows.iter().map(name).collect::<Result<_, _>>().map_err(|error| failed(WHAT, error))?)
+}
+
 /// An error unless the database can be replaced now.
 async fn replaceable(admin: &Session, options: &DatabaseRestoreOptions) -> Result<()> {
     const WHAT: &str = "ask who uses the database";
@@ -193,49 +207,55 @@ impl Target {
     }
 
     /// Gives the database what belongs to it as a whole, and its name. Nobody else is in it. The
-    /// result is what there is to say of the one that was replaced.
+    /// result is what could not be done, and does not make the rest worthless.
     pub(super) async fn finish(
         &self,
         about: &About,
         options: &DatabaseRestoreOptions,
-    ) -> Result<Option<String>> {
+    ) -> Result<Vec<String>> {
         let name = identifier(&self.name);
+        let mut undone = Vec::new();
         if about.content.has_schema() && !about.selected {
+            let mut statements = Vec::new();
             if let Some(comment) = &about.comment {
-                self.run(&format!("COMMENT ON DATABASE {name} IS {}", literal(comment))).await?;
+                statements.push(format!("COMMENT ON DATABASE {name} IS {}", literal(comment)));
             }
             for (setting, value) in &about.settings {
-                let statement = format!(
-                    "ALTER DATABASE {name} SET {} TO {}",
-                    dotted(setting),
-                    listed(setting, value)
-                );
-                self.run(&statement).await?;
+                let value = listed(setting, value);
+                statements
+                    .push(format!("ALTER DATABASE {name} SET {} TO {value}", dotted(setting)));
+            }
+            for statement in statements {
+                // Some settings need rights that the rest does not need.
+                if let Err(error) = self.run(&statement).await {
+                    let error = lifeboat_core::Error::from(error).one_line();
+                    let lost = statement.replace(&name, &identifier(&self.into));
+                    undone.push(format!("run this yourself: {lost}; it failed: {error}"));
+                }
             }
         }
         if self.occupied == Occupied::Fill {
-            return Ok(None);
+            return Ok(undone);
         }
         let into = identifier(&self.into);
         if self.occupied == Occupied::Replace && exists(&self.admin, &self.into).await? {
             replaceable(&self.admin, options).await?;
-            let old = provisional(&self.into);
-            let old = identifier(&old);
+            let old = identifier(&provisional(&self.into));
             // Both names change, or none. A session that came in between makes it fail.
             self.run(&format!(
                 "BEGIN; ALTER DATABASE {into} RENAME TO {old}; \
                  ALTER DATABASE {name} RENAME TO {into}; COMMIT"
             ))
             .await?;
-            let dropped = self.run(&format!("DROP DATABASE {old}")).await;
             // The new one is in its place, whatever becomes of the other.
-            return Ok(dropped.err().map(|error| {
+            if let Err(error) = self.run(&format!("DROP DATABASE {old}")).await {
                 let error = lifeboat_core::Error::from(error).one_line();
-                format!("the database that was replaced is still there as {old}: {error}")
-            }));
+                undone.push(format!("the one that was replaced is still there as {old}: {error}"));
+            }
+            return Ok(undone);
         }
         self.run(&format!("ALTER DATABASE {name} RENAME TO {into}")).await?;
-        Ok(None)
+        Ok(undone)
     }
 
     async fn run(&self, statement: &str) -> Result<()> {

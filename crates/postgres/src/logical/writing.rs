@@ -161,7 +161,7 @@ impl Restoring {
         let top = entry.path.components().next().unwrap_or_default().to_vec();
         let is_rows = top == layout::ROWS.as_bytes();
         if is_rows && depth == 4 {
-            self.rows(entry).await?;
+            self.rows(ordinal, entry).await?;
         } else if is_rows && depth == 3 && entry.kind == EntryKind::Directory {
             let known = Known::of(&entry)?;
             if self.options.occupied == super::restore::Occupied::Fill {
@@ -353,20 +353,26 @@ impl Restoring {
         Ok(())
     }
 
-    async fn rows(&self, entry: Entry) -> Result<()> {
+    async fn rows(&self, ordinal: u64, entry: Entry) -> Result<()> {
         let Some(directory) = entry.path.parent() else {
             return Ok(());
         };
         let known = {
             let mut tables = self.tables.subscribe();
-            let there = tables
-                .wait_for(|tables| tables.ready && tables.known.contains_key(&directory))
-                .await;
-            // The sender lives in this value, so waiting cannot fail.
-            there.ok().and_then(|tables| tables.known.get(&directory).cloned())
+            let find =
+                |tables: &Tables| tables.known.get(&directory).filter(|_| tables.ready).cloned();
+            tokio::select! {
+                // The sender lives in this value, so waiting cannot fail.
+                there = tables.wait_for(|tables| find(tables).is_some()) => {
+                    there.ok().and_then(|tables| find(&tables))
+                }
+                // What was not said by then is never said.
+                () = self.turns.wait(ordinal) => find(&self.tables.borrow()),
+            }
         };
         let Some(known) = known else {
-            return Ok(());
+            let what = format!("there are rows at {}, and nothing says of which table", entry.path);
+            return Err(DatabaseError::NotASnapshot { what });
         };
         // The semaphore is never closed.
         let _permit = self.workers.acquire().await.ok();
@@ -438,10 +444,13 @@ impl Restoring {
         self.idle.lock().clear();
         // The name of a database changes when nobody is in it, this session included.
         self.leave(&begun.main).await;
-        let note = self.target()?.finish(&begun.about, &self.options).await?;
+        let finished = self.target()?.finish(&begun.about, &self.options).await?;
+        for told in finished {
+            self.context.warn(&format!("database {}", self.options.into), told);
+        }
         *self.ended.lock() = true;
         let tables = self.tables.borrow().known.len() as u64;
-        let mut told = Attributes::new()
+        let told = Attributes::new()
             .with(facts::NAME, self.options.into.as_str())
             .with(
                 facts::NEXT,
@@ -452,9 +461,6 @@ impl Restoring {
             )
             .with(facts::ROWS, rows)
             .with(facts::TABLES, tables);
-        if let Some(note) = note {
-            told.set("database.note.replaced", note);
-        }
         Ok(Receipt { snapshot: None, facts: told })
     }
 

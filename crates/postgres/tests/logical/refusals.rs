@@ -314,12 +314,21 @@ fn a_restore_that_fails_leaves_nothing() {
         replaced(&after, script).await;
 
         // Parts of the snapshot that are not there.
-        for name in ["1-about.json", "8-totals.json", "4-rows/shop/orders/00000000"] {
+        for name in [
+            "1-about.json",
+            "8-totals.json",
+            "4-rows",
+            "4-rows/shop/orders",
+            "4-rows/shop/orders/00000000",
+        ] {
             let (info, bytes) = whole[&path(name)].clone();
             backup.store.remove(&path(name));
             assert!(backup.restore(into(&cluster, "back")).await.is_err(), "{name}");
             assert_eq!(databases(&cluster).await, ["postgres", "shop"]);
-            let entry = Entry::file(path(name), info.attributes, bytes);
+            let mut entry = Entry::new(path(name), info.kind, info.attributes);
+            if !bytes.is_empty() {
+                entry = Entry::file(entry.path, entry.attributes, bytes);
+            }
             backup.store.insert(entry).await.unwrap();
         }
         // Cancelled in the middle.
