@@ -410,3 +410,39 @@ fn a_gap_is_never_recovered_over() {
         assert!(window.contains("lacks"), "{window}");
     });
 }
+
+/// A cluster that was restored in place, without a target, goes on in its old timeline with another
+/// history. The WAL of the first one leads nowhere from its snapshots, and is not taken for it.
+#[test]
+fn wal_of_another_history_is_not_replayed() {
+    let installation = &installations()[0];
+    let scene = Scene::new();
+    let mut cluster = scene.cluster(installation).start().unwrap();
+    block_on(async {
+        let shop = Shop::open(&cluster).await;
+        shop.sell(10).await;
+        backup(&scene, &cluster);
+        let first = shop.sell(1000).await;
+        for _ in 0..3 {
+            shop.sell(10).await;
+            shop.archive(&cluster).await;
+        }
+        cluster.stop(Mode::Fast).unwrap();
+
+        let data = scene.path("again");
+        let to = data.to_str().unwrap();
+        scene.run(&["restore", "latest", "--store", "shop", "--to", to, "--no-archiving"], 0);
+        let again = Cluster::builder().installation(installation).patience(LIMIT);
+        let again = again.adopt(&data).unwrap();
+        again.wait_until_writable(LIMIT).await.unwrap();
+        let shop = Shop::of(&again).await;
+        assert!(shop.sell(7).await < first);
+        backup(&scene, &again);
+
+        let told = refused(&scene, &["--to-latest"]);
+        assert!(told.contains("two histories"), "{told}");
+        // By itself it comes back.
+        let alone = recovered(&scene, installation, "alone", &[]).await;
+        assert!(Shop::of(&alone).await.count().await < first);
+    });
+}

@@ -68,6 +68,14 @@ pub enum RecoveryError {
         /// Its number.
         number: u32,
     },
+    /// The snapshot and the archive are of two histories with one name.
+    #[error(
+        "the archive has another content for {segment} than the snapshot: they are of two histories"
+    )]
+    OtherHistory {
+        /// The segment, as the snapshot names it.
+        segment: String,
+    },
     /// WAL that was there when the plan was made is gone.
     #[error("the WAL from {from} to {to} is not there any more")]
     Gone {
@@ -105,6 +113,7 @@ impl Failure for RecoveryError {
             Self::TooEarly { .. } | Self::TooLate { .. } | Self::NotInWal { .. } => {
                 ErrorKind::Refused
             }
+            Self::OtherHistory { .. } => ErrorKind::Refused,
             Self::NoHistory { .. } => ErrorKind::Corrupt,
             Self::Gone { .. } => ErrorKind::Unavailable,
         }
@@ -136,6 +145,10 @@ impl Failure for RecoveryError {
                 "bring the file in with `lifeboat wal push` from pg_wal of any server that has {number:08X}.history"
             )
             .into(),
+            Self::OtherHistory { .. } => {
+                "the cluster was restored in place and went on in its old timeline: this snapshot comes back by itself, without a target; name a snapshot from before that for the WAL in the archive"
+                    .into()
+            }
             Self::Gone { .. } => "somebody trims the journal meanwhile: try again".into(),
         })
     }

@@ -1,12 +1,13 @@
 //! A snapshot of a cluster together with the WAL that a recovery needs.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::stream;
 use lifeboat_core::{
-    Attributes, Baseline, Completion, Content, Context, Entry, EntryPath, Inspection, Reading,
-    Result, Source, StoreRef, names,
+    Attributes, Baseline, Bytes, Completion, Content, Context, Entry, EntryPath, Error, Extent,
+    Inspection, Reading, Result, Source, StoreRef, names,
 };
 
 use super::{RecoveryError, RecoveryPlan};
@@ -113,7 +114,28 @@ impl Source for RecoverySource<'_> {
             needed.push_back(entry.with_content(size, content));
         }
         let snapshot = self.snapshot.read(since, context).await?;
-        Ok(Box::new(Merged { snapshot, ahead: None, needed }))
+        let own = self.own_segments()?;
+        Ok(Box::new(Merged { snapshot, ahead: None, needed, own }))
+    }
+}
+
+impl RecoverySource<'_> {
+    /// The WAL that the archive has of the time of the backup, by the names that the snapshot has for
+    /// it. Both must be of one history: a cluster that was restored in place and went on in its
+    /// timeline is another one, and its WAL leads nowhere from here.
+    fn own_segments(&self) -> Result<HashMap<EntryPath, Content>> {
+        let (base, way) = (&self.plan.base, &self.plan.way);
+        let size = base.segment_size;
+        let mut own = HashMap::new();
+        for segment in size.holding(base.start)..=size.ending_at(base.stop) {
+            let from = size.start_of(segment);
+            let to = size.start_of(segment + 1).min(base.stop);
+            if let Some(content) = way.read(from, to) {
+                let name = size.name(base.line.timeline, segment);
+                own.insert(EntryPath::new(RECOVERY)?.join(name.as_bytes())?, content);
+            }
+        }
+        Ok(own)
     }
 }
 
@@ -124,6 +146,60 @@ struct Merged {
     /// The snapshot's next entry, when it was looked at already.
     ahead: Option<Entry>,
     needed: VecDeque<Entry>,
+    /// What the archive has of segments that the snapshot has.
+    own: HashMap<EntryPath, Content>,
+}
+
+impl Merged {
+    async fn of_snapshot(&mut self) -> Result<Option<Entry>> {
+        let entry = self.snapshot.next().await?;
+        Ok(entry.map(|mut entry| {
+            if let Some(archived) = self.own.remove(&entry.path) {
+                let content = std::mem::replace(&mut entry.content, Content::empty());
+                entry.content = alike(content, archived, entry.path.to_string());
+            }
+            entry
+        }))
+    }
+}
+
+/// Content that must begin with all of `archived`.
+fn alike(content: Content, archived: Content, name: String) -> Content {
+    let state = (content, archived, Bytes::new(), name);
+    Content::stream(stream::try_unfold(
+        state,
+        async |(mut content, mut archived, mut rest, name)| {
+            let Some(extent) = content.next().await? else {
+                return Ok(None);
+            };
+            let differs = || Error::from(RecoveryError::OtherHistory { segment: name.clone() });
+            let mut compared = match &extent {
+                Extent::Data(bytes) => bytes.clone(),
+                Extent::Hole(length) => {
+                    // No segment is longer than a GiB.
+                    Bytes::from(vec![0; usize::try_from(*length).map_err(|_| differs())?])
+                }
+                Extent::Unchanged(_) => return Err(differs()),
+            };
+            while !compared.is_empty() {
+                if rest.is_empty() {
+                    rest = match archived.next().await? {
+                        Some(Extent::Data(bytes)) => bytes,
+                        Some(Extent::Hole(length) | Extent::Unchanged(length)) => {
+                            Bytes::from(vec![0; usize::try_from(length).map_err(|_| differs())?])
+                        }
+                        None => break,
+                    };
+                    continue;
+                }
+                let both = compared.len().min(rest.len());
+                if compared.split_to(both) != rest.split_to(both) {
+                    return Err(differs());
+                }
+            }
+            Ok(Some((extent, (content, archived, rest, name))))
+        },
+    ))
 }
 
 #[async_trait]
@@ -131,7 +207,7 @@ impl Reading for Merged {
     async fn next(&mut self) -> Result<Option<Entry>> {
         let ahead = match self.ahead.take() {
             Some(ahead) => Some(ahead),
-            None => self.snapshot.next().await?,
+            None => self.of_snapshot().await?,
         };
         let Some(needed) = self.needed.front() else {
             return Ok(ahead);
