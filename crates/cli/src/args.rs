@@ -164,7 +164,7 @@ pub(crate) enum Command {
     Mount(Mount),
     /// Bring a snapshot back
     #[command(after_help = restore::RESTORE)]
-    Restore(Restore),
+    Restore(Box<Restore>),
     /// Say from when to when the PostgreSQL clusters can be recovered
     #[command(after_help = recovery::WINDOW)]
     Window(Window),

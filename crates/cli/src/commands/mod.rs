@@ -58,7 +58,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Stats(arguments) => stats::run(&arguments, session).await,
         #[cfg(feature = "mount")]
         Command::Mount(arguments) => mount::run(&arguments, session).await,
-        Command::Restore(arguments) => restore::run(arguments, session).await,
+        Command::Restore(arguments) => restore::run(*arguments, session).await,
         Command::Window(arguments) => window::run(&arguments, session).await,
         Command::Export(arguments) => export::run(arguments, session).await,
         Command::Forget(arguments) => forget::run(&arguments, session).await,
