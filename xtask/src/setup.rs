@@ -84,6 +84,9 @@ fn report(machine: &Machine) {
         let at = server.bin_dir.display();
         println!("PostgreSQL {:<6} {origin:<28} {at}", server.version);
     }
+    for (major, minor) in &machine.redis {
+        println!("Redis {major}.{minor}");
+    }
     if machine.has_s3 {
         println!("S3 server  {:<6} a Python package", s3::MOTO);
     }

@@ -30,6 +30,7 @@
 //! | --- | --- |
 //! | [`postgres`] | the servers installed, and clusters made with them |
 //! | [`data`] | data that looks real, changes to it, and digests to compare two databases row by row |
+//! | [`redis`] | the Redis servers installed, and running ones |
 //! | [`s3`] | an S3 server in memory |
 //! | [`proxy`] | a network that refuses, resets, stalls, truncates and flips bits |
 //! | [`disk`] | a disk that is soon full |
@@ -52,6 +53,7 @@ pub mod postgres;
 pub mod process;
 #[cfg(feature = "servers")]
 pub mod proxy;
+pub mod redis;
 pub mod s3;
 #[cfg(feature = "servers")]
 pub mod scratch;

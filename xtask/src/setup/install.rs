@@ -22,7 +22,12 @@ pub(crate) fn carry_out(steps: &[Step], machine: &Machine) -> Vec<anyhow::Error>
         let start = Instant::now();
         let outcome = match step {
             Step::Apt(packages) => apt(step, packages, machine),
-            Step::Wheel | Step::Node(..) | Step::Moto | Step::Reader => into_home(step, machine),
+            Step::Wheel
+            | Step::Node(..)
+            | Step::Moto
+            | Step::Reader
+            | Step::RedisStack
+            | Step::RedisOld => into_home(step, machine),
         };
         match outcome {
             Ok(()) => println!("  done in {:.1} s", start.elapsed().as_secs_f64()),

@@ -9,7 +9,7 @@ use std::{
 use lifeboat_testbed::{
     home,
     postgres::{Installation, installations},
-    s3,
+    redis, s3,
 };
 
 use super::plan::reader_directory;
@@ -32,6 +32,12 @@ pub(crate) struct Machine {
     pub(crate) has_s3: bool,
     /// The Python packages of the second reader of repositories.
     pub(crate) has_reader: bool,
+    /// Major and minor of the Redis servers that run.
+    pub(crate) redis: Vec<(u32, u32)>,
+    /// Whether the wheel with Redis 7.4 is there, which runs only beside a Node package.
+    pub(crate) redis_stack: bool,
+    /// The client and the checker of Redis.
+    pub(crate) has_redis_tools: bool,
     /// The program age, with which key slots are compared.
     pub(crate) has_age: bool,
     /// Debian packages of peers that are not installed.
@@ -55,6 +61,11 @@ impl Machine {
             has_reader: home::search_dirs()
                 .iter()
                 .any(|dir| dir.join(reader_directory()).join("cbor2").is_dir()),
+            redis: redis::installations().iter().map(redis::Installation::number).collect(),
+            redis_stack: home::search_dirs()
+                .iter()
+                .any(|dir| dir.join(redis::stack_directory()).is_dir()),
+            has_redis_tools: has("redis-cli") && has("redis-check-rdb"),
             has_age: has("age") && has("age-keygen"),
             missing_peers: missing.map(|(package, _)| *package).collect(),
             home: home::install_dir(),

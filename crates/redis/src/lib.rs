@@ -1,0 +1,71 @@
+//! Redis and Valkey as a store of Lifeboat: a snapshot over the wire, as a replica gets it, and its
+//! restore to the file that a server starts from.
+//!
+//! | what | where |
+//! |---|---|
+//! | how a server is reached: address, user, password, TLS | [`ConnectOptions`] |
+//! | a server to back up, and what stands in the way | [`RedisSource`] |
+//! | an RDB file to restore to | [`RdbFileSink`], [`RestoreOptions`], [`AppendOnly`] |
+//! | the format itself, read as a stream | [`rdb`] |
+//! | what a snapshot says of itself | [`facts`] |
+//! | what can go wrong | [`enum@Error`], [`rdb::RdbError`] |
+//!
+//! Redis 6 to 8 and Valkey, a primary or a replica. Of a cluster each shard is a store of its own.
+//! Backup and restore are a [`Source`] and a [`Sink`], moved by [`transfer()`]; this crate knows no
+//! repository.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use lifeboat_core::{Context, Sink, Source, TransferOptions, transfer};
+//! use lifeboat_redis::{ConnectOptions, RdbFileSink, RedisSource, RestoreOptions, facts};
+//!
+//! # async fn example(repository: &dyn Sink, snapshot: &dyn Source) -> lifeboat_core::Result<()> {
+//! // Back up. The password comes from REDISCLI_AUTH.
+//! let connection = ConnectOptions::parse("redis://backup@cache:6379")?.with_environment()?;
+//! let server = RedisSource::new("cache", connection);
+//! for finding in server.inspect().await?.blockers() {
+//!     eprintln!("{}: {}", finding.what, finding.remedy);
+//! }
+//! let (options, context) = (TransferOptions::default(), Context::silent());
+//! let summary = transfer(&server, repository, &options, &context).await?;
+//! println!("{} keys", summary.completion.facts.unsigned(facts::KEYS).unwrap_or(0));
+//!
+//! // Restore, for a server that is stopped. A snapshot is any source.
+//! let file = RdbFileSink::new(RestoreOptions::new("/var/lib/redis/dump.rdb"));
+//! let summary = transfer(snapshot, &file, &options, &context).await?;
+//! println!("next: {}", summary.receipt.facts.text("redis.next").unwrap_or_default());
+//! # Ok(()) }
+//! ```
+//!
+//! # What a snapshot looks like
+//!
+//! One entry, `dump.rdb`: the dataset of all databases as the server wrote it, byte for byte, with
+//! functions, expiry times and what modules keep. How many keys there are, by database and by type,
+//! is in the [`facts`]; where each key lies in the entry, [`rdb::RdbReader`] says of any RDB, also
+//! of one that is read from a snapshot.
+//!
+//! It is cut by content, so that stretches that did not change are stored once. A server writes its
+//! keys in the order of its hash tables: that stays while keys are changed in place, and is another
+//! after the server was started anew, or when the tables have grown. Then nearly all is stored
+//! again. Grouping keys by name would help, and needs the whole dataset sorted outside memory; it
+//! is not done yet.
+//!
+//! Not part of a snapshot, because no server hands it out that way: users of access control lists,
+//! the configuration, the modules themselves, and the layout of a cluster.
+//!
+//! [`Source`]: lifeboat_core::Source
+//! [`Sink`]: lifeboat_core::Sink
+//! [`transfer()`]: lifeboat_core::transfer()
+
+mod checker;
+mod connect;
+mod error;
+pub mod rdb;
+mod sink;
+mod source;
+
+pub use self::connect::ConnectOptions;
+pub use self::error::{Error, Result};
+pub use self::sink::{AppendOnly, RdbFileSink, RestoreOptions};
+pub use self::source::{KIND, RedisSource, facts};

@@ -1,0 +1,105 @@
+//! What a snapshot says of itself: the names of its facts.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use lifeboat_core::{Attributes, Timestamp};
+
+use crate::rdb::{Census, Checksum, Outcome};
+
+/// The version of the server, as the RDB names it. Text.
+pub const VERSION: &str = "redis.version";
+/// Which history of changes the offset belongs to: 40 characters. Text.
+pub const REPLICATION_ID: &str = "redis.replication_id";
+/// Where in that history the snapshot is, in bytes. Unsigned.
+pub const OFFSET: &str = "redis.offset";
+/// How many keys it holds. Unsigned.
+pub const KEYS: &str = "redis.keys";
+/// How many of them expire. Unsigned.
+pub const EXPIRING: &str = "redis.expiring";
+/// How many keys each database holds, by its number. Pairs of decimal numbers.
+pub const DATABASES: &str = "redis.databases";
+/// How many keys there are of each type. Pairs of a word and a decimal number.
+pub const TYPES: &str = "redis.types";
+/// How many bytes of the RDB the keys of each type take. Pairs of a word and a decimal number.
+pub const TYPE_BYTES: &str = "redis.type_bytes";
+/// How many libraries of functions it holds. Unsigned.
+pub const FUNCTIONS: &str = "redis.functions";
+/// How many bytes the RDB has. Unsigned.
+pub const BYTES: &str = "redis.bytes";
+/// `right`, or `absent` when the server was told to write none (`rdbchecksum no`). Text.
+pub const CHECKSUM: &str = "redis.checksum";
+/// Why the counts are not complete, if they are not. Text.
+pub const NOT_UNDERSTOOD: &str = "redis.not_understood";
+
+/// Where a snapshot is in the history of its server.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) replication_id: String,
+    pub(super) offset: u64,
+}
+
+pub(super) fn of(origin: &Origin, outcome: &Outcome) -> Attributes {
+    let census = &outcome.census;
+    let expiring: u64 = census.databases.values().map(|database| database.expiring).sum();
+    let keys = census.databases.iter().map(|(number, database)| (number, database.keys));
+    let types: BTreeMap<_, _> =
+        census.types.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
+    let mut facts = Attributes::new()
+        .with(REPLICATION_ID, origin.replication_id.clone())
+        .with(OFFSET, origin.offset)
+        .with(KEYS, census.keys())
+        .with(EXPIRING, expiring)
+        .with(DATABASES, pairs(keys))
+        .with(TYPES, pairs(types.iter().map(|(kind, count)| (kind, count.keys))))
+        .with(TYPE_BYTES, pairs(types.iter().map(|(kind, count)| (kind, count.bytes))))
+        .with(FUNCTIONS, census.functions)
+        .with(BYTES, outcome.length)
+        .with(
+            CHECKSUM,
+            match outcome.checksum {
+                Checksum::Right => "right",
+                Checksum::Absent => "absent",
+            },
+        );
+    if let Some(version) = census.aux("valkey-ver").or_else(|| census.aux("redis-ver")) {
+        facts.set(VERSION, version);
+    }
+    if let Some(why) = &outcome.not_understood {
+        facts.set(NOT_UNDERSTOOD, why.to_string());
+    }
+    facts
+}
+
+fn pairs(counts: impl Iterator<Item = (impl Display, u64)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    counts
+        .map(|(name, count)| (name.to_string().into_bytes(), count.to_string().into_bytes()))
+        .collect()
+}
+
+/// The moment that the data shows: when the server said that it forks, or when it did by its own
+/// clock. The earlier one, because a server may hand out a snapshot that it had already begun for
+/// another replica, and nobody must believe that a snapshot holds more than it does.
+pub(super) fn taken(told: Timestamp, census: &Census) -> Timestamp {
+    let forked = census.aux("ctime").and_then(|text| text.parse().ok());
+    let forked = forked.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    forked.map_or(told, |forked| forked.min(told))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rdb::Aux;
+
+    #[test]
+    fn a_snapshot_is_never_dated_too_late() {
+        let told = Timestamp::from_second(1000).unwrap();
+        let forked_at = |seconds: &str| Census {
+            aux: vec![Aux { name: b"ctime".to_vec(), value: seconds.into() }],
+            ..Census::default()
+        };
+        assert_eq!(taken(told, &forked_at("900")).as_second(), 900);
+        assert_eq!(taken(told, &forked_at("1100")).as_second(), 1000);
+        assert_eq!(taken(told, &forked_at("x")).as_second(), 1000);
+    }
+}

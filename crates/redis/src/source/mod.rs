@@ -1,0 +1,74 @@
+//! A server as a source.
+//!
+//! # How a snapshot is taken
+//!
+//! 1. A connection is opened as a replica opens one: `REPLCONF rdb-only 1`, so that the server
+//!    (from 7.0 on) keeps no stream of changes for us and does not count us among those that it
+//!    could be replaced by; `REPLCONF capa eof capa psync2`; `PSYNC ? -1`, which asks for
+//!    everything. Continuing where an earlier replication was is neither asked for nor accepted.
+//!    No port is named, so that a Sentinel does not take us for a replica that it could promote.
+//! 2. The server forks and says `+FULLRESYNC`, a replication id and an offset: what follows is its
+//!    data at that moment. While it prepares, empty lines keep the connection alive.
+//! 3. Then comes the RDB: with its length before it when the server made a file first, or, straight
+//!    from its memory, with a mark of 40 random characters before and after it. The mark is looked
+//!    for at the end of all that has come, however it was cut on its way.
+//! 4. Each buffer goes to the sink and to a thread that reads the RDB ([`rdb`](crate::rdb)). The
+//!    content ends only when that thread has said that it is whole; otherwise it fails, and with it
+//!    the snapshot.
+//! 5. Nothing is acknowledged, and the connection is closed. That is all the server notices.
+
+mod doctor;
+pub mod facts;
+mod handshake;
+mod payload;
+mod reading;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lifeboat_core::{Baseline, Context, Inspection, Reading, Source, StoreRef};
+
+use crate::connect::ConnectOptions;
+
+/// The kind of store.
+pub const KIND: &str = "redis";
+
+/// The one entry of a snapshot.
+pub(crate) const DUMP: &str = "dump.rdb";
+
+/// A running server, primary or replica.
+#[derive(Debug, Clone)]
+pub struct RedisSource {
+    store: StoreRef,
+    connection: ConnectOptions,
+}
+
+impl RedisSource {
+    /// The server behind `connection`, called `name`.
+    pub fn new(name: impl Into<String>, connection: ConnectOptions) -> Self {
+        Self { store: StoreRef::new(KIND, name), connection }
+    }
+}
+
+#[async_trait]
+impl Source for RedisSource {
+    fn store(&self) -> &StoreRef {
+        &self.store
+    }
+
+    async fn inspect(&self) -> lifeboat_core::Result<Inspection> {
+        Ok(doctor::inspect(&self.connection).await?)
+    }
+
+    /// Everything comes over the wire each time, so the baseline is of no use; what did not change
+    /// is found again by its content.
+    async fn read(
+        &self,
+        _since: Option<Arc<dyn Baseline>>,
+        context: &Context,
+    ) -> lifeboat_core::Result<Box<dyn Reading>> {
+        let connection = self.connection.connect().await?;
+        let started = handshake::start(connection, context).await?;
+        Ok(Box::new(reading::Snapshot::new(started, context)))
+    }
+}

@@ -1,0 +1,113 @@
+//! One snapshot on its way.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lifeboat_core::{
+    Attributes, ByteBudget, Completion, Content, Context, Entry, EntryKind, EntryPath, Extent,
+    Reading, Timestamp,
+};
+use parking_lot::Mutex;
+
+use super::handshake::Started;
+use super::payload::Payload;
+use super::{DUMP, facts};
+use crate::checker::Checker;
+use crate::error::{Error, Result};
+use crate::rdb::Outcome;
+
+/// A snapshot on its way: one entry, whose content is the RDB.
+pub(super) struct Snapshot {
+    /// Until it is given away.
+    payload: Option<Payload>,
+    origin: facts::Origin,
+    at: Timestamp,
+    /// Said by the content when it has come to its end.
+    outcome: Arc<Mutex<Option<Outcome>>>,
+    context: Context,
+}
+
+impl Snapshot {
+    pub(super) fn new(started: Started, context: &Context) -> Self {
+        let Started { payload, replication_id, offset, at } = started;
+        context.phase("receive the data");
+        context.expect(payload.length().unwrap_or(0));
+        Self {
+            payload: Some(payload),
+            origin: facts::Origin { replication_id, offset },
+            at,
+            outcome: Arc::default(),
+            context: context.clone(),
+        }
+    }
+}
+
+#[async_trait]
+impl Reading for Snapshot {
+    async fn next(&mut self) -> lifeboat_core::Result<Option<Entry>> {
+        let Some(payload) = self.payload.take() else {
+            return Ok(None);
+        };
+        let length = payload.length().unwrap_or(0);
+        let (outcome, context) = (Arc::clone(&self.outcome), self.context.clone());
+        let flow = Flow {
+            payload,
+            checker: Some(Checker::start()),
+            outcome,
+            budget: context.budget().clone(),
+            context,
+        };
+        let stream = futures_util::stream::try_unfold(flow, |mut flow| async move {
+            let extent = flow.next().await?;
+            Ok(extent.map(|extent| (extent, flow)))
+        });
+        let path = EntryPath::new(DUMP)?;
+        let entry = Entry::new(path, EntryKind::File, Attributes::new());
+        Ok(Some(entry.with_content(length, Content::stream(stream))))
+    }
+
+    async fn finish(self: Box<Self>) -> lifeboat_core::Result<Completion> {
+        let outcome = self.outcome.lock().take().ok_or(Error::Unfinished)?;
+        if let Some(why) = &outcome.not_understood {
+            let message = format!(
+                "it is stored as the server sent it and its checksum is right, but what it holds \
+                 is not fully known: {why}; use a newer version of this program to list it"
+            );
+            self.context.warn(DUMP, message);
+        }
+        let mut completion = Completion::at(facts::taken(self.at, &outcome.census));
+        completion.position = format!("{}:{}", self.origin.replication_id, self.origin.offset);
+        completion.facts = facts::of(&self.origin, &outcome);
+        Ok(completion)
+    }
+}
+
+/// What turns the payload into content, and has it checked meanwhile.
+struct Flow {
+    payload: Payload,
+    checker: Option<Checker>,
+    outcome: Arc<Mutex<Option<Outcome>>>,
+    budget: ByteBudget,
+    context: Context,
+}
+
+impl Flow {
+    async fn next(&mut self) -> Result<Option<Extent>> {
+        let Some(checker) = &self.checker else {
+            return Ok(None);
+        };
+        if let Some(bytes) = self.payload.next(&self.budget).await? {
+            checker.feed(bytes.clone()).await;
+            self.context.count_read(bytes.len() as u64);
+            return Ok(Some(Extent::Data(bytes)));
+        }
+        let Some(checker) = self.checker.take() else {
+            return Ok(None);
+        };
+        let target = self.payload.target().to_owned();
+        let outcome = checker.finish().await?;
+        let outcome = outcome.map_err(|source| Error::Received { target, source })?;
+        *self.outcome.lock() = Some(outcome);
+        Ok(None)
+    }
+}

@@ -1,0 +1,8 @@
+//! Against real servers, of every version that is installed.
+
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod common;
+mod everything;
+mod trouble;
