@@ -59,7 +59,7 @@
 //!
 //! `examples/embed_files.rs` and `examples/embed_postgres.rs` are whole programs to copy from, with
 //! progress and warnings; `examples/embed_copy.rs` keeps a second repository, and restores from
-//! whichever of the two answers.
+//! whichever of the two answers; `examples/embed_redis.rs` has a Redis server.
 //!
 //! # Features
 //!
@@ -67,6 +67,7 @@
 //! |---|---|---|
 //! | `files` | yes | `lifeboat::files`: file trees, every attribute kept |
 //! | `postgres` | yes | `lifeboat::postgres`: physical backups of PostgreSQL 14 to 18, its WAL by streaming, and databases table by table |
+//! | `redis` | yes | `lifeboat::redis`: snapshots of Redis and Valkey over the wire, and the RDB format |
 //!
 //! # Where things are
 //!
@@ -78,7 +79,7 @@
 //! | [`core`] | the model and the traits; what to read before writing a source or a sink |
 //! | [`repository`] | snapshots: writing, finding, reading and checking them |
 //! | [`objstore`] | where a repository lives: any object store, by URL |
-//! | `files`, `postgres` | the stores, behind their features |
+//! | `files`, `postgres`, `redis` | the stores, behind their features |
 //!
 //! # What to know before production
 //!
@@ -101,6 +102,8 @@ pub use lifeboat_files as files;
 pub use lifeboat_objstore as objstore;
 #[cfg(feature = "postgres")]
 pub use lifeboat_postgres as postgres;
+#[cfg(feature = "redis")]
+pub use lifeboat_redis as redis;
 pub use lifeboat_repository as repository;
 
 pub use lifeboat_core::{

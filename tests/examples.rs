@@ -37,6 +37,11 @@ mod embed_wal;
 #[allow(dead_code)]
 mod embed_recovery;
 
+#[cfg(feature = "redis")]
+#[path = "../examples/embed_redis.rs"]
+#[allow(dead_code)]
+mod embed_redis;
+
 #[cfg(feature = "files")]
 #[path = "../examples/embed_copy.rs"]
 #[allow(dead_code)]
@@ -210,4 +215,18 @@ async fn a_server_sends_its_files() {
     let summary = embed_base_backup::run(&cluster.conninfo(), folder.path()).await.unwrap();
     assert!(summary.receipt.snapshot.is_some());
     assert_eq!(summary.warnings, 0);
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_server_is_backed_up_and_restored() {
+    use lifeboat_testbed::redis::{Server, newest};
+
+    let server = Server::start(newest().unwrap()).unwrap();
+    server.run("SET a 1\nRPUSH l 1 2 3\n").unwrap();
+    let before = server.digest().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    embed_redis::run(&server.url(), folder.path()).await.unwrap();
+    let restored = Server::builder(newest().unwrap()).rdb(folder.path().join("dump.rdb"));
+    assert_eq!(restored.start().unwrap().digest().unwrap(), before);
 }

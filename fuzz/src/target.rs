@@ -1,7 +1,8 @@
-//! What is fuzzed: the repository's decoders, and what the core reads.
+//! What is fuzzed: the repository's decoders, what the core reads, and what servers send.
 
 use lifeboat_core::journal::Span;
 use lifeboat_core::{EntryPath, SnapshotId, parse_time_zone};
+use lifeboat_redis::rdb;
 use lifeboat_repository::fuzzing;
 
 /// A decoder, its seeds and its bound.
@@ -73,5 +74,61 @@ pub(crate) fn all() -> Vec<Target> {
         let id: SnapshotId = text.parse().map_err(|_| "no id".to_owned())?;
         if id.to_string().eq_ignore_ascii_case(text) { Ok(()) } else { Err("another id".into()) }
     }));
+    all.push(Target {
+        name: "rdb",
+        // Its buffer, and the most that it holds of a name.
+        bound: 1 << 20,
+        seeds: rdbs(),
+        run: Box::new(|bytes| {
+            // Most of what is changed at random has a wrong checksum, and that is told last.
+            let mut reader = rdb::RdbReader::new(bytes);
+            let mut last = 0;
+            while let Some(item) = reader.next().map_err(|error| error.to_string())? {
+                let rdb::Item::Key(key) = item else { continue };
+                let in_order = last <= key.start && key.start < key.value && key.value <= key.end;
+                assert!(in_order && key.end <= bytes.len() as u64, "{key:?}");
+                last = key.end;
+            }
+            rdb::check(bytes).map(drop).map_err(|error| error.to_string())
+        }),
+    });
     all
+}
+
+/// Datasets of every layout, by the versions that wrote them. Without a checksum, so that the
+/// structure alone decides.
+fn rdbs() -> Vec<Vec<u8>> {
+    let key = |header: &str, before: &[u8], code: u8, value: &[u8]| {
+        let start = [header.as_bytes(), b"\xfa\x09redis-ver\x057.4.1\xfe\x00\xfb\x01\x00"].concat();
+        [&start[..], before, &[code, 1, b'k'], value, b"\xff", &[0; 8]].concat()
+    };
+    let redis = "REDIS0012";
+    let stream = [
+        &b"\x01\x10"[..],
+        &[1; 16],
+        b"\x04list\x01\x05\x00\x05\x00\x00\x00\x01\x01\x01g\x05\x00\x01\x01",
+        &[2; 24],
+        b"\x01\x01\x01c",
+        &[3; 16],
+        b"\x01",
+        &[2; 16],
+    ];
+    let module =
+        [&b"\x81"[..], &[7; 8], b"\x02\x06\x03", &[0; 4], b"\x04", &[0; 8], b"\x05\x01s\x00"];
+    vec![
+        key(
+            redis,
+            b"\xfc\x10\x27\x00\x00\x00\x00\x00\x00\xf8\x2a",
+            0,
+            b"\xc3\x05\x0a\x00a\xe0\x00\x00",
+        ),
+        key(redis, b"\xfd\x01\x02\x03\x04\xf9\x07", 1, b"\x02\x01a\xc0\x07"),
+        key(redis, b"\xf5\x04code\xf4\x01\x02\x03", 3, b"\x02\x01a\x031.5\x01b\xfe"),
+        key(redis, b"", 5, &[&b"\x01\x01a"[..], &[0; 8]].concat()),
+        key(redis, b"", 7, &module.concat()),
+        key(redis, b"", 18, b"\x02\x01\x05plain\x02\x02lp"),
+        key(redis, b"", 21, &stream.concat()),
+        key(redis, b"", 24, &[&[9; 8][..], b"\x01\x05\x01f\x01v"].concat()),
+        key("VALKEY080", b"", 22, &[&b"\x01\x01f\x01v"[..], &[0xff; 8]].concat()),
+    ]
 }

@@ -12,6 +12,7 @@ mod journals;
 mod key;
 mod prune;
 mod recovery;
+mod redis;
 mod repair;
 mod replica;
 mod restore;
@@ -41,6 +42,7 @@ pub(crate) use journals::Journals;
 pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
 pub(crate) use prune::Prune;
 pub(crate) use recovery::{Recovery, Supply, Target, Window};
+pub(crate) use redis::RedisServer;
 pub(crate) use repair::{Mending, Repair, Verify};
 pub(crate) use replica::{Replica, ReplicaPromote, ReplicaStatus};
 pub(crate) use restore::{OtherSecret, Owners, Restore};
@@ -69,6 +71,7 @@ Examples:
   lifeboat backup postgres --name shop
   lifeboat backup database --name shop --conninfo dbname=shop
   lifeboat backup files /etc --name etc
+  lifeboat backup redis --name cache --url redis://backup@replica1
   lifeboat snapshots
   lifeboat restore latest --store files/etc --to /tmp/etc
   lifeboat verify --every-byte
@@ -228,6 +231,7 @@ impl Command {
             Self::Backup(Backup::Postgres(_)) => "backup postgres",
             Self::Backup(Backup::Database(_)) => "backup database",
             Self::Backup(Backup::Files(_)) => "backup files",
+            Self::Backup(Backup::Redis(_)) => "backup redis",
             Self::Follow(Follow::Postgres(_)) => "follow postgres",
             Self::Snapshots(_) => "snapshots",
             Self::Ls(_) => "ls",
@@ -267,6 +271,7 @@ impl Command {
                 Some(Doctor::Postgres(_)) => "doctor postgres",
                 Some(Doctor::Database(_)) => "doctor database",
                 Some(Doctor::Files { .. }) => "doctor files",
+                Some(Doctor::Redis(_)) => "doctor redis",
             },
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::database::{BACKUP_DATABASE, BackupDatabase};
+use super::redis::{BACKUP_REDIS, BackupRedis};
 use super::which::name;
 
 /// Which kind of store.
@@ -19,6 +20,9 @@ pub(crate) enum Backup {
     /// A tree of files
     #[command(after_help = BACKUP_FILES)]
     Files(BackupFiles),
+    /// A Redis or Valkey server, over the network
+    #[command(after_help = BACKUP_REDIS)]
+    Redis(BackupRedis),
 }
 
 /// How every store is backed up.

@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use super::backup::{Server, Tree};
 use super::database::Database;
+use super::redis::RedisServer;
 
 /// What to look at.
 #[derive(Debug, Subcommand)]
@@ -21,6 +22,8 @@ pub(crate) enum Doctor {
         #[command(flatten)]
         tree: Tree,
     },
+    /// A Redis or Valkey server
+    Redis(RedisServer),
     /// The repository, and the store it is in
     Repo,
 }
@@ -33,4 +36,5 @@ Examples:
   lifeboat doctor postgres --conninfo 'host=/run/postgresql user=backup'
   lifeboat doctor database --conninfo dbname=shop
   lifeboat doctor postgres --remote --conninfo 'host=db1 user=backup'
-  lifeboat doctor files /etc";
+  lifeboat doctor files /etc
+  lifeboat doctor redis --url redis://backup@replica1";

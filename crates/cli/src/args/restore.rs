@@ -8,6 +8,7 @@ use lifeboat_core::EntryPath;
 
 use super::database::IntoDatabase;
 use super::recovery::Recovery;
+use super::redis::IntoRdb;
 use super::scratch::ScratchPlace;
 use super::storage::Thawing;
 use super::units::duration;
@@ -18,7 +19,7 @@ pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) which: Which,
     /// The directory to restore into: new, or empty. Of a snapshot of a database: the name of the
-    /// database to create
+    /// database to create; of Redis: the RDB file to make
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
     /// Only this entry, with what is beneath it; can be repeated. For files
@@ -53,6 +54,8 @@ pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) database: IntoDatabase,
     #[command(flatten)]
+    pub(crate) redis: IntoRdb,
+    #[command(flatten)]
     pub(crate) scratch: ScratchPlace,
 }
 
@@ -70,7 +73,8 @@ pub(crate) enum Owners {
 pub(super) const RESTORE: &str = "\
 Every byte is checked on its way. A restore that fails or is stopped leaves nothing that could be
 taken for the whole; a directory that is not empty is refused. A PostgreSQL snapshot becomes a data
-directory that the server starts from; the last lines say how.
+directory that the server starts from, one of Redis the file that a stopped server is started from;
+the last lines say how.
 
 With one of the --to-… targets, a PostgreSQL cluster is recovered to that moment from the snapshot that
 is best for it (`latest`), or from the one that is named, and from the WAL in the repository. Whether
@@ -90,7 +94,8 @@ Examples:
   lifeboat restore latest --store files/etc --to /tmp/etc --or-from s3://offsite/backups
   lifeboat restore latest --store files/etc --to /tmp/etc --thaw=bulk
   lifeboat restore latest --store database/shop --to shop_old --conninfo host=db
-  lifeboat restore latest --store database/shop --to shop --table shop.orders --beside shop.orders_old";
+  lifeboat restore latest --store database/shop --to shop --table shop.orders --beside shop.orders_old
+  lifeboat restore latest --store redis/cache --to /var/lib/redis/dump.rdb --redis-conf /etc/redis/redis.conf";
 
 /// How the other repository of a command is opened.
 #[derive(Debug, Args)]

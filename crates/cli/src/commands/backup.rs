@@ -9,10 +9,11 @@ use lifeboat_postgres::{
     BaseBackupOptions, BaseBackupSource, Checkpoint as ServerCheckpoint, ClusterOptions,
     ClusterSource, ConnectOptions, ServerLogs, Unchanged,
 };
+use lifeboat_redis::RedisSource;
 use lifeboat_repository::{Access, WriteOptions};
 use serde::Serialize;
 
-use super::database;
+use super::{database, redis};
 use crate::args::{Backup, BackupFiles, BackupPostgres, Checkpoint, Server, Taking, Tree};
 use crate::exit::Exit;
 use crate::failure::{Failed, about_tree};
@@ -33,6 +34,12 @@ pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed
         }
         Backup::Database(arguments) => {
             let source = database::source(&arguments)?;
+            let nothing = std::future::ready(Ok(()));
+            take(&source, nothing, &arguments.taking, session).await
+        }
+        Backup::Redis(arguments) => {
+            let connection = redis::connection(&arguments.server)?;
+            let source = RedisSource::new(&arguments.taking.name, connection);
             let nothing = std::future::ready(Ok(()));
             take(&source, nothing, &arguments.taking, session).await
         }
@@ -180,6 +187,9 @@ fn tell(source: &dyn Source, summary: &Summary, info: Option<&SnapshotInfo>, ses
     if let Some(info) = info {
         let entries = number(info.entries, "entry", "entries");
         say(format!("  holds      {entries}, {}", size(info.bytes)));
+    }
+    if let Some(keys) = summary.completion.facts.unsigned(lifeboat_redis::facts::KEYS) {
+        say(format!("  keys       {}", number(keys, "key", "keys")));
     }
     let unchanged = match progress.unchanged {
         0 => String::new(),

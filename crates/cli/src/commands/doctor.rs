@@ -4,12 +4,13 @@ use lifeboat_core::{Error, Finding, Inspection, Severity, Source};
 use lifeboat_files::FilesSource;
 use lifeboat_objstore::conformance::honours_put_if_absent;
 use lifeboat_postgres::{BaseBackupSource, ClusterSource, DatabaseSource};
+use lifeboat_redis::RedisSource;
 use lifeboat_repository::Access;
 use object_store::path::Path;
 use serde::Serialize;
 
 use super::backup::{base_backup_options, cluster_options, source_options};
-use super::database;
+use super::{database, redis};
 use crate::args::Doctor;
 use crate::exit::Exit;
 use crate::failure::{Failed, about_tree, of_store};
@@ -48,6 +49,10 @@ pub(super) async fn run(subject: Option<Doctor>, session: &Session) -> Result<Ex
             let source = FilesSource::new("tree", &path, &source_options(&tree));
             let source = source.map_err(Failed::argument)?;
             ("files", look_at(&source, session, |error| about_tree(error, &path)).await?)
+        }
+        Some(Doctor::Redis(server)) => {
+            let source = RedisSource::new("server", redis::connection(&server)?);
+            ("redis", look_at(&source, session, |error| error).await?)
         }
         None | Some(Doctor::Repo) => ("repository", repository(session).await?),
     };
@@ -196,6 +201,7 @@ fn report(subject: &str, inspection: &Inspection, session: &Session) -> Exit {
 fn identity_of(subject: &str) -> &'static str {
     match subject {
         "postgres" => "system identifier",
+        "redis" => "run id",
         "repository" => "id",
         _ => "identity",
     }

@@ -21,6 +21,7 @@ mod mount;
 mod pin;
 mod prune;
 mod recovery;
+mod redis;
 mod rehearse;
 mod repair;
 mod replica;

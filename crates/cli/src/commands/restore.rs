@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::two::{Found, found, open};
 use super::which::Reach;
-use super::{database, recovery, table, thaw};
+use super::{database, recovery, redis, table, thaw};
 use crate::args::{Owners, Recovery, Restore, Supply};
 use crate::exit::Exit;
 use crate::failure::{Failed, place};
@@ -243,6 +243,11 @@ fn sink_for(
         return Err(Failed::usage(message, hint));
     }
     match info.store.kind() {
+        "redis" => redis::sink(arguments),
+        kind if arguments.redis.word().is_some() => {
+            let word = arguments.redis.word().unwrap_or_default();
+            wrong(&format!("{word} is for Redis"), &format!("leave it out for {kind}"))
+        }
         "database" => database::sink(info, reach, arguments),
         kind if arguments.database.word().is_some() => {
             let word = arguments.database.word().unwrap_or_default();

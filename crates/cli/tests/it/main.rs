@@ -18,6 +18,7 @@ mod json;
 mod keys;
 mod postgres;
 mod read_only;
+mod redis;
 mod s3;
 mod second;
 mod secrets;

@@ -19,13 +19,13 @@ pub(crate) fn unpack(bytes: &[u8], length: usize) -> Option<Vec<u8>> {
                 count += usize::from(rest.next()?);
             }
             let distance = (usize::from(control & 31) << 8 | usize::from(rest.next()?)) + 1;
-            let mut from = unpacked.len().checked_sub(distance)?;
+            let from = unpacked.len().checked_sub(distance)?;
             if unpacked.len() + count + 2 > length {
                 return None;
             }
-            for _ in 0..count + 2 {
-                unpacked.push(unpacked[from]);
-                from += 1;
+            // Byte by byte: what is copied may have been written by this very copy.
+            for at in from..from + count + 2 {
+                unpacked.push(unpacked[at]);
             }
         }
         if unpacked.len() > length {

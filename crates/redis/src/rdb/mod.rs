@@ -103,7 +103,7 @@ pub fn check(reader: impl Read) -> Result<Outcome, RdbError> {
     let end = reader.offset();
     let checksum = reader.finish();
     let (checksum, length) = match (walked, checksum) {
-        (Ok(()), checksum) => checksum.map(|(checksum, length)| (checksum, length))?,
+        (Ok(()), checksum) => checksum?,
         (Err(not_understood), Ok((Checksum::Right, length))) => {
             let not_understood = Some(not_understood);
             return Ok(Outcome { census, checksum: Checksum::Right, length, not_understood });

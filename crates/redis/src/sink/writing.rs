@@ -53,10 +53,10 @@ impl FileWriting {
             Some(parent) => parent.to_owned(),
             None => return Err(Error::TargetIsDirectory { path }),
         };
-        if options.append_only == AppendOnly::Refuse {
-            if let Some(why) = append_only::reason(options, &parent)? {
-                return Err(Error::AppendOnly { path, why });
-            }
+        if options.append_only == AppendOnly::Refuse
+            && let Some(why) = append_only::reason(options, &parent)?
+        {
+            return Err(Error::AppendOnly { path, why });
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));

@@ -105,15 +105,15 @@ impl Info {
             findings.push(Finding::new(severity, code, what, remedy));
         };
         let major = self.text("redis_version").and_then(|version| version.split('.').next());
-        if let Some(major) = major.and_then(|major| major.parse::<u64>().ok()) {
-            if major < OLDEST_MAJOR {
-                find(
-                    Severity::Warning,
-                    "old_version",
-                    format!("the server is of version {major}, and 6 is the oldest that is tested"),
-                    "rehearse a restore, or upgrade the server",
-                );
-            }
+        if let Some(major) = major.and_then(|major| major.parse::<u64>().ok())
+            && major < OLDEST_MAJOR
+        {
+            find(
+                Severity::Warning,
+                "old_version",
+                format!("the server is of version {major}, and 6 is the oldest that is tested"),
+                "rehearse a restore, or upgrade the server",
+            );
         }
         if self.is("loading", "1") {
             find(
@@ -149,20 +149,20 @@ impl Info {
             );
         }
         let (used, total) = (self.number("used_memory_rss"), self.number("total_system_memory"));
-        if let (Some(used), Some(total)) = (used, total) {
-            if used > total / 2 {
-                find(
-                    Severity::Warning,
-                    "memory",
-                    format!(
-                        "the server takes {} MiB of {} MiB: what changes while a snapshot is \
+        if let (Some(used), Some(total)) = (used, total)
+            && used > total / 2
+        {
+            find(
+                Severity::Warning,
+                "memory",
+                format!(
+                    "the server takes {} MiB of {} MiB: what changes while a snapshot is \
                          taken is held twice",
-                        used >> 20,
-                        total >> 20
-                    ),
-                    "back up from a replica, or at a quiet hour; vm.overcommit_memory=1 lets it fork",
-                );
-            }
+                    used >> 20,
+                    total >> 20
+                ),
+                "back up from a replica, or at a quiet hour; vm.overcommit_memory=1 lets it fork",
+            );
         }
         if self.is("rdb_last_bgsave_status", "err") {
             find(

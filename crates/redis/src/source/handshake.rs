@@ -29,9 +29,8 @@ pub(super) async fn start(mut connection: Connection, context: &Context) -> Resu
     connection.send(ASKING, &[b"PSYNC", b"?", b"-1"]).await?;
     let answer = not_empty(&mut connection, ASKING).await?;
     let at = Timestamp::now();
-    let (replication_id, offset) = match full_resync(&answer) {
-        Some(found) => found,
-        None => return Err(refused(&connection, &answer)),
+    let Some((replication_id, offset)) = full_resync(&answer) else {
+        return Err(refused(&connection, &answer));
     };
     let preamble = not_empty(&mut connection, WAITING).await?;
     let framing = framing(&preamble).ok_or_else(|| match preamble.split_first() {

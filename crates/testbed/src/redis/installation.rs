@@ -52,10 +52,10 @@ impl Installation {
     /// A command for the server.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        if let Ok(paths) = env::join_paths(&self.lib_dirs) {
-            if !self.lib_dirs.is_empty() {
-                command.env("LD_LIBRARY_PATH", paths);
-            }
+        if !self.lib_dirs.is_empty()
+            && let Ok(paths) = env::join_paths(&self.lib_dirs)
+        {
+            command.env("LD_LIBRARY_PATH", paths);
         }
         command
     }

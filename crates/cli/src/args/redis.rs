@@ -1,0 +1,73 @@
+//! The words for Redis.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::backup::Taking;
+
+/// How the server is reached.
+#[derive(Debug, Args)]
+pub(crate) struct RedisServer {
+    /// Where the server is: redis://[user@]host[:port], rediss://… for TLS, or unix:///path/of/socket.
+    /// Without a password: that comes from REDISCLI_AUTH, or from --password-file
+    #[arg(long, default_value = "redis://127.0.0.1:6379", value_name = "URL")]
+    pub(crate) url: String,
+    /// Read the server's password from the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Trust the authorities in this file (PEM) to vouch for the server, and no others. Without this
+    /// option, those of the operating system are trusted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Show this certificate (PEM) to the server
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The private key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupRedis {
+    #[command(flatten)]
+    pub(crate) taking: Taking,
+    #[command(flatten)]
+    pub(crate) server: RedisServer,
+}
+
+pub(super) const BACKUP_REDIS: &str = "\
+The server sends all its databases as of one moment, as it does to a new replica: with functions,
+expiry times, and what modules keep. Nothing is written to its disk for it (unless it is set up so),
+and no access to its host is needed. The user needs two rights and no key:
+  ACL SETUSER backup on >… -@all +psync +replconf
+Who has them can read everything, so keep the password as you keep the data. What arrives is read as
+it passes: a snapshot that is damaged or cut off is none. Name a replica rather than the primary:
+the server forks. `lifeboat doctor redis` says what stands in the way. See docs/redis.md.
+
+Examples:
+  lifeboat backup redis --name cache
+  lifeboat backup redis --name cache --url redis://backup@replica1 --password-file /etc/lifeboat/redis
+  lifeboat backup redis --name cache --url rediss://cache:6380 --tls-ca /etc/ssl/redis-ca.pem
+  lifeboat backup redis --name cache --url unix:///run/redis/redis.sock --tag nightly";
+
+/// How a snapshot of Redis becomes a file.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for Redis")]
+pub(crate) struct IntoRdb {
+    /// The redis.conf of the server that will read the file: when it says "appendonly yes", the
+    /// server would not, and the restore is refused
+    #[arg(long, value_name = "FILE")]
+    pub(crate) redis_conf: Option<PathBuf>,
+    /// Write the file also where append-only files would be read in its place
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+impl IntoRdb {
+    /// One of its words that was said, for a snapshot of something else.
+    pub(crate) fn word(&self) -> Option<&'static str> {
+        let said = [(self.redis_conf.is_some(), "--redis-conf"), (self.force, "--force")];
+        said.into_iter().find_map(|(is_said, word)| is_said.then_some(word))
+    }
+}

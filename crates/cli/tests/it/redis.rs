@@ -1,0 +1,84 @@
+//! Redis: there and back, and what stands in the way.
+
+use lifeboat_testbed::redis::{Server, newest};
+
+use crate::common::Home;
+
+#[test]
+fn a_server_comes_back() {
+    let home = Home::new();
+    let server = Server::start(newest().unwrap()).unwrap();
+    server.run("SET a 1\nEXPIRE a 100000\nRPUSH l 1 2 3\nSELECT 4\nHSET h f v\n").unwrap();
+    let digest = server.digest().unwrap();
+    let url = server.url();
+    let ran = home.run(&["doctor", "redis", "--url", &url]).expect(0);
+    let told = ["redis: version 7.4", "run id ", "warning: the server keeps nothing on disk"];
+    assert!(told.iter().all(|words| ran.0.stderr.contains(words)), "{ran}");
+
+    let take = ["backup", "redis", "--name", "cache", "--url", &url];
+    let ran = home.run(&take).expect(0);
+    assert!(ran.0.stderr.contains("keys       3 keys"), "{ran}");
+    let summary = home.run(&[&take[..], &["--json"]].concat()).expect(0).end();
+    let facts = &summary["facts"];
+    assert_eq!(facts["redis.keys"], 3, "{summary}");
+    let pair = |name: &str, value: &str| serde_json::json!({"name": name, "value": value});
+    assert_eq!(facts["redis.databases"][0], pair("0", "2"), "{summary}");
+    assert_eq!(facts["redis.types"][0], pair("hash", "1"), "{summary}");
+    assert_eq!(facts["redis.checksum"], "right", "{summary}");
+    assert!(summary["position"].as_str().unwrap().contains(':'), "{summary}");
+
+    // Beside append-only files, and with a configuration that wants them, it is refused.
+    std::fs::create_dir_all(home.path("data/appendonlydir")).unwrap();
+    let file = home.arg("data/dump.rdb");
+    let restore = ["restore", "latest", "--store", "redis/cache", "--to", &file];
+    home.run(&restore).expect(1).error_says(&["appendonlydir", "--force"]);
+    std::fs::remove_dir(home.path("data/appendonlydir")).unwrap();
+    std::fs::write(home.path("redis.conf"), "appendonly yes\n").unwrap();
+    let config = home.arg("redis.conf");
+    let with_config = [&restore[..], &["--redis-conf", &config]].concat();
+    home.run(&with_config).expect(1).error_says(&["appendonly yes", "CONFIG SET appendonly yes"]);
+    assert!(!home.path("data/dump.rdb").exists());
+
+    let ran = home.run(&restore).expect(0);
+    assert!(ran.0.stderr.contains("next: with the server stopped"), "{ran}");
+    let restored = Server::builder(newest().unwrap()).rdb(home.path("data/dump.rdb"));
+    assert_eq!(restored.start().unwrap().digest().unwrap(), digest);
+    home.run(&restore).expect(1).error_says(&["there already"]);
+    let elsewhere = home.arg("other.rdb");
+    let forced = [&restore[..5], &[&elsewhere, "--redis-conf", &config, "--force"]].concat();
+    home.run(&forced).expect(0);
+}
+
+#[test]
+fn what_is_for_others_is_refused() {
+    let home = Home::new();
+    let server = Server::start(newest().unwrap()).unwrap();
+    home.run(&["backup", "redis", "--name", "cache", "--url", &server.url()]).expect(0);
+    home.run(&["backup", "files", &home.tree(), "--name", "tree"]).expect(0);
+    let to = home.arg("x");
+    for word in ["--replace", "--no-owner", "--no-archiving"] {
+        let ran = home.run(&["restore", "latest", "--store", "redis/cache", "--to", &to, word]);
+        ran.expect(2).error_says(&[word]);
+    }
+    let ran = home.run(&["restore", "latest", "--store", "files/tree", "--to", &to, "--force"]);
+    ran.expect(2).error_says(&["--force is for Redis"]);
+}
+
+#[test]
+fn passwords_stay_out_of_arguments_and_errors() {
+    let home = Home::new();
+    let server =
+        Server::builder(newest().unwrap()).setting("requirepass", "hunter2-9f").start().unwrap();
+    let port = server.port();
+    let open = format!("redis://:hunter2-9f@127.0.0.1:{port}");
+    let ran = home.run(&["backup", "redis", "--name", "cache", "--url", &open]).expect(2);
+    ran.error_says(&["REDISCLI_AUTH", "--password-file"]);
+    let url = server.url();
+    let take = ["backup", "redis", "--name", "cache", "--url", &url];
+    home.run(&take).expect(1).error_says(&["NOAUTH", "REDISCLI_AUTH"]);
+    let doctor = home.run(&["doctor", "redis", "--url", &url]).expect(1);
+    assert!(doctor.0.stderr.contains("blocker: log in"), "{doctor}");
+    std::fs::write(home.path("password"), "hunter2-9f\n").unwrap();
+    let password = home.arg("password");
+    home.run(&[&take[..], &["--password-file", &password]].concat()).expect(0);
+}
