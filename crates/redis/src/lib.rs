@@ -45,11 +45,13 @@
 //! is in the [`facts`]; where each key lies in the entry, [`rdb::RdbReader`] says of any RDB, also
 //! of one that is read from a snapshot.
 //!
-//! It is cut by content, so that stretches that did not change are stored once. A server writes its
-//! keys in the order of its hash tables: that stays while keys are changed in place, and is another
-//! after the server was started anew, or when the tables have grown. Then nearly all is stored
-//! again. Grouping keys by name would help, and needs the whole dataset sorted outside memory; it
-//! is not done yet.
+//! It is cut by content, so that long stretches that did not change are stored once. A server
+//! writes its keys in the order of its hash tables: that stays while keys are changed in place, and
+//! is another after the server was started anew, or when the tables have grown. Measured with
+//! 300,000 keys of 96 bytes in an RDB of 33 MB, of which a first snapshot stored 16.5 MB: 4.0 MB when
+//! nothing changed (the beginning holds the time), and all of it when 300 keys changed that were
+//! spread over the tables, or after a restart. Runs of keys grouped by name would cost what changed;
+//! they need the whole dataset sorted outside memory, and are not done yet.
 //!
 //! Not part of a snapshot, because no server hands it out that way: users of access control lists,
 //! the configuration, the modules themselves, and the layout of a cluster.
