@@ -1,6 +1,7 @@
 //! What the last snapshot of a store held.
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 
 use crate::content::Content;
 use crate::entry::EntryInfo;
@@ -29,4 +30,10 @@ pub trait Baseline: Send + Sync {
     /// # Errors
     /// As for [`Baseline::entry`].
     async fn content(&self, path: &EntryPath) -> Result<Option<Content>>;
+
+    /// All entries that can be compared with, in ascending order of their paths; `None` where they
+    /// cannot be listed, or are not of one snapshot only.
+    fn entries(&self) -> Option<BoxStream<'_, Result<EntryInfo>>> {
+        None
+    }
 }

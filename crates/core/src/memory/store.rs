@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -253,5 +255,9 @@ impl Baseline for MemoryBaseline {
 
     async fn content(&self, path: &EntryPath) -> Result<Option<Content>> {
         Ok(self.image.get(path).map(|(_, bytes)| Content::bytes(bytes.clone())))
+    }
+
+    fn entries(&self) -> Option<BoxStream<'_, Result<EntryInfo>>> {
+        Some(stream::iter(self.image.values().map(|(info, _)| Ok(info.clone()))).boxed())
     }
 }

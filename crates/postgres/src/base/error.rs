@@ -92,6 +92,13 @@ pub enum BaseBackupError {
     Earlier(Arc<BaseBackupError>),
 }
 
+impl BaseBackupError {
+    /// Whether it is the server that refused what it was asked.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Replication(error) if error.code().is_some())
+    }
+}
+
 impl Failure for BaseBackupError {
     fn kind(&self) -> ErrorKind {
         match self {

@@ -9,6 +9,7 @@ use lifeboat_core::{
     Attributes, Buffer, Content, Entry, EntryInfo, EntryKind, EntryPath, Extent, Layout, names,
 };
 
+use super::changes::Changes;
 use super::error::{BaseBackupError, Result};
 use super::member::{Archive, Place, of_file};
 use super::proof::Proof;
@@ -21,7 +22,7 @@ use crate::source::{Label, Pages};
 use crate::wal::{Expected, is_segment, magic};
 
 /// How much is given at once: a multiple of every page size. Smaller files are given as a whole.
-const PIECE: u64 = 1 << 20;
+pub(super) const PIECE: u64 = 1 << 20;
 
 /// `backup_label`, `pg_control` and `tablespace_map` are smaller than this, in bytes.
 const LARGEST_NOTE: u64 = 1 << 20;
@@ -57,6 +58,18 @@ pub(super) enum Goes {
     Whole(EntryInfo, Look),
     /// Out in pieces.
     Pieces(EntryPath, Look),
+    /// Pages that changed, of a file of which the last snapshot has so many bytes.
+    Changes(Changed),
+}
+
+/// A file of which only changed pages are sent.
+pub(super) struct Changed {
+    pub(super) info: EntryInfo,
+    pub(super) pages: Pages,
+    /// How many bytes the last snapshot has of it.
+    pub(super) former: u64,
+    /// Once its header was read.
+    pub(super) begun: Option<Changes>,
 }
 
 /// What the bytes of a file are held against.
@@ -76,6 +89,7 @@ impl Pump {
         archive: &Archive,
         member: &Member,
         place: Place,
+        former: Option<u64>,
     ) -> Result<Goes> {
         let too_large = |limit: u64| {
             (member.size > limit).then(|| bad(archive, format!("{place:?} is too large")))
@@ -115,6 +129,9 @@ impl Pump {
                         page_size: self.about.page_size,
                         first_block: first,
                     };
+                    if let Some(former) = former {
+                        return Ok(Goes::Changes(Changed { info, pages, former, begun: None }));
+                    }
                     if self.verify {
                         look = Look::Pages(pages);
                     }
@@ -195,7 +212,14 @@ impl Pump {
                 current.buffer = Some(buffer);
                 continue;
             }
-            if let Goes::Pieces(..) = current.goes {
+            let size = current.size;
+            if let Goes::Changes(changed) = &mut current.goes
+                && size > PIECE
+            {
+                let bytes = buffer.freeze();
+                current.offset += bytes.len() as u64;
+                self.changed_piece(changed, size, bytes).await?;
+            } else if let Goes::Pieces(..) = current.goes {
                 self.piece(current, buffer.freeze()).await?;
             } else {
                 current.buffer = Some(buffer);
@@ -240,6 +264,7 @@ impl Pump {
         match goes {
             Goes::Nowhere => Ok(()),
             Goes::Pieces(..) => self.give(Item::End).await,
+            Goes::Changes(changed) => self.changed_end(changed, size, bytes).await,
             Goes::Whole(info, look) => {
                 self.look(&info.path, &look, 0, &bytes).await;
                 self.context.count_read(size);
@@ -251,7 +276,7 @@ impl Pump {
     }
 
     /// A file that is used here.
-    async fn keep(&mut self, place: Place, attributes: Attributes, bytes: Bytes) -> Result<()> {
+    async fn keep(&mut self, place: Place, attributes: Attributes, mut bytes: Bytes) -> Result<()> {
         self.context.count_read(bytes.len() as u64);
         let path = match place {
             Place::Prepared { path, name } => {
@@ -261,9 +286,14 @@ impl Pump {
                 return Ok(());
             }
             Place::Label => {
-                let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string());
-                let label = text.and_then(Label::parse);
-                let label = label.map_err(|why| file("backup_label", why))?;
+                let wrong = |why: String| file("backup_label", why);
+                let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+                let text = match &self.prior {
+                    Some(prior) => prior.strip(text).map_err(wrong)?,
+                    None => text.to_owned(),
+                };
+                let label = Label::parse(&text).map_err(wrong)?;
+                bytes = text.into();
                 if (label.start, label.timeline) != (self.begun.start, self.begun.timeline) {
                     let why = format!("names the start {}, not {}", label.start, self.begun.start);
                     return Err(file("backup_label", why));
@@ -317,7 +347,7 @@ fn info_of(path: EntryPath, attributes: Attributes, size: u64) -> EntryInfo {
 }
 
 /// Without its content.
-fn entry_of(info: EntryInfo) -> Entry {
+pub(super) fn entry_of(info: EntryInfo) -> Entry {
     let size = info.size;
     let entry = Entry::new(info.path, info.kind, info.attributes).with_layout(info.layout);
     entry.with_content(size, Content::empty())

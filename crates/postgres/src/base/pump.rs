@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use jiff::Timestamp;
 use lifeboat_core::journal::{Need, Position};
-use lifeboat_core::{Attributes, Completion, Context, Entry, EntryPath, Extent};
+use lifeboat_core::{Attributes, Baseline, Completion, Context, Entry, EntryPath, Extent};
 use tokio::sync::mpsc;
 
 use super::BaseBackupOptions;
@@ -17,16 +17,19 @@ use super::error::{BaseBackupError, Result};
 use super::files::Current;
 use super::manifest::{Arrived, Manifest};
 use super::member::Archive;
+use super::prior::{Offered, Prior};
 use super::proof::{Proof, Unproved};
 use super::reading::{Failure, Items};
 use super::server::{About, Server};
 use super::tar::{Part, Tar};
 use crate::archive::{WAL, WalLine};
+use crate::connect::{ConnectOptions, Session};
 use crate::control::Control;
 use crate::lsn::Lsn;
 use crate::replication::{BaseBackup, Begun, Client, Notice, Sent, Stopped};
 use crate::source::{
-    Checkpoint, Damage, Label, ServerLogs, VerifyPages, facts, is_later, nanoseconds, recovery_name,
+    Checkpoint, Damage, Label, ServerLogs, VerifyPages, facts, is_later, lineage, nanoseconds,
+    recovery_name,
 };
 
 /// How many pieces are ahead of whoever takes them.
@@ -61,6 +64,9 @@ pub(super) struct Pump {
     pub(super) begun: Begun,
     pub(super) context: Context,
     pub(super) logs: ServerLogs,
+    connection: ConnectOptions,
+    /// What changes are of.
+    pub(super) prior: Option<Prior>,
     /// Whether pages are looked at.
     pub(super) verify: bool,
     pub(super) damage: Arc<Damage>,
@@ -92,8 +98,44 @@ pub(super) struct Prepared {
 }
 
 impl Pump {
+    /// Begins a backup, of what changed since a snapshot where the server can tell.
     pub(super) async fn begin(
+        mut server: Server,
+        since: Option<Arc<dyn Baseline>>,
+        options: &BaseBackupOptions,
+        context: &Context,
+    ) -> lifeboat_core::Result<(Self, mpsc::Receiver<Item>)> {
+        let verify = options.verify_pages == VerifyPages::Verify && server.about.checksums;
+        if let Some(since) = since {
+            let connection = &options.connection;
+            let why = match Prior::offer(&mut server, since, connection, verify).await? {
+                Offered::Unfit => None,
+                Offered::Not(why) => Some(why),
+                Offered::Refused(why) => {
+                    server = server.again(connection).await?;
+                    Some(why)
+                }
+                Offered::Taken(prior) => {
+                    match Self::start_at(server, Some(prior), options, context).await {
+                        // The server may lack summaries, or have no time for them.
+                        Err(error) if error.is_refusal() => {
+                            server = Server::reopen(connection).await?;
+                            Some(error.to_string())
+                        }
+                        begun => return Ok(begun?),
+                    }
+                }
+            };
+            if let Some(why) = why {
+                context.note(server.client.target(), format!("everything is sent: {why}"));
+            }
+        }
+        Ok(Self::start_at(server, None, options, context).await?)
+    }
+
+    async fn start_at(
         server: Server,
+        prior: Option<Prior>,
         options: &BaseBackupOptions,
         context: &Context,
     ) -> Result<(Self, mpsc::Receiver<Item>)> {
@@ -111,6 +153,7 @@ impl Pump {
                 at_once: options.checkpoint == Checkpoint::Fast,
                 verify,
                 tablespace_map: about.major >= KNOWS_IN_PLACE,
+                incremental: prior.is_some(),
             })
             .await?;
         context.expect(begun.size);
@@ -122,6 +165,8 @@ impl Pump {
             begun,
             context: context.clone(),
             logs: options.server_logs,
+            connection: options.connection.clone(),
+            prior,
             verify,
             damage: Damage::new(options.connection.clone(), databases),
             facts: recorded,
@@ -278,6 +323,12 @@ impl Pump {
             }
         }
         self.hear_of_damage(&stopped);
+        // By these a later backup knows that the server's history is the same.
+        if let Ok(session) = Session::open(&self.connection).await
+            && let Some(summaries) = lineage::remembered(&session, timeline, start).await
+        {
+            self.facts.set(facts::SUMMARIES, summaries);
+        }
         let completion = self.completion(&label, &control, stop);
         self.give(Item::Completion(completion)).await
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use futures_util::stream;
-use lifeboat_core::{Completion, Content, Context, Entry, Extent, Reading};
+use lifeboat_core::{Baseline, Completion, Content, Context, Entry, Extent, Reading};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
 use super::BaseBackupOptions;
@@ -49,11 +49,12 @@ impl Items {
 impl BaseReading {
     pub(super) async fn start(
         server: Server,
+        since: Option<Arc<dyn Baseline>>,
         options: &BaseBackupOptions,
         context: &Context,
-    ) -> Result<Self> {
+    ) -> lifeboat_core::Result<Self> {
         context.phase("start the backup");
-        let (pump, items) = Pump::begin(server, options, context).await?;
+        let (pump, items) = Pump::begin(server, since, options, context).await?;
         let items = Arc::new(Mutex::new(pump.start(items)));
         Ok(Self { items, context: context.clone(), completion: None })
     }

@@ -1,7 +1,7 @@
 //! A server that was asked everything that a base backup of it needs to know.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lifeboat_core::{Attributes, Value};
 
@@ -13,6 +13,10 @@ use crate::source::facts;
 
 /// The majors whose base backups are known to be right.
 pub(super) const SUPPORTED: std::ops::RangeInclusive<u32> = 15..=18;
+
+/// How often, and after which pause, a connection is opened again.
+const REOPENS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a server's log files are unless it says otherwise.
 const USUAL_LOGS: &str = "log";
@@ -57,6 +61,24 @@ impl Server {
         let keeps_wal = client.keep_wal(&slot()?).await?;
         let databases = databases(connection).await;
         Ok(Self { client, about, keeps_wal, databases })
+    }
+
+    /// Gives up the connection for another one.
+    pub(super) async fn again(self, connection: &ConnectOptions) -> lifeboat_core::Result<Self> {
+        drop(self);
+        Self::reopen(connection).await
+    }
+
+    /// As [`open`](Self::open), right after another connection was given up: the server may need
+    /// a moment to notice, and have no sender to spare until then.
+    pub(super) async fn reopen(connection: &ConnectOptions) -> lifeboat_core::Result<Self> {
+        for _ in 0..REOPENS {
+            match Self::open(connection).await {
+                Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+                opened => return opened,
+            }
+        }
+        Self::open(connection).await
     }
 
     /// The facts that are known before the backup begins.

@@ -21,7 +21,10 @@ impl Pump {
             ServerLogs::LeaveOut => self.about.logs.as_deref().map(str::as_bytes),
             ServerLogs::Keep => None,
         };
-        let place = Place::of(&path, member, self.about.segment_size, logs);
+        // Only who asked for changes is sent any.
+        let whole = self.prior.as_ref().and_then(|_| changes_of(&path));
+        let named = whole.as_ref().unwrap_or(&path);
+        let place = Place::of(named, member, self.about.segment_size, logs);
         let place = place.map_err(|why| bad(archive, why))?;
         self.tops(archive, member).await?;
         match (&member.kind, place) {
@@ -43,10 +46,23 @@ impl Pump {
                 Err(bad(archive, format!("it has the link \"{name}\", which nobody asked for")))
             }
             (MemberKind::File, place) => {
-                let goes = self.goes(archive, member, place).await?;
+                let former = match whole {
+                    Some(_) => Some(self.former(archive, &place).await?),
+                    None => None,
+                };
+                let goes = self.goes(archive, member, place, former).await?;
                 Ok(Some(Current::new(path, member.size, goes)))
             }
         }
+    }
+
+    /// How many bytes the last snapshot has of a file of which changes are sent.
+    async fn former(&self, archive: &Archive, place: &Place) -> Result<u64> {
+        let (Place::Cluster { path, relation: Some(_) }, Some(prior)) = (place, &self.prior) else {
+            return Err(bad(archive, "it has changes of what is no relation"));
+        };
+        let former = prior.size_of(path).await;
+        former.ok_or_else(|| bad(archive, format!("it has changes of {path}, which is not known")))
     }
 
     /// The entries of which no archive has a member: the data directory, what recovery needs, and
@@ -129,4 +145,11 @@ impl Pump {
 
 fn path_of(text: &str) -> Result<EntryPath> {
     EntryPath::new(text).map_err(|error| bad(&Archive::Base, error.to_string()))
+}
+
+/// The path of the file of which this one holds the changes.
+fn changes_of(path: &[u8]) -> Option<Vec<u8>> {
+    let name = path.rsplit(|byte| *byte == b'/').next()?;
+    let whole = name.strip_prefix(b"INCREMENTAL.")?;
+    Some([&path[..path.len() - name.len()], whole].concat())
 }

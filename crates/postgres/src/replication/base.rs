@@ -11,6 +11,7 @@ use super::startup::unexpected;
 use crate::lsn::Lsn;
 
 pub(super) const WHAT: &str = "receive the base backup";
+pub(super) const MANIFEST: &str = "tell the server of the last snapshot";
 
 /// How long the server may be silent in the middle of a backup: the disk that it reads may be slow,
 /// but not so slow.
@@ -30,6 +31,8 @@ pub(crate) struct BaseBackup {
     pub(crate) verify: bool,
     /// Whether links to tablespaces are in a `tablespace_map`, or links in the archive.
     pub(crate) tablespace_map: bool,
+    /// Whether only what changed is sent, since the backup whose manifest was sent.
+    pub(crate) incremental: bool,
 }
 
 impl BaseBackup {
@@ -53,8 +56,9 @@ impl BaseBackup {
             command,
             "', PROGRESS true, CHECKPOINT '{checkpoint}', WAL true, WAIT false, \
              TABLESPACE_MAP {map}, VERIFY_CHECKSUMS {verify}, MANIFEST 'yes', \
-             MANIFEST_CHECKSUMS 'CRC32C')"
+             MANIFEST_CHECKSUMS 'CRC32C'"
         );
+        command.push_str(if self.incremental { ", INCREMENTAL true)" } else { ")" });
         command
     }
 
@@ -220,9 +224,12 @@ mod tests {
     #[test]
     fn a_label_cannot_end_its_quotes() {
         let label = "it's\n'; DROP".to_owned();
-        let command = BaseBackup { label, at_once: true, verify: false, tablespace_map: true };
+        let (verify, incremental) = (false, true);
+        let command =
+            BaseBackup { label, at_once: true, verify, tablespace_map: true, incremental };
         let command = command.command();
         assert!(command.starts_with("BASE_BACKUP (LABEL 'it''s''; DROP', PROGRESS"), "{command}");
+        assert!(command.ends_with(", INCREMENTAL true)"), "{command}");
         assert!(command.contains("CHECKPOINT 'fast'") && command.contains("CHECKSUMS false"));
     }
 

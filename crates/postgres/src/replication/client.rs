@@ -179,6 +179,30 @@ impl Client {
         }
     }
 
+    /// Begins to send the manifest of an earlier backup.
+    pub(crate) async fn begin_manifest(&mut self) -> Result<()> {
+        self.ask("UPLOAD_MANIFEST", base::MANIFEST).await?;
+        let frame = self.answer(base::MANIFEST).await?;
+        if frame.tag == b'G' { Ok(()) } else { Err(unexpected(base::MANIFEST, frame.tag)) }
+    }
+
+    /// Sends a piece of it.
+    pub(crate) async fn send_manifest(&mut self, piece: &[u8]) -> Result<()> {
+        let data = frontend::CopyData::new(piece)
+            .map_err(|error| ReplicationError::protocol(base::MANIFEST, error.to_string()))?;
+        let mut message = BytesMut::new();
+        data.write(&mut message);
+        self.link.send(&message, base::MANIFEST).await
+    }
+
+    /// Ends it, and hears what the server says to it.
+    pub(crate) async fn end_manifest(&mut self) -> Result<()> {
+        let mut message = BytesMut::new();
+        frontend::copy_done(&mut message);
+        self.link.send(&message, base::MANIFEST).await?;
+        self.rows(None, base::MANIFEST).await.map(drop)
+    }
+
     /// Begins a base backup. What it consists of is then taken with
     /// [`next_sent`](Self::next_sent), to the end.
     pub(crate) async fn begin_backup(&mut self, backup: &BaseBackup) -> Result<Begun> {

@@ -224,7 +224,7 @@ impl Damage {
 }
 
 /// Paths with damaged pages that a snapshot's facts name; `None` when they do not name all.
-pub(super) fn known_damage(facts: &Attributes) -> Option<std::collections::HashSet<Vec<u8>>> {
+pub(crate) fn known_damage(facts: &Attributes) -> Option<std::collections::HashSet<Vec<u8>>> {
     let pages = facts.unsigned(super::facts::DAMAGED_PAGES)?;
     let rows = facts.pairs(super::facts::DAMAGED).unwrap_or_default();
     let named = rows.iter().map(|(_, pages)| {

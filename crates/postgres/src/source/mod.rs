@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 
 pub use self::backup::Checkpoint;
 pub(crate) use self::cluster::{blocking, lock_file};
-pub(crate) use self::damage::{Damage, Pages};
+pub(crate) use self::damage::{Damage, Pages, known_damage};
 pub(crate) use self::label::Label;
 use self::reading::{ClusterReading, Prepared};
 pub(crate) use self::reading::{RECOVERY, nanoseconds, recovery_name};

@@ -6,6 +6,7 @@ use lifeboat_testbed::postgres::{Cluster, Installation, Mode, all};
 use lifeboat_testbed::{Scratch, data};
 use tokio_postgres::Client;
 
+use crate::base_backup::remote;
 use crate::common::{Backup, run, source};
 use crate::following::flushed;
 
@@ -81,6 +82,7 @@ fn nothing_is_taken_from_a_history_that_was_left() {
     run(async {
         for installation in installations() {
             left(installation, &|cluster| Box::new(source(cluster))).await;
+            left(installation, &|cluster| Box::new(remote(cluster))).await;
         }
     });
 }

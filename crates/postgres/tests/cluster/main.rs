@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod base_backup;
+mod base_backup_changes;
 mod base_backup_faults;
 mod branches;
 mod common;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use lifeboat_core::{
     Attributes, Baseline, Content, EntryInfo, EntryPath, SnapshotId, SnapshotInfo, Value, names,
 };
@@ -117,5 +119,19 @@ impl Baseline for Baselines {
             Some(snapshot) => Ok(snapshot.content(path).await?),
             None => Ok(None),
         }
+    }
+
+    fn entries(&self) -> Option<BoxStream<'_, lifeboat_core::Result<EntryInfo>>> {
+        // With an unfinished one on top, it is not one snapshot that answers.
+        let snapshot = self.whole.as_ref().filter(|_| self.checkpoint.is_none())?;
+        let listed = stream::try_unfold(snapshot.tree().entries(None), move |mut cursor| async {
+            while let Some(entry) = cursor.next().await? {
+                if snapshot.has_all(&entry).await {
+                    return Ok(Some((decode(&entry)?, cursor)));
+                }
+            }
+            Ok(None)
+        });
+        Some(listed.boxed())
     }
 }
