@@ -1,9 +1,11 @@
 //! One table of a cluster comes back into the running server, through a scratch server.
 
+use std::time::{Duration, Instant};
+
 use lifeboat_testbed::postgres::of_major;
 
 use crate::rehearsed::{is_empty, place, programs};
-use crate::scene::{Scene, block_on};
+use crate::scene::{LIMIT, Scene, block_on};
 
 #[test]
 fn one_table_of_a_cluster_comes_back_as_of_a_moment() {
@@ -45,8 +47,10 @@ fn one_table_of_a_cluster_comes_back_as_of_a_moment() {
         let segment = "SELECT pg_walfile_name(pg_switch_wal())";
         let segment: String = shop.query_one(segment, &[]).await.unwrap().get(0);
         let archived = "SELECT coalesce(last_archived_wal, '') >= $1 FROM pg_stat_archiver";
+        let begun = Instant::now();
         while !shop.query_one(archived, &[&segment]).await.unwrap().get::<_, bool>(0) {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            assert!(begun.elapsed() < LIMIT, "{}", cluster.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
 
         let table = ["--to", "shop", "--table", "public.orders"];
