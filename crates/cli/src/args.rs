@@ -36,7 +36,7 @@ pub(crate) use copy::{Copy, Since};
 pub(crate) use database::{BackupDatabase, Database, KeptRoles};
 pub(crate) use doctor::Doctor;
 pub(crate) use export::{Export, Form};
-pub(crate) use follow::{Follow, FollowPostgres};
+pub(crate) use follow::{Follow, FollowPostgres, FollowRedis};
 pub(crate) use init::Init;
 pub(crate) use journals::Journals;
 pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
@@ -168,7 +168,7 @@ pub(crate) enum Command {
     /// Bring a snapshot back
     #[command(after_help = restore::RESTORE)]
     Restore(Box<Restore>),
-    /// Say from when to when the PostgreSQL clusters can be recovered
+    /// Say from when to when PostgreSQL clusters and Redis servers can be recovered
     #[command(after_help = recovery::WINDOW)]
     Window(Window),
     /// Write a snapshot of a database as SQL, or one of its tables as CSV
@@ -233,6 +233,7 @@ impl Command {
             Self::Backup(Backup::Files(_)) => "backup files",
             Self::Backup(Backup::Redis(_)) => "backup redis",
             Self::Follow(Follow::Postgres(_)) => "follow postgres",
+            Self::Follow(Follow::Redis(_)) => "follow redis",
             Self::Snapshots(_) => "snapshots",
             Self::Ls(_) => "ls",
             Self::Find(_) => "find",

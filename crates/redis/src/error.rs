@@ -140,6 +140,14 @@ pub enum Error {
         /// With what.
         source: tokio::task::JoinError,
     },
+    /// What came on the stream of changes is no command.
+    #[error("the stream of changes holds \"{byte}\" at {position}, where that makes no command")]
+    NoCommand {
+        /// Where, in bytes of the server's history.
+        position: u64,
+        /// The byte, as text.
+        byte: String,
+    },
     /// The reading was finished before all of it was read.
     #[error("the backup was ended before everything was read")]
     Unfinished,
@@ -149,6 +157,24 @@ pub enum Error {
     TargetExists {
         /// The file.
         path: PathBuf,
+    },
+    /// The directory to restore to is not empty.
+    #[error("restore to {}: there is something in it already: {found}", path.display())]
+    TargetFilled {
+        /// The directory.
+        path: PathBuf,
+        /// One of the things in it.
+        found: String,
+    },
+    /// A configuration gives a file a name that is none.
+    #[error("read {}: \"{value}\" is no name for {name}", path.display())]
+    BadName {
+        /// The configuration.
+        path: PathBuf,
+        /// The setting.
+        name: String,
+        /// What it says.
+        value: String,
     },
     /// The file to restore to is a directory.
     #[error("restore to {}: it is a directory", path.display())]
@@ -201,7 +227,9 @@ pub enum Error {
 impl Failure for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::BadAddress { .. } | Self::PasswordInAddress => ErrorKind::InvalidInput,
+            Self::BadAddress { .. } | Self::PasswordInAddress | Self::BadName { .. } => {
+                ErrorKind::InvalidInput
+            }
             Self::ConnectionFile { source, .. }
             | Self::File { source, .. }
             | Self::Connect { source, .. } => ErrorKind::of_io(source),
@@ -215,6 +243,7 @@ impl Failure for Error {
             }
             Self::NotOffered { .. } => ErrorKind::Unsupported,
             Self::Nonsense { .. }
+            | Self::NoCommand { .. }
             | Self::StrangeEntry { .. }
             | Self::NoDump { .. }
             | Self::Restored { .. } => ErrorKind::Corrupt,
@@ -222,7 +251,9 @@ impl Failure for Error {
             Self::Received { source: RdbError::Truncated { .. }, .. } => ErrorKind::Unavailable,
             Self::Received { .. } => ErrorKind::Corrupt,
             Self::Panicked { .. } | Self::Unfinished => ErrorKind::Other,
-            Self::TargetExists { .. } | Self::TargetIsDirectory { .. } => ErrorKind::AlreadyExists,
+            Self::TargetExists { .. }
+            | Self::TargetIsDirectory { .. }
+            | Self::TargetFilled { .. } => ErrorKind::AlreadyExists,
         }
     }
 
@@ -270,6 +301,11 @@ impl Failure for Error {
             }
             Self::Answered { .. } => "look into the server's log".into(),
             Self::Nonsense { .. } => "see that this is a Redis server, and not a proxy".into(),
+            Self::NoCommand { .. } => {
+                "a new snapshot is taken; see that the server is one of Redis or Valkey, and that \
+                 nothing between it and here changes what it sends"
+                    .into()
+            }
             Self::Received { .. } => {
                 "run the backup again; if it stays, look into the server's log and let it check \
                  a file of its own: redis-check-rdb"
@@ -279,6 +315,11 @@ impl Failure for Error {
             Self::TargetExists { .. } => {
                 "move it away, or name a file that is not there yet".into()
             }
+            Self::TargetFilled { .. } => {
+                "name a directory that is empty, or not there yet; then let the server use it"
+                    .into()
+            }
+            Self::BadName { .. } => "correct the configuration, or leave --redis-conf out".into(),
             Self::TargetIsDirectory { path } => {
                 format!("name the file: {}", path.join("dump.rdb").display()).into()
             }

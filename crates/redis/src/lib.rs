@@ -63,11 +63,21 @@
 mod checker;
 mod connect;
 mod error;
+mod follow;
 pub mod rdb;
+mod recover;
 mod sink;
 mod source;
+mod stream;
 
 pub use self::connect::ConnectOptions;
 pub use self::error::{Error, Result};
-pub use self::sink::{AppendOnly, RdbFileSink, RestoreOptions};
+pub use self::follow::{FollowError, FollowOptions, Follower, Following, Watch};
+pub use self::recover::{
+    BaseSnapshot, Moment, RecoveryError, RecoveryPlan, RecoverySource, StreamJournal, Window,
+    Windows,
+};
+pub use self::sink::{
+    AppendOnly, AppendOnlyForm, AppendOnlyOptions, AppendOnlySink, RdbFileSink, RestoreOptions,
+};
 pub use self::source::{KIND, RedisSource, facts};

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::redis::RedisServer;
 use super::units::bytes;
 use super::which::name;
 
@@ -11,7 +12,40 @@ pub(crate) enum Follow {
     /// The WAL of a PostgreSQL cluster, over the network or a socket
     #[command(after_help = FOLLOW_POSTGRES)]
     Postgres(FollowPostgres),
+    /// Every change that a Redis or Valkey server makes, over the network or a socket
+    #[command(after_help = FOLLOW_REDIS)]
+    Redis(FollowRedis),
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct FollowRedis {
+    /// What the server is called in the repository: the name of its snapshots
+    #[arg(long, value_parser = name)]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) server: RedisServer,
+}
+
+const FOLLOW_REDIS: &str = "\
+Runs until it is stopped (SIGTERM, SIGINT), as a service. It is to the server a replica that never
+answers for it, and needs the same two rights as a backup: +psync +replconf. It begins with a
+snapshot, unless the journal goes on from one that is there; from then on what the server changed is
+in the repository about a second later, and acknowledged to the server only then. Any moment can be
+restored: `lifeboat restore … --to-time`. Snapshots by `lifeboat backup redis` under the same name
+make that faster, and let the journal be trimmed.
+
+Lost connections, and a repository that does not answer, are tried again for ever, and nothing is
+lost while the server's repl-backlog-size has it (1 MiB unless it was raised: raise it to what is
+written in ten minutes). What was lost is recorded as a gap, which `lifeboat window` shows, and a new
+snapshot is taken at once. Promotions of replicas are followed.
+
+It ends with 0 when it was stopped, and with 1 when trying again cannot help: a wrong password at the
+start, or a server that is not the one whose history the repository has.
+
+Examples:
+  lifeboat follow redis --name cache
+  lifeboat follow redis --name cache --url redis://backup@cache1 --password-file /etc/lifeboat/redis
+  lifeboat follow redis --name cache --url rediss://cache:6380 --tls-ca /etc/ssl/redis-ca.pem --json";
 
 #[derive(Debug, Args)]
 pub(crate) struct FollowPostgres {

@@ -6,11 +6,12 @@ use lifeboat_postgres::{Bound, Lsn, RecoveryTarget, TargetAction, TargetTimeline
 
 use super::which::{StoreName, store};
 
-/// To which moment a PostgreSQL cluster is recovered.
+/// To which moment a PostgreSQL cluster is recovered, or a Redis server.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Recovery of a PostgreSQL cluster")]
 pub(crate) struct Target {
-    /// Recover to this moment, with its time zone: '2026-11-22 03:00:00+01', 2026-11-22T02:00:00Z
+    /// Recover to this moment, with its time zone: '2026-11-22 03:00:00+01', 2026-11-22T02:00:00Z.
+    /// Also for Redis
     #[arg(long, value_name = "TIME", value_parser = moment, group = "target")]
     to_time: Option<Timestamp>,
     /// Recover to this position in the WAL, such as 1/6B374D48
@@ -25,7 +26,7 @@ pub(crate) struct Target {
     /// Recover to the end of the snapshot, and tell the server so
     #[arg(long, group = "target")]
     to_immediate: bool,
-    /// Recover to the end of all WAL in the repository
+    /// Recover to the end of all WAL in the repository. Of Redis, to the end of its journal
     #[arg(long, group = "target")]
     to_latest: bool,
     /// Recover along this timeline; without it, along the newest that the snapshots lead to
@@ -48,7 +49,8 @@ pub(crate) struct Recovery {
     /// Whence the server takes the WAL
     #[arg(long, value_enum, default_value_t = Supply::Fetch, requires = "target")]
     pub(crate) wal: Supply,
-    /// Say what would be recovered, from which snapshot and with which WAL, and touch nothing
+    /// Say what would be recovered, from which snapshot and with which WAL, and touch nothing. Also
+    /// for Redis
     #[arg(long, requires = "target")]
     pub(crate) dry_run: bool,
     /// Let the cluster come up as a standby: with --primary, with the WAL in the repository, or with
@@ -120,6 +122,24 @@ impl Recovery {
         }
     }
 
+    /// A word beside a target that is only for a cluster.
+    pub(crate) fn word_for_clusters(&self) -> Option<&'static str> {
+        let Target { to_time: _, to_lsn, to_xid, to_name, to_immediate, to_latest: _, .. } =
+            &self.target;
+        let said = [
+            (to_lsn.is_some(), "--to-lsn"),
+            (to_xid.is_some(), "--to-xid"),
+            (to_name.is_some(), "--to-name"),
+            (*to_immediate, "--to-immediate"),
+            (self.target.timeline.is_some(), "--timeline"),
+            (self.target.exclusive, "--exclusive"),
+            (self.action != Action::Promote, "--action"),
+            (self.wal != Supply::Fetch, "--wal"),
+            (self.no_archiving, "--no-archiving"),
+        ];
+        said.into_iter().find_map(|(is_said, word)| is_said.then_some(word))
+    }
+
     /// The first word that is only for a cluster.
     pub(crate) fn word(&self) -> Option<&'static str> {
         if self.target.get().is_some() {
@@ -156,9 +176,10 @@ pub(crate) struct Window {
 }
 
 pub(super) const WINDOW: &str = "\
-For each PostgreSQL cluster with snapshots: from when to when it can be recovered, along which
-timeline, from how many snapshots, and what is missing of its WAL. A cluster whose WAL is not archived
-can be recovered to the moments of its snapshots alone. See docs/postgres-recovery.md.
+For each PostgreSQL cluster and each Redis server with snapshots: from when to when it can be
+recovered, along which timeline or replication id, from how many snapshots, and what is missing of its
+journal. A cluster whose WAL is not archived, and a server that is not followed, can be recovered to
+the moments of its snapshots alone. See docs/postgres-recovery.md and docs/redis.md.
 
 Exit codes:
   0  every moment since the oldest snapshot can be recovered

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::backup::refuse_password;
+use super::follow_redis;
 use super::wal::{WalService, listener};
 use crate::args::{Follow, FollowPostgres};
 use crate::exit::Exit;
@@ -22,7 +23,7 @@ use crate::output::{Output, size};
 use crate::session::Session;
 
 /// How often people are told how far it is, while it goes on.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+pub(super) const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The events of a followed server. System identifiers are text: they do not fit into the numbers
 /// of every program.
@@ -67,6 +68,7 @@ struct Summary {
 pub(super) async fn run(store: Follow, session: &Session) -> Result<Exit, Failed> {
     match store {
         Follow::Postgres(arguments) => postgres(&arguments, session).await,
+        Follow::Redis(arguments) => follow_redis::run(&arguments, session).await,
     }
 }
 

@@ -323,7 +323,12 @@ fn show(
 
 /// A position in the words of the store, where this program knows them.
 pub(super) fn place(name: &JournalName, at: Position) -> String {
-    if name.store().kind() == "postgres" { Lsn(at.0).to_string() } else { at.to_string() }
+    match name.store().kind() {
+        "postgres" => Lsn(at.0).to_string(),
+        // Bytes, as INFO replication counts them.
+        "redis" => at.0.to_string(),
+        _ => at.to_string(),
+    }
 }
 
 /// What is missing, in a sentence.

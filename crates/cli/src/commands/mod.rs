@@ -11,11 +11,13 @@ mod doctor;
 mod export;
 mod find;
 mod follow;
+mod follow_redis;
 mod forget;
 mod init;
 mod journals;
 mod key;
 mod ls;
+mod moment;
 #[cfg(feature = "mount")]
 mod mount;
 mod pin;

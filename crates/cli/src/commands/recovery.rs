@@ -51,6 +51,10 @@ pub(super) async fn planned(
     };
     let list = opened.listed(session).await?;
     let store = store_of(which, &list, opened, session)?;
+    if store.kind() != "postgres" {
+        let message = format!("{store} is no PostgreSQL cluster");
+        return Err(Failed::usage(message, "name a cluster with --store"));
+    }
     let bases = bases(&list, &store);
     let mut options = RecoveryOptions::new(target.clone())
         .with_bound(aim.bound())
@@ -98,8 +102,8 @@ pub(super) async fn planned(
     Ok(Some(Planned { base, plan, archive }))
 }
 
-/// The store of which a moment is wanted.
-fn store_of(
+/// The store of which a moment is wanted: one of those that have moments.
+pub(super) fn store_of(
     which: &Which,
     list: &SnapshotList,
     opened: &Opened,
@@ -109,11 +113,12 @@ fn store_of(
         Some(name) => resolve(name, list)?,
         None => choose(&which.snapshot, None, list, opened, session)?.store,
     };
-    if store.kind() == "postgres" {
+    if matches!(store.kind(), "postgres" | "redis") {
         return Ok(store);
     }
-    let message = format!("{store} has no recovery targets: they are for PostgreSQL clusters");
-    Err(Failed::usage(message, "leave the target out, or name a cluster with --store"))
+    let message =
+        format!("{store} has no recovery targets: they are for PostgreSQL clusters and for Redis");
+    Err(Failed::usage(message, "leave the target out, or name one of those with --store"))
 }
 
 /// The snapshots of a store from which a recovery can begin.

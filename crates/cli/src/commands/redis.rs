@@ -1,8 +1,11 @@
 //! Redis, for the commands that know several kinds of stores.
 
 use lifeboat_core::Sink;
-use lifeboat_redis::{AppendOnly, ConnectOptions, RdbFileSink, RestoreOptions};
+use lifeboat_redis::{
+    AppendOnly, AppendOnlyOptions, AppendOnlySink, ConnectOptions, RdbFileSink, RestoreOptions,
+};
 
+use super::moment::PlannedMoment;
 use crate::args::{Owners, RedisServer, Restore};
 use crate::failure::Failed;
 
@@ -20,8 +23,11 @@ pub(super) fn connection(server: &RedisServer) -> Result<ConnectOptions, Failed>
     Ok(options)
 }
 
-/// The file that a snapshot becomes.
-pub(super) fn sink(arguments: &Restore) -> Result<Box<dyn Sink>, Failed> {
+/// The file that a snapshot becomes; with a moment, the files.
+pub(super) fn sink(
+    arguments: &Restore,
+    moment: Option<&PlannedMoment>,
+) -> Result<Box<dyn Sink>, Failed> {
     let others = [
         (!arguments.paths.is_empty(), "--path"),
         (!arguments.tablespaces.is_empty(), "--tablespace"),
@@ -29,10 +35,23 @@ pub(super) fn sink(arguments: &Restore) -> Result<Box<dyn Sink>, Failed> {
         (arguments.owners != Owners::Numbers, "--owners"),
     ];
     let said = others.into_iter().find_map(|(is_said, word)| is_said.then_some(word));
-    let said = said.or_else(|| arguments.recovery.word()).or_else(|| arguments.database.word());
+    let recovery = || match moment {
+        Some(_) => arguments.recovery.word_for_clusters(),
+        None => arguments.recovery.word(),
+    };
+    let said = said.or_else(recovery).or_else(|| arguments.database.word());
     if let Some(word) = said {
         let message = format!("{word} is not for Redis, and this is a snapshot of Redis");
         return Err(Failed::usage(message, "leave it out; --to names the file to make"));
+    }
+    if let Some(moment) = moment {
+        if arguments.redis.force {
+            let hint = "leave it out: the directory has to be empty, or not there yet";
+            return Err(Failed::usage("--force is for a restore to an RDB file", hint));
+        }
+        let options = AppendOnlyOptions::new(&arguments.to, moment.plan.base.form)
+            .with_config(arguments.redis.redis_conf.clone());
+        return Ok(Box::new(AppendOnlySink::new(options)));
     }
     let mut options = RestoreOptions::new(&arguments.to);
     options.config.clone_from(&arguments.redis.redis_conf);

@@ -9,9 +9,11 @@ use lifeboat_postgres::{
     Archiving, ClusterSink, RecoverySettings, RecoverySource, RestoreOptions, TableSink,
     TablespaceMapping,
 };
+use lifeboat_redis::RecoverySource as ChangesSource;
 use lifeboat_repository::{Selection, SnapshotCopies, ThawNeed};
 use serde::Serialize;
 
+use super::moment::{self, PlannedMoment};
 use super::two::{Found, found, open};
 use super::which::Reach;
 use super::{database, recovery, redis, table, thaw};
@@ -65,6 +67,7 @@ const DAMAGED: &str = "if another repository has a copy of the snapshot, name it
                        `lifeboat verify --every-byte` says which snapshots are hurt";
 
 async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Failed> {
+    let mut moment = None;
     let (found, planned) = if arguments.recovery.target.get().is_some() {
         if arguments.or_from.is_some() {
             let hint = "copy the journals back first, or restore the snapshot alone";
@@ -73,14 +76,24 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
         let opened = session.repository().await?;
         let Recovery { target, .. } = &arguments.recovery;
         let (which, action) = (&arguments.which, arguments.recovery.action());
-        let planned = recovery::planned(which, target, action, &opened, session).await?;
-        let Some(planned) = planned else {
-            return Err(Failed::usage("there is no recovery target", ""));
+        let list = opened.listed(session).await?;
+        let store = recovery::store_of(which, &list, &opened, session)?;
+        let (base, planned) = if store.kind() == lifeboat_redis::KIND {
+            let recovery = &arguments.recovery;
+            let planning = moment::planned(which, recovery, &store, &list, &opened, session);
+            let planned = moment.insert(Box::pin(planning).await?);
+            (planned.base.clone(), None)
+        } else {
+            let planned = recovery::planned(which, target, action, &opened, session).await?;
+            let Some(planned) = planned else {
+                return Err(Failed::usage("there is no recovery target", ""));
+            };
+            (planned.base.clone(), Some(planned))
         };
         if arguments.recovery.dry_run {
             return Ok(Exit::with_warnings(session.context.warnings()));
         }
-        (vec![open(opened, &planned.base, session).await?], Some(planned))
+        (vec![open(opened, &base, session).await?], planned)
     } else {
         (found(&arguments, session).await?, None)
     };
@@ -97,7 +110,7 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
         arguments.paths = database::entries_of(table, &TableSink::NEEDS, &first.snapshot).await?;
     }
     let told = recovery::settings(&arguments, planned.as_ref(), &info.store, session)?;
-    let sink = sink_for(&info, reach.as_ref(), &arguments, told)?;
+    let sink = sink_for(&info, reach.as_ref(), &arguments, told, moment.as_ref())?;
     for path in &arguments.paths {
         if !holds(&found, path).await? {
             let mut message = format!("snapshot {} has no entry \"{path}\"", info.id.short());
@@ -136,6 +149,15 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
             &with_wal
         }
         _ => source,
+    };
+    let with_changes;
+    let source = match &moment {
+        Some(moment) => {
+            let journal = moment.journal.clone();
+            with_changes = ChangesSource::new(source, journal, &moment.plan);
+            &with_changes
+        }
+        None => source,
     };
     let moved = move_to(source, &*sink, session).await;
     let summary = moved.map_err(|error| first.opened.of_store(error))?;
@@ -230,6 +252,7 @@ fn sink_for(
     reach: Option<&Reach>,
     arguments: &Restore,
     told: Option<RecoverySettings>,
+    moment: Option<&PlannedMoment>,
 ) -> Result<Box<dyn Sink>, Failed> {
     let wrong = |what: &str, hint: &str| {
         let message = format!("{what}, and this is a snapshot of {}", info.store);
@@ -243,7 +266,7 @@ fn sink_for(
         return Err(Failed::usage(message, hint));
     }
     match info.store.kind() {
-        "redis" => redis::sink(arguments),
+        "redis" => redis::sink(arguments, moment),
         kind if arguments.redis.word().is_some() => {
             let word = arguments.redis.word().unwrap_or_default();
             wrong(&format!("{word} is for Redis"), &format!("leave it out for {kind}"))

@@ -11,6 +11,7 @@ mod damage;
 mod database;
 mod files;
 mod follow;
+mod followed_redis;
 mod forget;
 mod full_disk;
 mod journals;

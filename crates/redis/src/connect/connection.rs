@@ -214,6 +214,28 @@ impl Connection {
         }
     }
 
+    /// Waits for more bytes without a limit of time and appends them to `data`, `most` of them at
+    /// most. The end of the connection is an error. Nothing is lost when the future is dropped.
+    pub(crate) async fn hear(
+        &mut self,
+        doing: &'static str,
+        data: &mut BytesMut,
+        most: usize,
+    ) -> Result<usize> {
+        if !self.buffer.is_empty() {
+            let here = self.buffer.len().min(most);
+            data.extend_from_slice(&self.buffer.split_to(here));
+            return Ok(here);
+        }
+        data.reserve(most.min(64 << 10));
+        let mut limited = (&mut *self.stream).take(most as u64);
+        match limited.read_buf(data).await {
+            Ok(0) => Err(self.lost(doing, io::ErrorKind::UnexpectedEof.into())),
+            Ok(count) => Ok(count),
+            Err(source) => Err(self.lost(doing, source)),
+        }
+    }
+
     /// What an error of the server means.
     pub(crate) fn refused(&self, doing: &'static str, answer: String) -> Error {
         let target = self.target.clone();
@@ -227,6 +249,11 @@ impl Connection {
             _ if answer.contains("unknown command") => Error::NotOffered { doing, target, answer },
             _ => Error::Answered { doing, target, answer },
         }
+    }
+
+    /// How long the server may say nothing.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     pub(crate) fn nonsense(&self, doing: &'static str, what: String) -> Error {

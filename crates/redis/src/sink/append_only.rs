@@ -38,7 +38,7 @@ pub(super) fn reason(options: &RestoreOptions, parent: &Path) -> Result<Option<S
 }
 
 /// The value of a setting: the last line counts. Files that are included are not looked into.
-fn setting(text: &str, name: &str) -> Option<String> {
+pub(super) fn setting(text: &str, name: &str) -> Option<String> {
     let lines = text.lines().rev().map(str::trim_start);
     let mut values = lines.filter_map(|line| {
         let (word, value) = line.split_once(char::is_whitespace)?;

@@ -1,4 +1,5 @@
-//! A snapshot as an RDB file, for a server that is stopped.
+//! A snapshot as an RDB file, for a server that is stopped; or, with the changes behind it, as
+//! append-only files.
 //!
 //! The file appears under its name only when all of it is on disk and was read once more as an RDB:
 //! it is written beside its place, under a name with a dot before it, and then linked to it, which
@@ -11,6 +12,7 @@
 //! the target's directory, or where the configuration that is given says that they are used.
 
 mod append_only;
+mod set;
 mod writing;
 
 use std::path::PathBuf;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lifeboat_core::{Context, Header, Sink, Writing};
 
+pub use self::set::{AppendOnlyForm, AppendOnlyOptions, AppendOnlySink};
 use crate::error::Error;
 
 /// What is done where a server would read append-only files in place of what is restored.

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use lifeboat_core::journal::{Need, Position, Timeline};
 use lifeboat_core::{Attributes, Timestamp};
 
 use crate::rdb::{Census, Checksum, Outcome};
+use crate::stream::STREAM;
 
 /// The version of the server, as the RDB names it. Text.
 pub const VERSION: &str = "redis.version";
@@ -13,6 +15,11 @@ pub const VERSION: &str = "redis.version";
 pub const REPLICATION_ID: &str = "redis.replication_id";
 /// Where in that history the snapshot is, in bytes. Unsigned.
 pub const OFFSET: &str = "redis.offset";
+/// Which database the stream of changes is in where it goes on behind the snapshot. Unsigned.
+pub const STREAM_DATABASE: &str = "redis.stream_database";
+/// When the server had said where in its history the snapshot is, by our clock: moments from here
+/// on can be restored with what follows. Text.
+pub const REACHED: &str = "redis.reached";
 /// How many keys it holds. Unsigned.
 pub const KEYS: &str = "redis.keys";
 /// How many of them expire. Unsigned.
@@ -33,10 +40,12 @@ pub const CHECKSUM: &str = "redis.checksum";
 pub const NOT_UNDERSTOOD: &str = "redis.not_understood";
 
 /// Where a snapshot is in the history of its server.
-#[derive(Debug)]
-pub(super) struct Origin {
-    pub(super) replication_id: String,
-    pub(super) offset: u64,
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) replication_id: String,
+    pub(crate) offset: u64,
+    /// When the server had said so.
+    pub(crate) reached: Timestamp,
 }
 
 pub(super) fn of(origin: &Origin, outcome: &Outcome) -> Attributes {
@@ -62,6 +71,13 @@ pub(super) fn of(origin: &Origin, outcome: &Outcome) -> Attributes {
                 Checksum::Absent => "absent",
             },
         );
+    // A server that names none begins with the first.
+    let database = census.aux("repl-stream-db").and_then(|text| text.parse::<u64>().ok());
+    facts.set(STREAM_DATABASE, database.unwrap_or(0));
+    facts.set(REACHED, origin.reached.to_string());
+    if let Ok(timeline) = Timeline::new(&*origin.replication_id) {
+        Need { timeline, from: Position(origin.offset) }.record(STREAM, &mut facts);
+    }
     if let Some(version) = census.aux("valkey-ver").or_else(|| census.aux("redis-ver")) {
         facts.set(VERSION, version);
     }

@@ -2,6 +2,7 @@
 
 use lifeboat_core::{Context, Timestamp};
 
+use super::facts::Origin;
 use super::payload::{Framing, MARK, Payload};
 use crate::connect::{Answer, Connection, printable};
 use crate::error::{Error, Result};
@@ -10,35 +11,64 @@ const ASKING: &str = "ask for a snapshot";
 const WAITING: &str = "wait for the snapshot";
 
 /// A snapshot that is about to come.
-pub(super) struct Started {
+pub(crate) struct Started {
     pub(super) payload: Payload,
-    /// Which history the offset belongs to.
-    pub(super) replication_id: String,
-    /// Where in it the snapshot is.
-    pub(super) offset: u64,
-    /// When the server said so.
-    pub(super) at: Timestamp,
+    /// Where in the server's history it is.
+    pub(crate) origin: Origin,
 }
 
+/// What a server answers to who asks for its changes.
+pub(crate) enum Synchronized {
+    /// It begins anew: a snapshot comes first.
+    Full(Origin),
+    /// It goes on where it was asked to, under this replication id if it names one.
+    Continued(Option<String>),
+}
+
+/// Asks for a snapshot alone.
 pub(super) async fn start(mut connection: Connection, context: &Context) -> Result<Started> {
     context.phase("wait for the server to fork");
     // A server before 7.0 does not know this; one that denies REPLCONF denies the next as well.
     let _ = connection.ask(ASKING, &[b"REPLCONF", b"rdb-only", b"1"]).await?;
+    match synchronize(&mut connection, None).await? {
+        Synchronized::Full(origin) => receive(connection, origin).await,
+        Synchronized::Continued(_) => {
+            Err(connection.nonsense(ASKING, "it goes on where nothing was".to_owned()))
+        }
+    }
+}
+
+/// Asks for what follows a place in a history; without one, for everything.
+pub(crate) async fn synchronize(
+    connection: &mut Connection,
+    from: Option<(&str, u64)>,
+) -> Result<Synchronized> {
     let capabilities: [&[u8]; 5] = [b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"];
     connection.demand(ASKING, &capabilities).await?;
-    connection.send(ASKING, &[b"PSYNC", b"?", b"-1"]).await?;
-    let answer = not_empty(&mut connection, ASKING).await?;
-    let at = Timestamp::now();
-    let Some((replication_id, offset)) = full_resync(&answer) else {
-        return Err(refused(&connection, &answer));
-    };
+    // The place of the next byte, of which the first is 1.
+    let next = from.map_or("-1".to_owned(), |(_, offset)| offset.saturating_add(1).to_string());
+    let id = from.map_or("?", |(id, _)| id);
+    connection.send(ASKING, &[b"PSYNC", id.as_bytes(), next.as_bytes()]).await?;
+    let answer = not_empty(connection, ASKING).await?;
+    let reached = Timestamp::now();
+    if let Some((replication_id, offset)) = full_resync(&answer) {
+        return Ok(Synchronized::Full(Origin { replication_id, offset, reached }));
+    }
+    match continued(&answer) {
+        Some(id) if from.is_some() => Ok(Synchronized::Continued(id)),
+        _ => Err(refused(connection, &answer)),
+    }
+}
+
+/// What comes after a full synchronisation was promised.
+pub(crate) async fn receive(mut connection: Connection, origin: Origin) -> Result<Started> {
     let preamble = not_empty(&mut connection, WAITING).await?;
     let framing = framing(&preamble).ok_or_else(|| match preamble.split_first() {
         Some((b'-', answer)) => connection.refused(WAITING, printable(answer)),
         _ => connection.nonsense(WAITING, format!("\"{}\"", printable(&preamble))),
     })?;
-    tracing::debug!(target = connection.target(), replication_id, offset, ?framing, "snapshot");
-    Ok(Started { payload: Payload::new(connection, framing), replication_id, offset, at })
+    tracing::debug!(target = connection.target(), ?origin, ?framing, "snapshot");
+    Ok(Started { payload: Payload::new(connection, framing), origin })
 }
 
 /// The next line that is not one of those that keep the connection alive.
@@ -55,8 +85,20 @@ async fn not_empty(connection: &mut Connection, doing: &'static str) -> Result<V
 fn full_resync(line: &[u8]) -> Option<(String, u64)> {
     let line = std::str::from_utf8(line).ok()?;
     let (id, offset) = line.strip_prefix("+FULLRESYNC ")?.split_once(' ')?;
-    let is_id = id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    is_id.then_some((id.to_owned(), offset.parse().ok()?))
+    is_id(id).then_some((id.to_owned(), offset.parse().ok()?))
+}
+
+/// `+CONTINUE`, and the replication id from there on where the server names it
+fn continued(line: &[u8]) -> Option<Option<String>> {
+    let rest = std::str::from_utf8(line).ok()?.strip_prefix("+CONTINUE")?;
+    match rest.strip_prefix(' ').map(str::trim_end) {
+        None | Some("") => rest.trim_end().is_empty().then_some(None),
+        Some(id) => is_id(id).then(|| Some(id.to_owned())),
+    }
+}
+
+fn is_id(id: &str) -> bool {
+    id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn refused(connection: &Connection, answer: &[u8]) -> Error {
@@ -110,6 +152,16 @@ mod tests {
         let continued = format!("+CONTINUE {id}");
         for bad in ["+FULLRESYNC x 42", continued.as_str(), "+FULLRESYNC", "-ERR"] {
             assert_eq!(full_resync(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_continuation_names_its_history_or_not() {
+        let id = "8de1787ba490483314a4d30f1c628bc5025eb761";
+        assert_eq!(continued(format!("+CONTINUE {id}").as_bytes()), Some(Some(id.to_owned())));
+        assert_eq!(continued(b"+CONTINUE"), Some(None));
+        for bad in ["+CONTINUE x", "+CONTINUED", "+FULLRESYNC", "-ERR", "+CONTINUE 1 2"] {
+            assert_eq!(continued(bad.as_bytes()), None, "{bad}");
         }
     }
 

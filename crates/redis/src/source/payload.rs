@@ -50,6 +50,11 @@ impl Payload {
         self.connection.target()
     }
 
+    /// The connection, on which the stream of changes follows once all of it was taken.
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
+    }
+
     /// The next bytes, or `None` after the last.
     pub(super) async fn next(&mut self, budget: &ByteBudget) -> Result<Option<Bytes>> {
         if self.ended {

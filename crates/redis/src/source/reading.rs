@@ -5,40 +5,49 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lifeboat_core::{
     Attributes, ByteBudget, Completion, Content, Context, Entry, EntryKind, EntryPath, Extent,
-    Reading, Timestamp,
+    Reading,
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::handshake::Started;
 use super::payload::Payload;
 use super::{DUMP, facts};
 use crate::checker::Checker;
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::rdb::Outcome;
 
 /// A snapshot on its way: one entry, whose content is the RDB.
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// Until it is given away.
     payload: Option<Payload>,
+    /// Who wants the connection when all of it has come.
+    after: Option<oneshot::Sender<Connection>>,
     origin: facts::Origin,
-    at: Timestamp,
     /// Said by the content when it has come to its end.
     outcome: Arc<Mutex<Option<Outcome>>>,
     context: Context,
 }
 
 impl Snapshot {
-    pub(super) fn new(started: Started, context: &Context) -> Self {
-        let Started { payload, replication_id, offset, at } = started;
+    pub(crate) fn new(started: Started, context: &Context) -> Self {
+        let Started { payload, origin } = started;
         context.phase("receive the data");
         context.expect(payload.length().unwrap_or(0));
         Self {
             payload: Some(payload),
-            origin: facts::Origin { replication_id, offset },
-            at,
+            after: None,
+            origin,
             outcome: Arc::default(),
             context: context.clone(),
         }
+    }
+
+    /// Gives the connection away when all of it has come.
+    pub(crate) fn with_after(mut self, after: oneshot::Sender<Connection>) -> Self {
+        self.after = Some(after);
+        self
     }
 }
 
@@ -51,7 +60,9 @@ impl Reading for Snapshot {
         let length = payload.length().unwrap_or(0);
         let (outcome, context) = (Arc::clone(&self.outcome), self.context.clone());
         let flow = Flow {
-            payload,
+            target: payload.target().to_owned(),
+            payload: Some(payload),
+            after: self.after.take(),
             checker: Some(Checker::start()),
             outcome,
             budget: context.budget().clone(),
@@ -75,7 +86,7 @@ impl Reading for Snapshot {
             );
             self.context.warn(DUMP, message);
         }
-        let mut completion = Completion::at(facts::taken(self.at, &outcome.census));
+        let mut completion = Completion::at(facts::taken(self.origin.reached, &outcome.census));
         completion.position = format!("{}:{}", self.origin.replication_id, self.origin.offset);
         completion.facts = facts::of(&self.origin, &outcome);
         Ok(completion)
@@ -84,7 +95,10 @@ impl Reading for Snapshot {
 
 /// What turns the payload into content, and has it checked meanwhile.
 struct Flow {
-    payload: Payload,
+    target: String,
+    /// Until all of it has come.
+    payload: Option<Payload>,
+    after: Option<oneshot::Sender<Connection>>,
     checker: Option<Checker>,
     outcome: Arc<Mutex<Option<Outcome>>>,
     budget: ByteBudget,
@@ -96,15 +110,22 @@ impl Flow {
         let Some(checker) = &self.checker else {
             return Ok(None);
         };
-        if let Some(bytes) = self.payload.next(&self.budget).await? {
-            checker.feed(bytes.clone()).await;
-            self.context.count_read(bytes.len() as u64);
-            return Ok(Some(Extent::Data(bytes)));
+        if let Some(payload) = &mut self.payload {
+            if let Some(bytes) = payload.next(&self.budget).await? {
+                checker.feed(bytes.clone()).await;
+                self.context.count_read(bytes.len() as u64);
+                return Ok(Some(Extent::Data(bytes)));
+            }
+            // What follows is taken while this is still being looked at.
+            let payload = self.payload.take();
+            if let (Some(payload), Some(after)) = (payload, self.after.take()) {
+                let _ = after.send(payload.into_connection());
+            }
         }
         let Some(checker) = self.checker.take() else {
             return Ok(None);
         };
-        let target = self.payload.target().to_owned();
+        let target = self.target.clone();
         let outcome = checker.finish().await?;
         let outcome = outcome.map_err(|source| Error::Received { target, source })?;
         *self.outcome.lock() = Some(outcome);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{
-    Bytes, Completion, Context, EntryPath, Receipt, Result, TransferOptions, transfer,
+    Bytes, Completion, Context, EntryPath, Receipt, Result, Sink, TransferOptions, transfer,
 };
 use lifeboat_redis::rdb::{Item, RdbReader, Record};
 use lifeboat_redis::{ConnectOptions, RdbFileSink, RedisSource, RestoreOptions, facts};
@@ -31,6 +31,12 @@ pub(crate) async fn back_up(source: &RedisSource) -> Result<(MemoryStore, Comple
     let summary = transfer(source, &snapshot, &TransferOptions::default(), &context).await?;
     assert_eq!(summary.warnings, 0);
     Ok((snapshot, summary.completion))
+}
+
+/// Puts a snapshot where it is told to.
+pub(crate) async fn back_up_to(source: &RedisSource, sink: &dyn Sink) -> Result<()> {
+    let context = Context::silent();
+    transfer(source, sink, &TransferOptions::default(), &context).await.map(|_| ())
 }
 
 pub(crate) fn dump(snapshot: &MemoryStore) -> Bytes {

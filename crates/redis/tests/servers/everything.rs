@@ -11,7 +11,7 @@ use lifeboat_testbed::redis::{Builder, Installation, Server, all, newest};
 use super::common::{back_up, counts, dump, fill, key_count, keys, restore, run, source};
 
 /// With the module of JSON, where there is one.
-fn builder(installation: &Installation) -> Builder {
+pub(crate) fn builder(installation: &Installation) -> Builder {
     let builder = Server::builder(installation);
     match &installation.module {
         Some(module) => builder.setting("loadmodule", module.to_str().unwrap()),

@@ -5,4 +5,6 @@
 mod access;
 mod common;
 mod everything;
+mod following;
+mod moments;
 mod trouble;

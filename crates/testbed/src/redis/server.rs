@@ -27,6 +27,7 @@ pub struct Builder {
     installation: Installation,
     settings: Vec<(String, String)>,
     rdb: Option<PathBuf>,
+    files: Option<PathBuf>,
 }
 
 impl Builder {
@@ -44,12 +45,22 @@ impl Builder {
         self
     }
 
+    /// Starts with a copy of what is in this directory in its own.
+    #[must_use]
+    pub fn files(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.files = Some(directory.into());
+        self
+    }
+
     /// Starts it, and waits until it has its data and answers.
     pub fn start(self) -> Result<Server> {
         for _ in 0..PORT_ATTEMPTS {
             let dir = tempfile::tempdir().context("make a directory for the server")?;
             if let Some(rdb) = &self.rdb {
                 fs::copy(rdb, dir.path().join("dump.rdb")).context("copy the RDB")?;
+            }
+            if let Some(files) = &self.files {
+                copy_all(files, dir.path()).context("copy the files")?;
             }
             let listener = TcpListener::bind(("127.0.0.1", 0)).context("ask for a free port")?;
             let port = listener.local_addr().context("ask for a free port")?.port();
@@ -108,6 +119,20 @@ impl Builder {
     }
 }
 
+fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy_all(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether somebody there answers as a server that has its data, or wants a password first.
 fn answers(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
@@ -138,7 +163,7 @@ pub struct Server {
 impl Server {
     /// Describes a server of this Redis.
     pub fn builder(installation: &Installation) -> Builder {
-        Builder { installation: installation.clone(), settings: Vec::new(), rdb: None }
+        Builder { installation: installation.clone(), settings: Vec::new(), rdb: None, files: None }
     }
 
     /// A server of this Redis, with nothing special about it.

@@ -1,0 +1,183 @@
+//! A snapshot and the changes behind it, as a source.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use lifeboat_core::{
+    Attributes, Baseline, Completion, Content, Context, Entry, EntryKind, EntryPath, Extent,
+    Inspection, Reading, Result, Source, StoreRef, Timestamp,
+};
+
+use super::{RecoveryError, RecoveryPlan, StreamJournal};
+use crate::sink::AppendOnlyForm;
+use crate::stream::Walker;
+
+/// The entry with the changes, behind `dump.rdb` in the order of paths.
+pub(crate) const STREAM_FILE: &str = "stream.aof";
+/// So many segments are read ahead.
+const AHEAD: usize = 4;
+
+/// The snapshot of a plan, and the changes that it needs, as a server reads them.
+pub struct RecoverySource<'a> {
+    snapshot: &'a dyn Source,
+    journal: StreamJournal,
+    plan: &'a RecoveryPlan,
+}
+
+impl<'a> RecoverySource<'a> {
+    /// `snapshot` is the one of the plan's base.
+    pub fn new(snapshot: &'a dyn Source, journal: StreamJournal, plan: &'a RecoveryPlan) -> Self {
+        Self { snapshot, journal, plan }
+    }
+}
+
+#[async_trait]
+impl Source for RecoverySource<'_> {
+    fn store(&self) -> &StoreRef {
+        self.snapshot.store()
+    }
+
+    async fn inspect(&self) -> Result<Inspection> {
+        self.snapshot.inspect().await
+    }
+
+    async fn read(
+        &self,
+        since: Option<Arc<dyn Baseline>>,
+        context: &Context,
+    ) -> Result<Box<dyn Reading>> {
+        let snapshot = self.snapshot.read(since, context).await?;
+        let size = self.plan.changes();
+        context.expect(size);
+        let entry = Entry::new(EntryPath::new(STREAM_FILE)?, EntryKind::File, Attributes::new());
+        let content = changes(&self.journal, self.plan.clone(), context.clone());
+        Ok(Box::new(WithChanges { snapshot, changes: Some(entry.with_content(size, content)) }))
+    }
+}
+
+impl std::fmt::Debug for RecoverySource<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecoverySource").field("plan", self.plan).finish_non_exhaustive()
+    }
+}
+
+struct WithChanges {
+    snapshot: Box<dyn Reading>,
+    changes: Option<Entry>,
+}
+
+#[async_trait]
+impl Reading for WithChanges {
+    async fn next(&mut self) -> Result<Option<Entry>> {
+        match self.snapshot.next().await? {
+            Some(entry) => Ok(Some(entry)),
+            None => Ok(self.changes.take()),
+        }
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Completion> {
+        self.snapshot.finish().await
+    }
+}
+
+/// The changes of a plan: what the database is in which they go on, the commands, and before those
+/// of another second when they came, where servers read that.
+fn changes(journal: &StreamJournal, plan: RecoveryPlan, context: Context) -> Content {
+    let number = plan.base.database.to_string();
+    let select = format!("*2\r\n$6\r\nSELECT\r\n${}\r\n{number}\r\n", number.len());
+    let select = stream::once(async move { Ok(Extent::Data(Bytes::from(select))) });
+    let annotator = Annotator {
+        walker: Walker::new(plan.base.offset),
+        form: plan.base.form,
+        pending: None,
+        written: None,
+    };
+    let (to, log) = (plan.to, journal.share());
+    let parts = stream::iter(VecDeque::from(plan.parts)).map(move |part| {
+        let log = Arc::clone(&log);
+        async move { part.read(&*log, to).await }
+    });
+    let from = plan.base.offset;
+    let parts = Box::pin(parts.buffered(AHEAD));
+    let stream = stream::try_unfold((parts, annotator), move |(mut parts, mut annotator)| {
+        let context = context.clone();
+        async move {
+            let Some((first, bytes)) = parts.try_next().await? else {
+                let walker = &annotator.walker;
+                if walker.boundary() != to || walker.position() != to {
+                    return Err(RecoveryError::NoBoundary { from, to }.into());
+                }
+                return Ok(None);
+            };
+            context.count_read(bytes.len() as u64);
+            let bytes = annotator.annotate(first, bytes)?;
+            Ok(Some((Extent::Data(bytes), (parts, annotator))))
+        }
+    });
+    Content::stream(select.chain(stream))
+}
+
+/// Puts times between commands, as a server does with `aof-timestamp-enabled`.
+struct Annotator {
+    walker: Walker,
+    form: AppendOnlyForm,
+    /// A second that is to be written before the next command.
+    pending: Option<i64>,
+    written: Option<i64>,
+}
+
+impl Annotator {
+    /// The bytes that follow, of which the first came at `first`.
+    fn annotate(&mut self, first: Timestamp, bytes: Bytes) -> Result<Bytes> {
+        let second = first.as_second();
+        if self.form == AppendOnlyForm::MultiPart && self.written.is_none_or(|it| it < second) {
+            self.pending = Some(second);
+        }
+        let Some(second) = self.pending else {
+            self.walker.feed(&bytes)?;
+            return Ok(bytes);
+        };
+        // Nearly always pieces begin with a command.
+        if self.walker.boundary() == self.walker.position() && !bytes.is_empty() {
+            self.walker.feed(&bytes)?;
+            let mut annotated = BytesMut::from(&*format!("#TS:{second}\r\n"));
+            annotated.extend_from_slice(&bytes);
+            (self.pending, self.written) = (None, Some(second));
+            return Ok(annotated.freeze());
+        }
+        self.walker.feed(&bytes)?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+    #[test]
+    fn times_stand_between_commands_and_once_a_second() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut annotator = Annotator {
+            walker: Walker::new(0),
+            form: AppendOnlyForm::MultiPart,
+            pending: None,
+            written: None,
+        };
+        let mut all = Vec::new();
+        let (begin, end) = PING.split_at(5);
+        for (second, bytes) in [(7, PING), (7, begin), (8, end), (8, PING), (9, PING), (8, PING)] {
+            all.extend(annotator.annotate(at(second), Bytes::from_static(bytes)).unwrap());
+        }
+        let ping = "*1\r\n$4\r\nPING\r\n";
+        let expected = format!("#TS:7\r\n{ping}{ping}#TS:8\r\n{ping}#TS:9\r\n{ping}{ping}");
+        assert_eq!(String::from_utf8(all).unwrap(), expected);
+        // Servers before 7.0 do not read them.
+        annotator.form = AppendOnlyForm::Single;
+        assert_eq!(annotator.annotate(at(10), Bytes::from_static(PING)).unwrap(), PING);
+    }
+}
