@@ -371,6 +371,7 @@ mod tests {
         let line = choose("web", &[]).unwrap_err().to_string();
         assert!(line.contains("no journals"), "{line}");
         assert_eq!(place(&all[0], Position(0x1_6b37_4d48)), "1/6B374D48");
-        assert_eq!(place(&all[1], Position(0x10)), "0000000000000010");
+        assert_eq!(place(&all[1], Position(0x10)), "16");
+        assert_eq!(place(&journal("other", "x", "y"), Position(0x10)), "0000000000000010");
     }
 }
