@@ -183,8 +183,8 @@ struct Puts<'a> {
     concurrency: usize,
     tasks: JoinSet<Result<u64>>,
     in_work: BTreeSet<u64>,
-    /// The last put of each lane says through this that it is done.
-    lanes: HashMap<Lane, watch::Receiver<()>>,
+    /// The last put of each lane says through this that it is done, and went well.
+    lanes: HashMap<Lane, watch::Receiver<bool>>,
 }
 
 impl<'a> Puts<'a> {
@@ -245,7 +245,14 @@ impl<'a> Puts<'a> {
             return next;
         }
         self.start_batch(batch).await?;
-        next.await
+        loop {
+            tokio::select! {
+                biased;
+                next = &mut next => return next,
+                // A source may wait for content that nobody reads any more after a failure.
+                Some(done) = self.tasks.join_next() => self.finish(done)?,
+            }
+        }
     }
 
     async fn start_batch(&mut self, batch: &mut Vec<(u64, Entry)>) -> Result<()> {
@@ -269,17 +276,19 @@ impl<'a> Puts<'a> {
         while self.is_full(first) {
             self.finish_one().await?;
         }
-        let (done, on_done) = watch::channel(());
+        let (done, on_done) = watch::channel(false);
         let before = lane.and_then(|lane| self.lanes.insert(lane, on_done));
         let (writing, context) = (Arc::clone(self.writing), self.context.clone());
         self.in_work.insert(first);
         self.tasks.spawn(async move {
-            if let Some(mut before) = before {
-                // The error is the news: the predecessor dropped its end.
-                while before.changed().await.is_ok() {}
+            if let Some(mut before) = before
+                && before.wait_for(|done| *done).await.is_err()
+            {
+                // It failed: its error ends the transfer, and this put, which relied on it.
+                std::future::pending::<()>().await;
             }
             put(&*writing, entries, &context).await?;
-            drop(done);
+            done.send_replace(true);
             Ok(first)
         });
         if self.lanes.len() > 4 * self.concurrency {

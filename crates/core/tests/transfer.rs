@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use lifeboat_core::memory::MemoryStore;
 use lifeboat_core::{
     Attributes, Baseline, Completion, Content, Context, Entry, EntryPath, Error, ErrorKind, Extent,
-    Header, Inspection, Reading, Receipt, Result, Sink, Source, StoreRef, TransferOptions, Writing,
-    async_trait, transfer,
+    Header, Inspection, Lane, Reading, Receipt, Result, Sink, Source, StoreRef, TransferOptions,
+    Writing, async_trait, transfer,
 };
 
 /// What happens in the first put while the second one is in the middle of something.
@@ -98,6 +98,55 @@ async fn nothing_is_undone_while_a_put_is_still_at_work() {
         assert!(sink.state.gave_up.load(Ordering::SeqCst), "{first:?}: nobody gave up");
         let interrupted = sink.state.interrupted.load(Ordering::SeqCst);
         assert!(!interrupted, "{first:?}: a put was still at work when the rest was undone");
+    }
+}
+
+/// Puts everything in one lane; the first put fails after a while.
+#[derive(Clone, Default)]
+struct OneLane(Arc<AtomicBool>);
+
+#[async_trait]
+impl Sink for OneLane {
+    async fn write(&self, _: &Header, _: &Context) -> Result<Box<dyn Writing>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Writing for OneLane {
+    fn lane(&self, _: &EntryPath) -> Option<Lane> {
+        Some(Lane(0))
+    }
+
+    async fn put(&self, ordinal: u64, _: Entry) -> Result<()> {
+        if ordinal > 0 {
+            self.0.store(true, Ordering::SeqCst);
+            return Err(Error::new(ErrorKind::Other, "the first one failed already"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(Error::new(ErrorKind::Other, "no room"))
+    }
+
+    async fn commit(self: Arc<Self>, _: Completion) -> Result<Receipt> {
+        Ok(Receipt::default())
+    }
+
+    async fn abort(self: Arc<Self>) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_goes_on_in_a_lane_after_a_failure() {
+    let store = MemoryStore::new("lane");
+    for name in ["a", "b", "c", "d"] {
+        let path = EntryPath::new(name).unwrap();
+        store.insert(Entry::file(path, Attributes::new(), name)).await.unwrap();
+    }
+    for _ in 0..20 {
+        let sink = OneLane::default();
+        let (options, context) = (TransferOptions::default(), Context::silent());
+        let failed = transfer(&store, &sink, &options, &context).await.unwrap_err();
+        assert_eq!(failed.one_line(), "no room");
+        assert!(!sink.0.load(Ordering::SeqCst), "a put went on where the one before it failed");
     }
 }
 

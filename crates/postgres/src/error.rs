@@ -183,6 +183,14 @@ pub enum Error {
         /// The target.
         path: PathBuf,
     },
+    /// What is in the target of a restore is not the cluster whose files shall be used again.
+    #[error("restore to {}, using what is there: {why}", path.display())]
+    NotFormer {
+        /// The target.
+        path: PathBuf,
+        /// Why it is not.
+        why: String,
+    },
     /// An earlier restore into the target was broken off.
     #[error("restore to {}: it holds a restore that was broken off", path.display())]
     TargetUnfinished {
@@ -264,6 +272,7 @@ impl Failure for Error {
             | Self::LinkedData { .. }
             | Self::MayNot { .. }
             | Self::NotRoot { .. }
+            | Self::NotFormer { .. }
             | Self::TargetRunning { .. } => ErrorKind::Refused,
             Self::TargetNotEmpty { .. }
             | Self::TargetUnfinished { .. }
@@ -313,6 +322,9 @@ impl Failure for Error {
             }
             Self::WalDamaged { .. } => "no snapshot was made; check the server's disk, and run the backup again".into(),
             Self::TargetNotEmpty { .. } => "name a new or empty directory".into(),
+            Self::NotFormer { .. } => {
+                "name the directory of this cluster, or a new or empty one without --delta".into()
+            }
             Self::TargetUnfinished { .. } => "empty the directory, and restore again".into(),
             Self::NotRoot { .. } => "run the restore as root, or as that account".into(),
             Self::TargetRunning { .. } => "stop that server, or name another directory".into(),

@@ -142,7 +142,9 @@ pub use self::replica::{
 };
 pub use self::replication::{ReplicationError, ServerAnswer, SlotName};
 pub use self::scratch::{Scratch, ScratchError, ScratchOptions, ScratchServer};
-pub use self::sink::{Archiving, ClusterSink, Ownership, RestoreOptions, TablespaceMapping};
+pub use self::sink::{
+    Archiving, ClusterSink, Existing, Ownership, RestoreOptions, TablespaceMapping,
+};
 pub use self::source::{
     Checkpoint, ClusterOptions, ClusterSource, ServerLogs, Unchanged, VerifyPages,
 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lifeboat_core::{
     Attributes, Completeness, Completion, Content, Context, EntryInfo, EntryPath, Header, Origin,
-    SnapshotId, SnapshotInfo, Source, StoreRef, Timestamp,
+    SnapshotId, SnapshotInfo, Source, StoreRef, Timestamp, local::FormerFiles,
 };
 use minicbor::{Decode, Encode};
 use object_store::PutPayload;
@@ -320,7 +320,18 @@ impl Snapshot {
 
     /// The snapshot as a source, to be moved into a sink.
     pub fn source(&self, selection: &Selection) -> impl Source + use<> {
-        SnapshotSource::new(self.clone(), selection.clone())
+        SnapshotSource::new(self.clone(), selection.clone(), None)
+    }
+
+    /// As [`source`](Self::source), for a target that has former versions of the files: pages that
+    /// are the same there are neither read nor brought, but said to be
+    /// [unchanged](lifeboat_core::Extent::Unchanged). Only that target's sink may take it.
+    pub fn source_sparing(
+        &self,
+        selection: &Selection,
+        former: Arc<dyn FormerFiles>,
+    ) -> impl Source + use<> {
+        SnapshotSource::new(self.clone(), selection.clone(), Some(former))
     }
 }
 

@@ -90,6 +90,18 @@ impl Running {
         self.child.id()
     }
 
+    /// Waits until it has had so much processor time, exact to 10 ms, or has ended. Unlike the time
+    /// on the wall, that is the same on a busy machine.
+    pub fn work(&self, time: Duration, limit: Duration) -> Result<()> {
+        let id = self.id()?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let reached = poll::until(limit, || {
+            let ended = matches!(waitid(WaitId::Pid(id), options), Ok(Some(_)) | Err(_));
+            (ended || processor_time(id).is_none_or(|had| had >= time)).then_some(())
+        });
+        reached.with_context(|| format!("`{}` has not worked {time:?} in {limit:?}", self.name))
+    }
+
     /// Kills it, with its children, by SIGKILL. It is still to be waited for.
     pub fn kill(&mut self) -> Result<()> {
         let group = self.id()?;

@@ -33,6 +33,11 @@ pub(crate) struct Restore {
     /// databases: replace the database, which nobody may use, once the new one is complete
     #[arg(long, visible_alias = "clean")]
     pub(crate) replace: bool,
+    /// Use the stopped cluster in the directory again: only its pages that differ are fetched and
+    /// written, and what the snapshot does not have is removed, its latest WAL too. When it is
+    /// broken off, run it again. For PostgreSQL
+    #[arg(long)]
+    pub(crate) delta: bool,
     /// Whose the files are afterwards. For files
     #[arg(long, value_enum, default_value_t = Owners::Numbers)]
     pub(crate) owners: Owners,
@@ -88,6 +93,7 @@ Examples:
   lifeboat restore latest --store postgres/shop --to /srv/copy --tablespace /mnt/fast=/srv/fast
   lifeboat restore latest --store postgres/shop --to /srv/copy --to-time '2026-11-22 03:00:00+01'
   lifeboat restore latest --store postgres/shop --to /srv/copy --to-latest --dry-run
+  lifeboat restore latest --store postgres/shop --to /var/lib/postgresql/15/main --delta --to-latest
   lifeboat restore latest --store postgres/shop --to-time '2026-11-22 03:00:00+01' \
     --to shop --table public.orders --beside public.orders_before
   lifeboat restore 3f2a91bc --to /tmp/etc --path ssh --path hosts

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use lifeboat_core::{SnapshotInfo, StoreRef};
+use lifeboat_core::{Bytes, SnapshotInfo, StoreRef};
 use lifeboat_postgres::{
     BaseBackup, RecoveryOptions, RecoveryPlan, RecoverySettings, TargetAction, WalArchive,
     WalSupply,
@@ -131,6 +131,31 @@ pub(super) fn archive(opened: &Opened, store: &StoreRef) -> Result<WalArchive, F
     let options = JournalOptions::default();
     let journal = |name: &_| Arc::new(opened.repository.journal(name, &options)) as Arc<_>;
     Ok(WalArchive::open(store, journal)?)
+}
+
+/// The histories of a cluster's timelines that are in the archive, so that what is restored takes
+/// a number of its own. A restore does not fail for want of them.
+pub(super) async fn histories(
+    info: &SnapshotInfo,
+    opened: &Opened,
+    session: &Session,
+) -> Vec<(u32, Bytes)> {
+    let Some(base) = BaseBackup::of(info) else {
+        return Vec::new();
+    };
+    let known = async {
+        let archive = archive(opened, &info.store)?;
+        let histories = archive.histories(base.line.system_id);
+        session.unless_cancelled(histories).await?.map_err(|error| opened.of_store(error))
+    };
+    known.await.unwrap_or_else(|failed| {
+        let why = one_line(&failed.to_string());
+        session.output.note(&format!(
+            "the timelines of {} could not be read ({why}): the restored server may take a number that is taken, and then its WAL will be refused",
+            info.store
+        ));
+        Vec::new()
+    })
 }
 
 /// What the restored server is told; `None` when it is told nothing.

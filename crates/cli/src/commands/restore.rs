@@ -1,13 +1,16 @@
 //! `lifeboat restore`: brings a snapshot back.
 
+use std::sync::Arc;
+
+use lifeboat_core::local::FormerFiles;
 use lifeboat_core::{
-    Attributes, EntryPath, Error, ErrorKind, Sink, SnapshotInfo, Source, Summary, TransferOptions,
-    Value, transfer,
+    Attributes, Bytes, EntryPath, Error, ErrorKind, Sink, SnapshotInfo, Source, Summary,
+    TransferOptions, Value, transfer,
 };
 use lifeboat_files::{Existing, FilesSink, Owners as FileOwners, SinkOptions};
 use lifeboat_postgres::{
-    Archiving, ClusterSink, RecoverySettings, RecoverySource, RestoreOptions, TableSink,
-    TablespaceMapping,
+    Archiving, ClusterSink, Existing as ExistingCluster, RecoverySettings, RecoverySource,
+    RestoreOptions, TableSink, TablespaceMapping,
 };
 use lifeboat_redis::RecoverySource as ChangesSource;
 use lifeboat_repository::{Selection, SnapshotCopies, ThawNeed};
@@ -109,8 +112,10 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
     if let Some(table) = &arguments.database.table {
         arguments.paths = database::entries_of(table, &TableSink::NEEDS, &first.snapshot).await?;
     }
-    let told = recovery::settings(&arguments, planned.as_ref(), &info.store, session)?;
-    let sink = sink_for(&info, reach.as_ref(), &arguments, told, moment.as_ref())?;
+    let settings = recovery::settings(&arguments, planned.as_ref(), &info.store, session)?;
+    let histories = recovery::histories(&info, &first.opened, session).await;
+    let told = Told { settings, histories, moment: moment.as_ref() };
+    let (sink, former) = sink_for(&info, reach.as_ref(), &arguments, told)?;
     for path in &arguments.paths {
         if !holds(&found, path).await? {
             let mut message = format!("snapshot {} has no entry \"{path}\"", info.id.short());
@@ -139,16 +144,19 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
     let selection = Selection::paths(arguments.paths.iter().cloned());
     let copies = found.iter().map(|one| (place(&one.opened.location), one.snapshot.clone()));
     let copies = SnapshotCopies::new(copies).map_err(|error| first.opened.failed(error))?;
-    let (only, any) = (first.snapshot.source(&selection), copies.source(&selection));
-    let source: &dyn Source = if found.len() == 1 { &only } else { &any };
+    let source: Box<dyn Source> = match former {
+        _ if found.len() > 1 => Box::new(copies.source(&selection)),
+        Some(former) => Box::new(first.snapshot.source_sparing(&selection, former)),
+        None => Box::new(first.snapshot.source(&selection)),
+    };
     let with_wal;
     let source = match &planned {
         Some(planned) if arguments.recovery.wal == Supply::Fetch => {
             let archive = planned.archive.clone();
-            with_wal = RecoverySource::new(source, archive, &planned.plan)?;
-            &with_wal
+            with_wal = RecoverySource::new(&*source, archive, &planned.plan)?;
+            &with_wal as &dyn Source
         }
-        _ => source,
+        _ => &*source,
     };
     let with_changes;
     let source = match &moment {
@@ -247,13 +255,22 @@ fn texts(facts: &Attributes) -> Vec<String> {
         .collect()
 }
 
+/// What a target is told besides the snapshot.
+struct Told<'a> {
+    /// How a cluster recovers, when a target or a standby was asked for.
+    settings: Option<RecoverySettings>,
+    /// The timelines of a cluster that there are already.
+    histories: Vec<(u32, Bytes)>,
+    /// The moment of a Redis server.
+    moment: Option<&'a PlannedMoment>,
+}
+
 fn sink_for(
     info: &SnapshotInfo,
     reach: Option<&Reach>,
     arguments: &Restore,
-    told: Option<RecoverySettings>,
-    moment: Option<&PlannedMoment>,
-) -> Result<Box<dyn Sink>, Failed> {
+    told: Told<'_>,
+) -> Result<(Box<dyn Sink>, Option<Arc<dyn FormerFiles>>), Failed> {
     let wrong = |what: &str, hint: &str| {
         let message = format!("{what}, and this is a snapshot of {}", info.store);
         Err(Failed::usage(message, hint))
@@ -266,12 +283,15 @@ fn sink_for(
         return Err(Failed::usage(message, hint));
     }
     match info.store.kind() {
-        "redis" => redis::sink(arguments, moment),
+        kind if arguments.delta && kind != "postgres" => {
+            wrong("--delta is for PostgreSQL", "leave it out")
+        }
+        "redis" => Ok((redis::sink(arguments, told.moment)?, None)),
         kind if arguments.redis.word().is_some() => {
             let word = arguments.redis.word().unwrap_or_default();
             wrong(&format!("{word} is for Redis"), &format!("leave it out for {kind}"))
         }
-        "database" => database::sink(info, reach, arguments),
+        "database" => Ok((database::sink(info, reach, arguments)?, None)),
         kind if arguments.database.word().is_some() => {
             let word = arguments.database.word().unwrap_or_default();
             wrong(&format!("{word} is for databases"), &format!("leave it out for {kind}"))
@@ -280,23 +300,31 @@ fn sink_for(
             wrong("--path is for files", "a cluster is restored as a whole: leave --path out")
         }
         "postgres" if arguments.replace => {
-            wrong("--replace is for files", "move the old data directory away yourself")
+            let hint = "move the old data directory away yourself, or use it again with --delta";
+            wrong("--replace is for files", hint)
         }
         "postgres" if arguments.owners != Owners::Numbers => {
             wrong("--owners is for files", "leave it out: accounts are found by name")
         }
         "postgres" => {
-            let mut options = RestoreOptions::new(&arguments.to).with_facts(info.facts.clone());
+            let mut options = RestoreOptions::new(&arguments.to)
+                .with_facts(info.facts.clone())
+                .with_histories(told.histories);
             for (old, new) in &arguments.tablespaces {
                 options = options.with_tablespace(TablespaceMapping::new(old, new));
             }
-            if let Some(told) = told {
-                options = options.with_recovery(told);
+            if let Some(settings) = told.settings {
+                options = options.with_recovery(settings);
             }
             if arguments.recovery.no_archiving {
                 options = options.with_archiving(Archiving::Off);
             }
-            Ok(Box::new(ClusterSink::new(options)))
+            if arguments.delta {
+                options = options.with_existing(ExistingCluster::Reuse);
+            }
+            let sink = ClusterSink::new(options);
+            let former = sink.former_files();
+            Ok((Box::new(sink), former))
         }
         "files" if arguments.recovery.word().is_some() => {
             let word = arguments.recovery.word().unwrap_or_default();
@@ -315,7 +343,7 @@ fn sink_for(
                 Owners::Names => FileOwners::Names,
                 Owners::Mine => FileOwners::Mine,
             };
-            Ok(Box::new(FilesSink::new(&arguments.to, options)))
+            Ok((Box::new(FilesSink::new(&arguments.to, options)), None))
         }
         kind => {
             let message = format!("this program cannot restore stores of the kind \"{kind}\"");

@@ -131,14 +131,15 @@ impl Scene {
     /// Lets it run to its end, so that it is known how long that takes; and all of it must work.
     #[track_caller]
     pub(crate) fn timed(&mut self, kind: &str, repository: &str, arguments: &[&str]) {
-        let wall = self.done(repository, arguments).wall;
-        self.takes(kind, wall);
+        let work = self.done(repository, arguments).cpu;
+        self.takes(kind, work);
     }
 
-    /// Notes how long a kind of command takes.
-    pub(crate) fn takes(&mut self, kind: &str, wall: Duration) {
+    /// Notes how much processor time a kind of command takes: unlike the time on the wall, that is
+    /// the same on a busy machine.
+    pub(crate) fn takes(&mut self, kind: &str, work: Duration) {
         let tally = self.tally.entry(kind.to_owned()).or_default();
-        tally.whole = tally.whole.max(wall);
+        tally.whole = tally.whole.max(work);
     }
 
     /// Starts it, and kills it at some moment. It may have come to its end before; then, that was
@@ -146,9 +147,9 @@ impl Scene {
     pub(crate) fn kill(&mut self, kind: &str, repository: &str, arguments: &[&str]) {
         let whole = self.tally.entry(kind.to_owned()).or_default().whole;
         assert!(!whole.is_zero(), "how long `{kind}` takes is not known");
-        let moment = whole.mul_f64(1.1 * (self.random.next() % 10_000) as f64 / 10_000.0);
+        let moment = whole.mul_f64((self.random.next() % 10_000) as f64 / 10_000.0);
         let mut running = process::start(&mut self.command("own", repository, arguments)).unwrap();
-        std::thread::sleep(moment);
+        running.work(moment, LIMIT).unwrap();
         running.kill().unwrap();
         let ended = running.wait(LIMIT).unwrap();
         if let Some(code) = ended.status.code() {
@@ -158,9 +159,9 @@ impl Scene {
         }
         let tally = self.tally.entry(kind.to_owned()).or_default();
         tally.started += 1;
-        // How much there is to do differs from time to time, and so does how busy the machine is.
+        // How much there is to do differs from time to time.
         if ended.status.code().is_some() {
-            tally.whole = (tally.whole + ended.wall) / 2;
+            tally.whole = tally.whole.min(ended.cpu.max(Duration::from_millis(10)));
         } else {
             tally.killed += 1;
             tally.whole = tally.whole.mul_f64(1.1);

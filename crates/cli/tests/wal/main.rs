@@ -3,6 +3,7 @@
 
 mod alone;
 mod changed;
+mod delta;
 mod moments;
 mod recovery;
 mod rehearsed;

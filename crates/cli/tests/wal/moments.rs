@@ -299,6 +299,12 @@ fn a_moment_after_the_last_transaction_comes_back() {
     });
 }
 
+async fn timeline(cluster: &Cluster) -> i32 {
+    let client = cluster.connect("postgres").await.unwrap();
+    let sql = "SELECT timeline_id FROM pg_control_checkpoint()";
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
 /// A server that was set back, and the one before it: each timeline comes back, and the one that
 /// is not taken is told of.
 #[test]
@@ -339,6 +345,10 @@ fn both_timelines_of_a_server_that_was_set_back_come_back() {
         let old =
             recovered(&scene, &installation, "old", &["--to-latest", "--timeline", "1"]).await;
         assert_eq!(Shop::of(&old).await.count().await, late, "{}", old.log());
+        // Timeline 2 is taken.
+        assert_eq!(timeline(&old).await, 3);
+        let plain = recovered(&scene, &installation, "plain", &[]).await;
+        assert_eq!(timeline(&plain).await, 3);
         let dry = scene.path("dry");
         let dry = dry.to_str().unwrap();
         let told = scene.run(
@@ -411,8 +421,7 @@ fn a_gap_is_never_recovered_over() {
     });
 }
 
-/// A cluster that was restored in place, without a target, goes on in its old timeline with another
-/// history. The WAL of the first one leads nowhere from its snapshots, and is not taken for it.
+/// A cluster whose disk was set back goes on in its old timeline with another history. The WAL of the first one leads nowhere from its snapshots, and is not taken for it.
 #[test]
 fn wal_of_another_history_is_not_replayed() {
     let installation = &installations()[0];
@@ -433,8 +442,7 @@ fn wal_of_another_history_is_not_replayed() {
         let to = data.to_str().unwrap();
         scene.run(&["restore", "latest", "--store", "shop", "--to", to, "--no-archiving"], 0);
         let again = Cluster::builder().installation(installation).patience(LIMIT);
-        let again = again.adopt(&data).unwrap();
-        again.wait_until_writable(LIMIT).await.unwrap();
+        let again = again.adopt_in_old_timeline(&data).unwrap();
         let shop = Shop::of(&again).await;
         assert!(shop.sell(7).await < first);
         backup(&scene, &again);

@@ -7,6 +7,7 @@
 //! | what the file system says of a file | [`Status`], [`Listed`], [`xattrs_of`], [`xattrs_at`] |
 //! | a file as a stream of extents, holes included | [`read_file`] |
 //! | a stream of extents into a new file | [`write_file`], or [`Head`] where small files matter |
+//! | the same into a file that has a former version of it | [`patch_file`], [`FormerFiles`] |
 //! | an operating-system error, with the next step | [`failed`] |
 //!
 //! # Which thread
@@ -25,6 +26,7 @@
 
 mod attributes;
 mod error;
+mod patch;
 mod read;
 mod root;
 mod status;
@@ -33,6 +35,7 @@ mod write;
 
 pub use attributes::{set_modified, xattrs_at, xattrs_of};
 pub use error::failed;
+pub use patch::{FormerFiles, PATCH_GRAIN, Patched, patch_file};
 pub use read::{HOLE_GRAIN, read_file};
 pub use root::Root;
 pub use status::Status;

@@ -270,6 +270,34 @@ impl Root {
             .map_err(|error| self.failed("open", path, error))
     }
 
+    /// Opens a regular file for reading and writing, one that has no other name; `None` when there
+    /// is no such file at `path`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn open_for_patch(&self, path: &EntryPath) -> Result<Option<File>> {
+        let (above, name) = match self.parent(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                if stat.st_nlink != 1 {
+                    return Ok(None);
+                }
+            }
+            Ok(_) | Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(self.failed("look at", path, error)),
+        }
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&above, name, flags, Mode::empty()) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.failed("open", path, error)),
+        }
+    }
+
     /// What the file system says of `path`; a symbolic link is not followed.
     ///
     /// # Errors

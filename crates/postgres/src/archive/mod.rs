@@ -189,6 +189,22 @@ impl WalArchive {
         self.wal.has_begun(&line.to_timeline()?).await
     }
 
+    /// The history files of all timelines of a system that have one, by their numbers: for
+    /// [`RestoreOptions::histories`](crate::RestoreOptions::histories).
+    ///
+    /// # Errors
+    /// When the timelines cannot be listed or read.
+    pub async fn histories(&self, system_id: u64) -> Result<Vec<(u32, Bytes)>> {
+        let mut histories = Vec::new();
+        for info in self.wal.timelines().await? {
+            let line = WalLine::of(&info.timeline).filter(|line| line.system_id == system_id);
+            if let (Some(line), Some(bytes)) = (line, info.facts.bytes(HISTORY)) {
+                histories.push((line.timeline, Bytes::copy_from_slice(bytes)));
+            }
+        }
+        Ok(histories)
+    }
+
     /// The history file of a timeline, byte for byte; `None` is proof that there is none.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ mod window;
 pub use self::base::BaseBackup;
 pub use self::error::RecoveryError;
 pub use self::plan::{RecoveryOptions, RecoveryPlan};
-pub(crate) use self::settings::{AUTO_CONF, rewrite};
+pub(crate) use self::settings::{AUTO_CONF, Signal, rewrite};
 pub use self::settings::{RecoverySettings, WalSupply};
 pub use self::source::RecoverySource;
 pub use self::target::{Bound, RecoveryTarget, TargetAction, TargetTimeline};

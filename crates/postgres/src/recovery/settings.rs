@@ -27,6 +27,10 @@ const EARLIER: [&str; 14] = [
 ];
 const TIMELINE: &str = "recovery_target_timeline";
 
+/// The server insists on a command. This one says of every file that it does not exist, so that the
+/// server looks into `pg_wal`, where all of them are.
+const NOWHERE: &str = "false";
+
 /// Whence the server takes its WAL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WalSupply {
@@ -65,13 +69,25 @@ pub struct RecoverySettings {
     pub(crate) told: String,
 }
 
+impl Default for RecoverySettings {
+    /// The WAL beside the data, to its end, and then a new timeline.
+    fn default() -> Self {
+        let lines = [("restore_command", NOWHERE), (TIMELINE, "current")];
+        Self {
+            signal: Signal::Recovery,
+            lines: lines.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            told: "when it starts, it recovers the WAL of the snapshot and begins a new timeline; \
+                   it takes writes when that is done"
+                .to_owned(),
+        }
+    }
+}
+
 impl RecoverySettings {
     /// As planned, with WAL from `supply`.
     pub fn of(plan: &RecoveryPlan, supply: &WalSupply) -> Self {
-        // The server insists on a command. This one says of every file that it does not exist, so
-        // that the server looks into pg_wal, where all of them are.
         let command = match supply {
-            WalSupply::Fetched => "false",
+            WalSupply::Fetched => NOWHERE,
             WalSupply::Command(command) => command,
         };
         let mut lines = vec![("restore_command".to_owned(), command.to_owned())];

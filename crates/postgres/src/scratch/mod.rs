@@ -166,7 +166,7 @@ impl Scratch {
         if let Some((uid, gid)) = self.account {
             options = options.with_ownership(Ownership::Account { uid, gid });
         }
-        options.recovery = recovery;
+        options.recovery = recovery.unwrap_or_default();
         ClusterSink::new(options)
     }
 

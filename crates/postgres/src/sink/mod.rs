@@ -1,5 +1,7 @@
 //! A directory as a sink: a cluster is restored into it.
 
+mod finish;
+mod former;
 mod goes;
 mod owner;
 mod tablespace;
@@ -7,9 +9,11 @@ mod target;
 mod writing;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use lifeboat_core::{Attributes, Context, Header, Sink, Writing};
+use lifeboat_core::local::FormerFiles;
+use lifeboat_core::{Attributes, Bytes, Context, Header, Sink, Writing};
 
 pub use self::owner::Ownership;
 pub use self::tablespace::TablespaceMapping;
@@ -31,11 +35,30 @@ pub struct RestoreOptions {
     /// The facts of the snapshot that will be restored. With them, tablespaces are checked before
     /// anything is touched; without, when the first file of each arrives.
     pub facts: Option<Attributes>,
-    /// What the cluster is told about its recovery. Without it, it recovers the WAL of the snapshot
-    /// and no more.
-    pub recovery: Option<RecoverySettings>,
+    /// What the cluster is told about its recovery. By default it recovers the WAL of the snapshot
+    /// and no more, and goes on in a new timeline.
+    pub recovery: RecoverySettings,
+    /// The histories of timelines that there are already, by their numbers: the restored cluster
+    /// takes a number for its own that none of them has. See
+    /// [`WalArchive::histories`](crate::WalArchive::histories).
+    pub histories: Vec<(u32, Bytes)>,
     /// Whether the cluster archives its WAL when it starts.
     pub archiving: Archiving,
+    /// What is done with a cluster that is in the target.
+    pub existing: Existing,
+}
+
+/// What is done with a cluster that is in the target of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Existing {
+    /// The target is refused.
+    #[default]
+    Refuse,
+    /// It becomes the restored one: of its files, only the pages that differ are written, and what
+    /// the snapshot does not have is removed. It must be the same cluster, by its system
+    /// identifier, and no server may run in it. What it holds besides is lost, its latest WAL
+    /// too; a restore that is broken off leaves no cluster, and can be run again.
+    Reuse,
 }
 
 /// Whether a restored cluster archives its WAL when it starts.
@@ -56,9 +79,18 @@ impl RestoreOptions {
             tablespaces: Vec::new(),
             ownership: Ownership::default(),
             facts: None,
-            recovery: None,
+            recovery: RecoverySettings::default(),
+            histories: Vec::new(),
             archiving: Archiving::default(),
+            existing: Existing::default(),
         }
+    }
+
+    /// Sets what is done with a cluster that is in the target.
+    #[must_use]
+    pub fn with_existing(mut self, existing: Existing) -> Self {
+        self.existing = existing;
+        self
     }
 
     /// Puts a tablespace elsewhere.
@@ -78,7 +110,14 @@ impl RestoreOptions {
     /// Sets what the cluster is told about its recovery.
     #[must_use]
     pub fn with_recovery(mut self, recovery: RecoverySettings) -> Self {
-        self.recovery = Some(recovery);
+        self.recovery = recovery;
+        self
+    }
+
+    /// Tells which timelines there are already.
+    #[must_use]
+    pub fn with_histories(mut self, histories: Vec<(u32, Bytes)>) -> Self {
+        self.histories = histories;
         self
     }
 
@@ -105,8 +144,9 @@ impl RestoreOptions {
 ///
 /// Until the commit there is no `global/pg_control`, without which no server starts, and a file
 /// [`MARKER`](Self::MARKER) says why. At the commit everything is made durable, and `pg_control`
-/// gets its name last. The restored cluster recovers from `backup_label` and the WAL beside it: no
-/// archive, no `recovery.signal`, unless [`RestoreOptions::recovery`] says more.
+/// gets its name last. The restored cluster recovers from `backup_label` and the WAL beside it,
+/// unless [`RestoreOptions::recovery`] says more, and then begins a new timeline: what it writes
+/// from there on is another history than what the original wrote, and both may be archived.
 ///
 /// Facts of the receipt: `postgres.directory`; `postgres.next`, how to start the server; and
 /// `postgres.note.*`, what to know before.
@@ -122,6 +162,13 @@ impl ClusterSink {
     /// Nothing is looked at yet.
     pub fn new(options: RestoreOptions) -> Self {
         Self { options }
+    }
+
+    /// The files that the target has from before, when they are [used again](Existing::Reuse): for a
+    /// source that leaves out what is the same in them.
+    pub fn former_files(&self) -> Option<Arc<dyn FormerFiles>> {
+        let reused = self.options.existing == Existing::Reuse;
+        reused.then(|| former::files(&self.options.target)).flatten()
     }
 
     /// The data directory to be.

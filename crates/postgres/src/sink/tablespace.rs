@@ -8,6 +8,7 @@ use lifeboat_core::local::Root;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::former::Former;
 use super::target::{is_vacant, make_directory};
 use crate::error::{Error, Result};
 use crate::source::{bytes_to_path, facts};
@@ -46,6 +47,7 @@ pub(super) enum Place {
 pub(super) struct Tablespaces {
     target: PathBuf,
     mappings: Vec<TablespaceMapping>,
+    former: Option<Former>,
     /// By oid: known when the entry that stands for the tablespace was put. Its files may be put
     /// beside it, and wait.
     places: Mutex<HashMap<Vec<u8>, watch::Sender<Option<Place>>>>,
@@ -57,8 +59,9 @@ impl Tablespaces {
         target: &Path,
         mappings: Vec<TablespaceMapping>,
         facts: Option<&Attributes>,
+        former: Option<Former>,
     ) -> Result<Self> {
-        let this = Self { target: target.to_owned(), mappings, places: Mutex::default() };
+        let this = Self { target: target.to_owned(), mappings, former, places: Mutex::default() };
         let Some(known) = facts.and_then(|facts| facts.pairs(facts::TABLESPACES)) else {
             return Ok(this);
         };
@@ -102,8 +105,10 @@ impl Tablespaces {
             let oid = oid.into_owned();
             return Err(Error::TablespaceNotThere { oid, path });
         }
+        let ours = |former: &Former| former.has_tablespace(&oid, &path);
         match is_vacant(&path) {
             Ok(true) => Ok(path),
+            Ok(false) if self.former.as_ref().is_some_and(ours) => Ok(path),
             Ok(false) => Err(Error::TablespaceNotEmpty { oid: oid.into_owned(), path }),
             Err(source) => Err(Error::File { what: "list", path, source }),
         }
@@ -119,7 +124,13 @@ impl Tablespaces {
     pub(super) fn make(&self, oid: &[u8], location: Option<&[u8]>) -> lifeboat_core::Result<Place> {
         let place = match location {
             None => Place::InPlace,
-            Some(location) => Place::Apart(make_directory(&self.choose(oid, location)?)?),
+            Some(location) => {
+                let root = make_directory(&self.choose(oid, location)?)?;
+                if let Some(former) = &self.former {
+                    former.gather_tablespace(&root)?;
+                }
+                Place::Apart(root)
+            }
         };
         self.announce(oid);
         if let Some(sender) = self.places.lock().get(oid) {
@@ -177,7 +188,7 @@ mod tests {
         let old = dir.path().join("old");
         std::fs::create_dir(&old).unwrap();
         let new = |mappings: Vec<TablespaceMapping>| {
-            Tablespaces::new(&target, mappings, Some(&facts(&old)))
+            Tablespaces::new(&target, mappings, Some(&facts(&old)), None)
         };
         assert!(new(vec![]).is_ok());
         std::fs::remove_dir(&old).unwrap();
@@ -203,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn files_of_an_unknown_tablespace_are_refused() {
-        let spaces = Tablespaces::new(Path::new("/data"), vec![], None).unwrap();
+        let spaces = Tablespaces::new(Path::new("/data"), vec![], None, None).unwrap();
         assert!(spaces.place(b"5").await.is_err());
         spaces.announce(b"5");
         spaces.make(b"5", None).unwrap();

@@ -1,7 +1,7 @@
 //! Servers that left the history in which the last snapshot was taken, on the same timeline.
 
-use lifeboat_core::Source;
-use lifeboat_postgres::Lsn;
+use lifeboat_core::{Bytes, Source};
+use lifeboat_postgres::{Lsn, RestoreOptions};
 use lifeboat_testbed::postgres::{Cluster, Installation, Mode, all};
 use lifeboat_testbed::{Scratch, data};
 use tokio_postgres::Client;
@@ -52,7 +52,8 @@ async fn left(installation: &Installation, make: &dyn Fn(&Cluster) -> Box<dyn So
     let scratch = Scratch::new().unwrap();
     let target = scratch.path().join("back");
     first.restore(&target).await;
-    let mut back = Cluster::adopt(&target, installation).unwrap();
+    let mut back =
+        Cluster::builder().installation(installation).adopt_in_old_timeline(&target).unwrap();
     let client = back.connect("postgres").await.unwrap();
     let start: Lsn = lost.facts().text("postgres.start_lsn").unwrap().parse().unwrap();
     let mut which = 2;
@@ -75,6 +76,31 @@ async fn left(installation: &Installation, make: &dyn Fn(&Cluster) -> Box<dyn So
     let again = Cluster::adopt(&target, installation).unwrap();
     let client = again.connect("postgres").await.unwrap();
     assert!(data::digests(&client).await.unwrap() == before, "{}", installation.version);
+}
+
+/// The number of a timeline that the archive knows is left to whoever has it.
+#[test]
+fn a_restored_cluster_begins_a_timeline_that_nobody_has() {
+    run(async {
+        for installation in all().unwrap() {
+            let cluster = Cluster::start(installation).unwrap();
+            let backup = Backup::take(&source(&cluster)).await;
+            let history = |parent: u32| Bytes::from(format!("{parent}\t0/1000000\tfor a test\n"));
+            for (known, begun) in [(vec![], 2), (vec![(2, history(1)), (3, history(2))], 4)] {
+                let scratch = Scratch::new().unwrap();
+                let target = scratch.path().join("restored");
+                let options = RestoreOptions::new(&target)
+                    .with_facts(backup.facts().clone())
+                    .with_histories(known);
+                backup.restore_with(options).await.unwrap();
+                let restored = Cluster::adopt(&target, installation).unwrap();
+                let client = restored.connect("postgres").await.unwrap();
+                let sql = "SELECT timeline_id FROM pg_control_checkpoint()";
+                let timeline: i32 = client.query_one(sql, &[]).await.unwrap().get(0);
+                assert_eq!(timeline, begun, "{}", restored.log());
+            }
+        }
+    });
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Source for CopySource {
     }
 
     async fn inspect(&self) -> lifeboat_core::Result<Inspection> {
-        SnapshotSource::new(self.snapshot.clone(), Selection::all()).inspect().await
+        SnapshotSource::new(self.snapshot.clone(), Selection::all(), None).inspect().await
     }
 
     async fn read(

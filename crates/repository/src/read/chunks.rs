@@ -71,6 +71,11 @@ impl ChunkReader {
         self.shared.keys.repository()
     }
 
+    /// The fingerprint of a page.
+    pub(crate) fn fingerprint(&self, page: &[u8]) -> [u8; 16] {
+        self.shared.keys.fingerprint(page)
+    }
+
     /// Everywhere that a chunk is, as the index says.
     pub(crate) fn locations(&self, id: &ChunkId) -> Vec<Location> {
         self.shared.index.locations(id)

@@ -161,7 +161,9 @@ impl Source for CopiesSource {
     }
 
     async fn inspect(&self) -> lifeboat_core::Result<Inspection> {
-        SnapshotSource::new(self.members.first().clone(), self.selection.clone()).inspect().await
+        SnapshotSource::new(self.members.first().clone(), self.selection.clone(), None)
+            .inspect()
+            .await
     }
 
     async fn read(

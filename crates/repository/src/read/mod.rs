@@ -8,6 +8,7 @@ mod copies;
 mod open;
 mod pieces;
 mod source;
+mod sparing;
 
 pub(crate) use chunks::{ChunkReader, read_unit};
 pub use copies::SnapshotCopies;

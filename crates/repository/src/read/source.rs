@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lifeboat_core::{
     Baseline, Completion, Content, Context, Entry, EntryInfo, EntryPath, Extent, Inspection,
-    Reading, Source, StoreRef,
+    Layout, Reading, Source, StoreRef, local::FormerFiles,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chunks::ChunkReader;
 use super::pieces::PieceCursor;
+use super::sparing::read_sparing;
 use crate::chunk::ChunkKind;
 use crate::content::{ContentRecord, Piece};
 use crate::error::{Error, Result};
@@ -64,11 +65,16 @@ impl Selection {
 pub(crate) struct SnapshotSource {
     snapshot: Snapshot,
     selection: Selection,
+    former: Option<Arc<dyn FormerFiles>>,
 }
 
 impl SnapshotSource {
-    pub(crate) fn new(snapshot: Snapshot, selection: Selection) -> Self {
-        Self { snapshot, selection }
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        selection: Selection,
+        former: Option<Arc<dyn FormerFiles>>,
+    ) -> Self {
+        Self { snapshot, selection, former }
     }
 }
 
@@ -107,6 +113,7 @@ impl Source for SnapshotSource {
             entries: self.snapshot.tree().entries(None),
             snapshot: self.snapshot.clone(),
             selection: self.selection.clone(),
+            former: self.former.clone(),
             context: context.clone(),
             ahead: VecDeque::new(),
             ready: VecDeque::new(),
@@ -127,6 +134,7 @@ struct SnapshotReading {
     snapshot: Snapshot,
     entries: TreeCursor,
     selection: Selection,
+    former: Option<Arc<dyn FormerFiles>>,
     context: Context,
     /// What is read ahead, in order.
     ahead: VecDeque<Ahead>,
@@ -168,7 +176,14 @@ impl SnapshotReading {
             if info.size > SMALL || record.depth > 0 {
                 if group.is_empty() {
                     let chunks = Arc::clone(self.snapshot.chunks());
-                    let content = read(chunks, &record, info.size, self.context.clone());
+                    let context = self.context.clone();
+                    let content = match (&self.former, info.layout) {
+                        (Some(former), Layout::Pages(page)) => {
+                            let former = (Arc::clone(former), info.path.clone());
+                            read_sparing(chunks, &record, (info.size, page), former, context)
+                        }
+                        _ => read(chunks, &record, info.size, context),
+                    };
                     self.ahead.push_back(Ahead::Large(Box::new(entry(info, content))));
                     return Ok(true);
                 }

@@ -145,6 +145,14 @@ impl Builder {
         )
     }
 
+    /// Takes over a restored data directory as a disk that was set back would be: the server goes on in
+    /// the timeline in which the backup was taken.
+    pub fn adopt_in_old_timeline(self, data_dir: impl AsRef<Path>) -> Result<Cluster> {
+        let signal = data_dir.as_ref().join("recovery.signal");
+        std::fs::remove_file(&signal).with_context(|| format!("remove {}", signal.display()))?;
+        self.adopt(data_dir)
+    }
+
     fn chosen(&self) -> Result<Installation> {
         self.installation.clone().map_or_else(|| newest().cloned(), Ok)
     }

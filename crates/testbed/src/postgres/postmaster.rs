@@ -68,21 +68,28 @@ pub(super) struct Postmaster {
 }
 
 impl Postmaster {
-    /// Starts a server and waits until it accepts connections.
+    /// Starts a server and waits until it accepts connections; one that has all the WAL of its
+    /// recovery beside it, until it takes writes.
     pub(super) fn start(launch: &Launch<'_>) -> Result<Self, Failure> {
         let logged = fs::metadata(launch.log).map_or(0, |log| log.len());
         let mut started = Self { child: launch.spawn()? };
         let status_file = launch.data_dir.join("postmaster.pid");
-        let outcome = poll::until(launch.patience, || match started.child.try_wait() {
-            Ok(None) => is_ready(&status_file, started.child.id()).then_some(None),
-            Ok(Some(status)) => Some(Some(status.to_string())),
-            Err(error) => Some(Some(error.to_string())),
-        });
         let said = || {
             let text = fs::read(launch.log).unwrap_or_default();
             let new = text.get(usize::try_from(logged).unwrap_or(0)..).unwrap_or_default();
             String::from_utf8_lossy(new).into_owned()
         };
+        // The lock file does not tell a server that takes writes from one that does not yet.
+        let ends_recovery = ends_recovery(launch.data_dir);
+        let is_ready = |pid: u32| {
+            is_ready(&status_file, pid)
+                && (!ends_recovery || said().contains("ready to accept connections"))
+        };
+        let outcome = poll::until(launch.patience, || match started.child.try_wait() {
+            Ok(None) => is_ready(started.child.id()).then_some(None),
+            Ok(Some(status)) => Some(Some(status.to_string())),
+            Err(error) => Some(Some(error.to_string())),
+        });
         let dir = launch.data_dir.display();
         match outcome {
             Some(None) => Ok(started),
@@ -216,6 +223,15 @@ pub(super) fn as_server(
         // Root's supplementary groups are dropped with the user id.
         command.uid(account.uid).gid(account.gid);
     }
+}
+
+/// Whether a server will end its recovery by itself, since nothing feeds it and nothing holds it.
+fn ends_recovery(data_dir: &Path) -> bool {
+    let settings = fs::read_to_string(data_dir.join("postgresql.auto.conf")).unwrap_or_default();
+    let last = |name: &str| settings.lines().rfind(|line| line.starts_with(name));
+    data_dir.join("recovery.signal").exists()
+        && last("restore_command") == Some("restore_command = 'false'")
+        && last("recovery_target_action").is_none()
 }
 
 /// Reads the status that a postmaster keeps in its lock file, as pg_ctl does.
