@@ -98,7 +98,7 @@ pub(super) fn show(trims: &[PlannedTrim], zone: &TimeZone, arguments: &Forget, s
         if !trim.goes.is_empty() {
             let segments = number(trim.segments(), "segment", "segments");
             let stored = size(trim.stored());
-            let why = "no snapshot from which a promised moment is recovered needs them";
+            let why = "no snapshot from which a promised moment is recovered needs them, or a longer segment has the same";
             session.output.listed(&format!("  remove  {segments}, {stored}: {why}"));
         }
     }

@@ -5,13 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lifeboat_testbed::postgres::{Cluster, Mode, newest};
+use lifeboat_testbed::postgres::{Cluster, Installation, Mode, newest, oldest};
 
 use crate::scene::{LIMIT, Scene, Shop, block_on};
 
 /// Starts a server that recovers, and sees that it stops without having ended its recovery.
-fn stops(data: &Path, why: &str) {
-    let adopted = Cluster::builder().installation(newest().unwrap()).patience(LIMIT).adopt(data);
+fn stops(installation: &Installation, data: &Path, why: &str) {
+    let adopted = Cluster::builder().installation(installation).patience(LIMIT).adopt(data);
     let said = match adopted {
         // It may be up for a moment, as a standby that lets nobody in.
         Ok(cluster) => {
@@ -35,8 +35,13 @@ const PROMOTED: &str = "archive recovery complete";
 
 #[test]
 fn only_the_proved_end_of_the_archive_ends_a_recovery() {
+    for installation in [oldest().unwrap(), newest().unwrap()] {
+        ends_where_it_is_proved(installation);
+    }
+}
+
+fn ends_where_it_is_proved(installation: &Installation) {
     let scene = Scene::new();
-    let installation = newest().unwrap();
     let mut cluster = scene.cluster(installation).start().unwrap();
     let conninfo = cluster.conninfo();
     let rows = block_on(async {
@@ -65,21 +70,21 @@ fn only_the_proved_end_of_the_archive_ends_a_recovery() {
     // Down: the volume is not there.
     let away = scene.path("away");
     fs::rename(scene.repo(), &away).unwrap();
-    stops(&data, "down");
+    stops(installation, &data, "down");
     // An empty place where the repository was mounted.
     fs::create_dir(scene.repo()).unwrap();
-    stops(&data, "not mounted");
+    stops(installation, &data, "not mounted");
     fs::remove_dir(scene.repo()).unwrap();
     fs::rename(&away, scene.repo()).unwrap();
 
     // Refuses: another passphrase; rights.
     fs::write(scene.path("passphrase"), "another one\n").unwrap();
-    stops(&data, "passphrase");
+    stops(installation, &data, "passphrase");
     fs::write(scene.path("passphrase"), "correct horse\n").unwrap();
     let folder = last.parent().unwrap();
     let mode = fs::metadata(folder).unwrap().permissions();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o000)).unwrap();
-    stops(&data, "rights");
+    stops(installation, &data, "rights");
     fs::set_permissions(folder, mode).unwrap();
 
     // Damaged: cut short, emptied, one bit; at the head and in the content.
@@ -92,7 +97,7 @@ fn only_the_proved_end_of_the_archive_ends_a_recovery() {
         [("cut", &whole[..whole.len() / 2]), ("empty", &[]), ("bit", &flipped), ("head", &head)]
     {
         fs::write(last, bytes).unwrap();
-        stops(&data, why);
+        stops(installation, &data, why);
     }
     fs::write(last, &whole).unwrap();
 
@@ -107,14 +112,14 @@ fn only_the_proved_end_of_the_archive_ends_a_recovery() {
         ("directory", "wal get %f %p --name shop --data-directory /tmp"),
     ] {
         name(command);
-        stops(&data, why);
+        stops(installation, &data, why);
     }
     name(usual);
 
     // A hole: the segment is not there, and a later one is.
     let held = fs::read(middle).unwrap();
     fs::remove_file(middle).unwrap();
-    stops(&fresh, "gap");
+    stops(installation, &fresh, "gap");
     // Where that is meant, it ends there.
     scene.recovers(&fresh, "wal get %f %p --name shop --at-gap end");
     let promoted = Cluster::builder().installation(installation).adopt(&fresh).unwrap();

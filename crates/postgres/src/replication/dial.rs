@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::Config;
@@ -66,13 +68,23 @@ pub(super) async fn open(
                 None => TcpStream::connect((name.as_str(), *port)).await,
             };
             let stream = stream.map_err(unreachable)?;
-            stream.set_nodelay(true).map_err(unreachable)?;
+            tune(&stream).map_err(unreachable)?;
             if mode == SslMode::Disable {
                 return Ok(Box::new(stream));
             }
             protect(stream, name, mode, tls.clone(), target).await
         }
     }
+}
+
+/// Small messages go at once. And a server may be silent for minutes, at a checkpoint before a
+/// backup for one: the kernel finds out meanwhile whether it is still there, and gives up a dead one
+/// after about two minutes.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let probes = probes.with_interval(Duration::from_secs(10)).with_retries(6);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 /// Asks the server for TLS.
@@ -131,5 +143,17 @@ mod tests {
         let config: Config = "hostaddr=127.0.0.1 user=u".parse().unwrap();
         let found = ways(&config);
         assert!(matches!(&found[..], [Way::Tcp { at: Some(_), port: 5432, .. }]), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_dead_server_is_noticed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let waits = socket.tcp_keepalive_time().unwrap()
+            + socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(waits, Duration::from_secs(120));
     }
 }

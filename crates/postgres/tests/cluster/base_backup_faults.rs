@@ -351,8 +351,19 @@ fn what_keeps_a_server_from_sending_is_told_before_it_begins() {
         let inspection = source("postgres").inspect().await.unwrap();
         assert!(inspection.findings.iter().any(|finding| finding.code == "wal_not_reserved"));
         assert!(inspection.findings.iter().any(|finding| finding.code == "archive_off"));
+        // A session that was closed has its place until the server notices.
+        let free =
+            "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walsender')";
+        eventually("nobody sends", async || {
+            client.query_one(free, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+        })
+        .await;
         let backup = Backup::take(&source("postgres")).await;
         assert_eq!(backup.warnings, []);
+        eventually("nobody sends", async || {
+            client.query_one(free, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+        })
+        .await;
 
         let first = source("postgres");
         first.prepare().await.unwrap();

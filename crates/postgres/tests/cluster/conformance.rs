@@ -99,6 +99,9 @@ impl SinkHarness for Harness {
                     None => EntryPath::new(&listed.name).unwrap(),
                 };
                 let text = inside.to_string();
+                if text == "recovery.signal" || text.ends_with(".done") {
+                    continue;
+                }
                 let name = match text.strip_prefix("pg_wal/") {
                     Some(segment) if !listed.is_directory.unwrap() => format!("recovery/{segment}"),
                     _ if text == "backup_label" => "recovery/backup_label".to_owned(),
@@ -114,6 +117,7 @@ impl SinkHarness for Harness {
             }
         }
         self.same_control(&back).await;
+        self.same_settings(&back).await;
         Some(Box::new(back))
     }
 
@@ -127,6 +131,18 @@ impl SinkHarness for Harness {
 }
 
 impl Harness {
+    /// Restored settings end with those of the recovery. They are put back as they were.
+    async fn same_settings(&self, back: &MemoryStore) {
+        let name = path("cluster/postgresql.auto.conf");
+        let (put, got) = (self.sample.content(&name).unwrap(), back.content(&name).unwrap());
+        let added = got.strip_prefix(&*put).expect("the settings came back, and more");
+        assert!(added.starts_with(b"# Set by a restore of Lifeboat:\nrestore_command = "));
+        let (info, _) = back.image()[&name].clone();
+        let entry = Entry::new(name, info.kind, info.attributes);
+        let entry = entry.with_content(put.len() as u64, Content::bytes(put));
+        back.insert(entry).await.unwrap();
+    }
+
     /// A restored `pg_control` differs on purpose, in the position of its checkpoint and therefore
     /// in its checksum. It is put back after a look that nothing else does.
     async fn same_control(&self, back: &MemoryStore) {

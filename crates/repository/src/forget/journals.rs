@@ -2,17 +2,23 @@
 //!
 //! A base and the journal after it are one unit: while a policy promises moments, the journal stays
 //! from the oldest base on that it keeps for them. What lies before goes with the bases that were
-//! forgotten. Nothing goes where that cannot be told for sure: when a policy promises no moments,
+//! forgotten. Pieces that were sealed while a segment was still being written go, too, a day after
+//! the whole of it was there: whoever listed them before, to read them, is done by then. Nothing
+//! goes where that cannot be told for sure: when a policy promises no moments,
 //! when a base does not say where in the journal it begins, when anything of the journal or a
 //! snapshot cannot be read; and of timelines that do not lead to a base nothing goes at all.
 
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::SignedDuration;
 use lifeboat_core::journal::{
-    JournalLog, JournalName, ListedSegment, Need, SegmentKind, Span, TimelineInfo, outlived,
+    JournalLog, JournalName, ListedSegment, Need, SegmentKind, Span, TimelineInfo, current,
+    outlived,
 };
-use lifeboat_core::{Context, ErrorKind, JournalNeed, SnapshotId, SnapshotInfo, Verdict};
+use lifeboat_core::{
+    Context, ErrorKind, JournalNeed, SnapshotId, SnapshotInfo, Timestamp, Verdict,
+};
 
 use super::ForgetPlan;
 use crate::error::{Error, Result};
@@ -21,6 +27,8 @@ use crate::maintenance::{Lease, StoreClock};
 use crate::objects::{SNAPSHOTS, id_of};
 use crate::repository::Repository;
 
+/// How long a whole segment has been there before the pieces go that it supersedes.
+const SETTLED: SignedDuration = SignedDuration::from_hours(24);
 /// So many are deleted between two looks at the lease.
 const STEP: usize = 64;
 /// How many are deleted at once.
@@ -127,12 +135,21 @@ impl Repository {
                 trim.hold("the store cannot tell whether another process deletes, too".to_owned());
             }
             Ok(needs) => match outlived(&timelines, &segments, &needs) {
-                Ok(goes) => trim.goes = goes,
+                Ok(goes) => {
+                    trim.goes = goes;
+                    for info in &timelines {
+                        let of_it =
+                            segments.iter().filter(|one| one.place.timeline == info.timeline);
+                        let listed: Vec<_> = of_it.cloned().collect();
+                        trim.goes.extend(superseded(&log, &listed).await?);
+                    }
+                }
                 Err(error) => trim.hold(error.to_string()),
             },
             Err(why) => trim.hold(why),
         }
         trim.goes.sort_by_key(|one| (one.place.span, one.place.timeline.clone()));
+        trim.goes.dedup();
         let goes: BTreeSet<_> = trim.goes.iter().map(|one| &one.place).collect();
         let stays = segments.iter().filter(|one| !goes.contains(&one.place));
         let (stays, bytes): (Vec<_>, Vec<_>) = stays.map(|one| (&one.place, one.stored)).unzip();
@@ -218,6 +235,42 @@ impl Repository {
         }
         Ok(done)
     }
+}
+
+/// What of a timeline lies within longer segments that have been there for [`SETTLED`]. The last
+/// time in the timeline is the clock: that of who wrote both.
+async fn superseded(
+    log: &impl JournalLog,
+    listed: &[ListedSegment],
+) -> lifeboat_core::Result<Vec<ListedSegment>> {
+    let wholes = current(listed);
+    let within = |one: &ListedSegment| {
+        let span = one.place.span;
+        let at = wholes.partition_point(|whole| whole.place.span.to() < span.to());
+        let whole = wholes.get(at).filter(|whole| whole.place.span.from() <= span.from());
+        whole.filter(|whole| whole.place != one.place).map(|_| at)
+    };
+    let sealed = listed.iter().filter(|one| one.place.kind == SegmentKind::Sealed);
+    let pieces: Vec<_> = sealed.filter_map(|one| Some((within(one)?, one))).collect();
+    let (Some(_), Some(newest)) = (pieces.first(), wholes.last()) else {
+        return Ok(Vec::new());
+    };
+    let time = async |one: &ListedSegment| -> lifeboat_core::Result<Option<Timestamp>> {
+        Ok(log.segment(&one.place).await?.and_then(|known| known.info.last_time))
+    };
+    let Some(now) = time(newest).await? else {
+        return Ok(Vec::new());
+    };
+    // Times ascend with positions, so that a handful is read.
+    let (mut low, mut high) = (0, wholes.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        match time(&wholes[middle]).await? {
+            Some(then) if now.duration_since(then) >= SETTLED => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(pieces.into_iter().filter(|(at, _)| *at < low).map(|(_, one)| one.clone()).collect())
 }
 
 impl PlannedTrim {

@@ -116,6 +116,44 @@ async fn what_lies_before_the_oldest_base_goes_and_nothing_else() {
     assert_eq!(left(&repository).await.len(), 6);
 }
 
+/// Pieces go a day after the whole that has the same, and not before; what is in no whole stays.
+#[tokio::test]
+async fn pieces_go_when_the_whole_has_been_there_for_a_day() {
+    let store: Arc<dyn ObjectStore> = Hooked::new();
+    let repository = Repository::init(store, &secret(), &small()).await.unwrap();
+    begin(&repository, &TimelineInfo::first(line("1"))).await;
+    let log = repository.journal(&name(), &JournalOptions::default());
+    let seal = async |from: u64, to: u64, at: i64| {
+        let span = Span::new(Position(from), Position(to)).unwrap();
+        let info = SegmentInfo::default().with_times(hour(at), hour(at));
+        let content = Content::bytes("x".repeat((to - from) as usize));
+        log.append(&line("1"), span, &info, content).await.unwrap();
+    };
+    // Two segments of ten, and one that is being written.
+    for (segment, at) in [(0, 0), (10, 20), (20, 43)] {
+        seal(segment, segment + 3, at).await;
+        seal(segment + 3, segment + 8, at).await;
+        if segment < 20 {
+            seal(segment, segment + 10, at).await;
+        }
+    }
+    base(&repository, 0, "1", 0).await;
+    let gone = async || -> Vec<(u64, u64)> {
+        let trim = planned(&repository, 2000).await;
+        assert!(trim.held.is_none(), "{trim:?}");
+        let spans = trim.goes.iter().map(|one| one.place.span);
+        spans.map(|span| (span.from().0, span.to().0)).collect()
+    };
+    assert_eq!(gone().await, [(0, 3), (3, 8)]);
+    let trim = planned(&repository, 2000).await;
+    repository.trim(&[trim], &Context::silent()).await.unwrap();
+    assert!(gone().await.is_empty());
+    seal(28, 30, 44).await;
+    assert_eq!(gone().await, [(10, 13), (13, 18)]);
+    let missing = log.gaps(&line("1"), Position(0)).await.unwrap();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[tokio::test]
 async fn where_it_cannot_be_told_nothing_goes() {
     let (store, repository) = scene().await;

@@ -230,6 +230,7 @@ fn ends_recovery(data_dir: &Path) -> bool {
     let settings = fs::read_to_string(data_dir.join("postgresql.auto.conf")).unwrap_or_default();
     let last = |name: &str| settings.lines().rfind(|line| line.starts_with(name));
     data_dir.join("recovery.signal").exists()
+        && !data_dir.join("standby.signal").exists()
         && last("restore_command") == Some("restore_command = 'false'")
         && last("recovery_target_action").is_none()
 }
