@@ -128,8 +128,8 @@ pub use self::error::{Error, Result};
 pub use self::examine::{Counted, Examination, ExamineOptions, ExpectedResult, Problem, examine};
 pub use self::logical::{
     DatabaseError, DatabaseOptions, DatabaseRestoreOptions, DatabaseSink, DatabaseSource,
-    ExportForm, ExportOptions, ExportSink, Keep, Occupied, OlderServer, Parts, Roles, TableName,
-    TableOptions, TablePlace, TableSink,
+    DirectorySink, ExportForm, ExportOptions, ExportSink, Keep, Occupied, OlderServer, Others,
+    Parts, Roles, TableName, TableOptions, TablePlace, TableSink,
 };
 pub use self::lsn::Lsn;
 pub use self::receive::{Following, Freshness, ReceiveError, Receiver, ReceiverOptions, Watch};

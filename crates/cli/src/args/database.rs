@@ -92,6 +92,15 @@ pub(crate) struct IntoDatabase {
     /// to create the other; postgres unless said
     #[arg(long, default_value = "", value_name = "CONNINFO", hide_default_value = true)]
     pub(crate) conninfo: String,
+    /// Restore beside the database that --to names, compare the two, and let them change names in
+    /// one go. The old one is kept as NAME_before_TIME, and owner, privileges and settings of the
+    /// database itself stay what they are
+    #[arg(long, conflicts_with_all = ["replace", "fill", "table"])]
+    pub(crate) swap: bool,
+    /// End the sessions that use the database while the names change. Without this, a database in
+    /// use is refused. With --swap or --replace
+    #[arg(long, conflicts_with_all = ["fill", "table"])]
+    pub(crate) disconnect: bool,
     /// Fill a database that exists and is empty; or, with rows alone, tables that are empty
     #[arg(long, conflicts_with = "replace")]
     pub(crate) fill: bool,
@@ -125,6 +134,8 @@ impl IntoDatabase {
     pub(crate) fn word(&self) -> Option<&'static str> {
         let said = [
             (!self.conninfo.is_empty(), "--conninfo"),
+            (self.swap, "--swap"),
+            (self.disconnect, "--disconnect"),
             (self.fill, "--fill"),
             (self.no_owner, "--no-owner"),
             (self.no_privileges, "--no-privileges"),

@@ -100,6 +100,7 @@ Examples:
   lifeboat restore latest --store files/etc --to /tmp/etc --or-from s3://offsite/backups
   lifeboat restore latest --store files/etc --to /tmp/etc --thaw=bulk
   lifeboat restore latest --store database/shop --to shop_old --conninfo host=db
+  lifeboat restore latest --store database/shop --to shop --swap --disconnect --conninfo host=db
   lifeboat restore latest --store database/shop --to shop --table shop.orders --beside shop.orders_old
   lifeboat restore latest --store redis/cache --to /var/lib/redis/dump.rdb --redis-conf /etc/redis/redis.conf";
 

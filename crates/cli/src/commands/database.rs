@@ -3,7 +3,7 @@
 use lifeboat_core::{EntryPath, Error, ErrorKind, Sink, SnapshotInfo};
 use lifeboat_postgres::{
     ConnectOptions, DatabaseOptions, DatabaseRestoreOptions, DatabaseSink, DatabaseSource, Keep,
-    Occupied, OlderServer, Parts, Roles, TableName, TableOptions, TablePlace, TableSink,
+    Occupied, OlderServer, Others, Parts, Roles, TableName, TableOptions, TablePlace, TableSink,
 };
 use lifeboat_repository::Snapshot;
 
@@ -88,11 +88,22 @@ pub(super) fn sink(
     }
     let mut options = DatabaseRestoreOptions::new(connection(&words.conninfo)?, name)
         .with_facts(info.facts.clone());
-    options.occupied = match (arguments.replace, words.fill) {
-        (true, _) => Occupied::Replace,
-        (_, true) => Occupied::Fill,
+    options.occupied = match (arguments.replace, words.fill, words.swap) {
+        (true, _, _) => Occupied::Replace,
+        (_, true, _) => Occupied::Fill,
+        (_, _, true) => Occupied::Swap,
         _ => Occupied::Refuse,
     };
+    if words.disconnect {
+        if !arguments.replace && !words.swap {
+            let hint = "say --swap or --replace as well, or leave it out";
+            return Err(Failed::usage(
+                "--disconnect ends sessions of a database that is replaced",
+                hint,
+            ));
+        }
+        options.others = Others::Disconnect;
+    }
     let keep = |left_out: bool| if left_out { Keep::LeaveOut } else { Keep::Restore };
     options.owners = keep(words.no_owner);
     options.privileges = keep(words.no_privileges);

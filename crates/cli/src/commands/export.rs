@@ -1,10 +1,12 @@
-//! `lifeboat export`: a snapshot of a database as text.
+//! `lifeboat export`: a snapshot of a database as text, or as a directory for `pg_restore`.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use lifeboat_core::{Error, ErrorKind, Summary, TransferOptions, transfer};
-use lifeboat_postgres::{DatabaseSource, ExportForm, ExportOptions, ExportSink, Keep};
+use lifeboat_core::{Error, ErrorKind, Sink, Summary, TransferOptions, transfer};
+use lifeboat_postgres::{
+    DatabaseSource, DirectorySink, ExportForm, ExportOptions, ExportSink, Keep,
+};
 use lifeboat_repository::{Selection, ThawNeed};
 use serde::Serialize;
 
@@ -34,7 +36,7 @@ pub(super) async fn run(arguments: Export, session: &Session) -> Result<Exit, Fa
         let hint = "name a file with --to, or leave --json out";
         return Err(Failed::usage("`export` writes text to standard output, and no events", hint));
     }
-    let options = options(&arguments)?;
+    let goes = Goes::of(&arguments)?;
     let opened = session.repository().await?;
     let info = find(&arguments.which, &opened, session).await?;
     if info.store.kind() != DatabaseSource::KIND {
@@ -54,21 +56,22 @@ pub(super) async fn run(arguments: Export, session: &Session) -> Result<Exit, Fa
     let selection = Selection::paths(paths);
     let need = ThawNeed::Content(vec![(info.id, selection.clone())]);
     thaw::see(&opened, &need, &arguments.thawing, session).await?;
-    let (out, file) = match &arguments.to {
-        Some(path) => {
-            let file = NewFile::make(path).await?;
-            (file.open().await?, Some(file))
+    let mut file = None;
+    let sink: Box<dyn Sink> = match goes {
+        Goes::Directory(path) => Box::new(DirectorySink::new(path)),
+        Goes::Text(Some(path), options) => {
+            let new = file.insert(NewFile::make(path).await?);
+            Box::new(ExportSink::new(new.open().await?, options))
         }
-        None => (standard_output()?, None),
+        Goes::Text(None, options) => Box::new(ExportSink::new(standard_output()?, options)),
     };
-    let sink = ExportSink::new(out, options);
     session.context.phase("export");
     let source = snapshot.source(&selection);
     let transfer_options = TransferOptions::default();
-    let moving = transfer(&source, &sink, &transfer_options, &session.context);
+    let moving = transfer(&source, &*sink, &transfer_options, &session.context);
     let summary = match Box::pin(moving).await {
         Ok(summary) => summary,
-        Err(error) if is_gone(&error) && file.is_none() => return Ok(Exit::Complete),
+        Err(error) if is_gone(&error) && arguments.to.is_none() => return Ok(Exit::Complete),
         Err(error) => return Err(opened.of_store(error)),
     };
     if let Some(file) = file {
@@ -103,19 +106,45 @@ fn tell(event: &Exported, summary: &Summary, session: &Session) {
     ));
 }
 
-fn options(arguments: &Export) -> Result<ExportOptions, Failed> {
-    let mut options = ExportOptions::default();
-    options.form = match (arguments.form, &arguments.table) {
-        (Some(Form::Sql), _) | (None, None) => ExportForm::Sql,
-        (Some(Form::Csv) | None, Some(_)) => ExportForm::Csv,
-        (Some(Form::Csv), None) => {
-            return Err(Failed::usage("CSV holds one table", "name it with --table"));
+/// Where it goes.
+enum Goes<'a> {
+    Text(Option<&'a Path>, ExportOptions),
+    Directory(&'a Path),
+}
+
+impl<'a> Goes<'a> {
+    fn of(arguments: &'a Export) -> Result<Self, Failed> {
+        let to = arguments.to.as_deref();
+        let mut options = ExportOptions::default();
+        options.form = match (arguments.form, &arguments.table) {
+            (Some(Form::Directory), _) => return Self::directory(arguments),
+            (Some(Form::Sql), _) | (None, None) => ExportForm::Sql,
+            (Some(Form::Csv) | None, Some(_)) => ExportForm::Csv,
+            (Some(Form::Csv), None) => {
+                return Err(Failed::usage("CSV holds one table", "name it with --table"));
+            }
+        };
+        let keep = |left_out: bool| if left_out { Keep::LeaveOut } else { Keep::Restore };
+        options.owners = keep(arguments.no_owner);
+        options.privileges = keep(arguments.no_privileges);
+        Ok(Self::Text(to, options))
+    }
+
+    fn directory(arguments: &'a Export) -> Result<Self, Failed> {
+        let said = [
+            (arguments.table.is_some(), "--table"),
+            (arguments.no_owner, "--no-owner"),
+            (arguments.no_privileges, "--no-privileges"),
+        ];
+        if let Some((_, word)) = said.into_iter().find(|(is_said, _)| *is_said) {
+            let message = format!("{word} is not for a directory, which has everything");
+            return Err(Failed::usage(message, "say it to pg_restore, which has the same word"));
         }
-    };
-    let keep = |left_out: bool| if left_out { Keep::LeaveOut } else { Keep::Restore };
-    options.owners = keep(arguments.no_owner);
-    options.privileges = keep(arguments.no_privileges);
-    Ok(options)
+        match arguments.to.as_deref() {
+            Some(path) => Ok(Self::Directory(path)),
+            None => Err(Failed::usage("a directory has a name", "name a new one with --to")),
+        }
+    }
 }
 
 /// Standard output as a file, which the runtime's own threads need not wait for.

@@ -55,6 +55,35 @@ fn a_database_and_a_table_come_back() {
     assert!(ran.0.stderr.contains("next: ANALYZE"), "{ran}");
     assert_eq!(digests("copy"), before);
 
+    // Beside the live one, and in its place: what was there is kept, and how to go back is said.
+    run_sql("COMMENT ON DATABASE copy IS 'mine'");
+    block_on(async {
+        let client = cluster.connect("copy").await.unwrap();
+        client.batch_execute("DELETE FROM payments; CREATE TABLE later (a int)").await.unwrap();
+    });
+    // The session lives as long as its runtime.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let busy = runtime.block_on(cluster.connect("copy")).unwrap();
+    let swap = ["--to", "copy", "--swap"];
+    with(&swap).expect(1).error_says(&[
+        "copy: ",
+        "session",
+        "--disconnect",
+        "pg_terminate_backend",
+    ]);
+    let ran = with(&[&swap[..], &["--disconnect"]].concat()).expect(0);
+    for words in ["table public.later: 0 rows in the", " ended", "DROP DATABASE", "RENAME"] {
+        assert!(ran.0.stderr.contains(words), "{words}: {ran}");
+    }
+    drop(busy);
+    assert_eq!(digests("copy"), before);
+    let done = with(&[&swap[..], &["--json"]].concat()).expect(0).end();
+    let kept = done["facts"]["database.kept"].as_str().unwrap();
+    assert_eq!(digests(kept), before);
+    assert_eq!(done["facts"]["database.compared.differ"], 0, "{done}");
+    with(&["--to", "copy", "--disconnect"]).expect(2).error_says(&["--swap or --replace"]);
+    with(&["--to", "copy", "--swap", "--replace"]).expect(2);
+
     run_sql("DELETE FROM payments");
     let table = ["--to", "postgres", "--table", "public.payments"];
     with(&table).expect(2).error_says(&["--replace", "--beside"]);
@@ -82,6 +111,18 @@ fn a_database_and_a_table_come_back() {
     });
     assert_eq!(csv.lines().count() as i64, expected + 1, "{csv}");
     assert!(csv.starts_with("id,") || csv.starts_with("order_id,"), "{}", &csv[..100]);
+    let directory = home.arg("shop.dir");
+    let into = ["--as", "directory", "--to", &directory];
+    let done = export(&[&into[..], &["--json"]].concat()).expect(0).end();
+    assert_eq!(done["rows"], first["facts"]["database.rows"], "{done}");
+    let listed = std::process::Command::new(format!("{programs}/pg_restore"))
+        .args(["--list", &directory])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&listed.stdout).contains(" TABLE DATA public payments "));
+    export(&into).expect(1).error_says(&["it exists already"]);
+    export(&["--as", "directory"]).expect(2).error_says(&["--to"]);
+    export(&[&into[..], &["--no-owner"]].concat()).expect(2).error_says(&["pg_restore"]);
     export(&["--as", "csv"]).expect(2).error_says(&["CSV holds one table"]);
     export(&["--json"]).expect(2).error_says(&["--to"]);
     export(&["--table", "nothing"]).expect(1).error_says(&["no rows of public.nothing"]);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::belongings::Belongings;
 use super::error::{DatabaseError, Result};
 use super::layout::{About, FORMAT, Parts};
 use super::name::{Glob, TableName, literal};
@@ -226,10 +227,7 @@ const ABOUT: &str = "
     SELECT d.datname::text, pg_encoding_to_char(d.encoding)::text, d.datcollate::text,
         d.datctype::text, to_jsonb(d) ->> 'datlocprovider',
         coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
-        to_jsonb(d) ->> 'daticurules', pg_get_userbyid(d.datdba)::text,
-        shobj_description(d.oid, 'pg_database'),
-        ARRAY(SELECT unnest(s.setconfig) FROM pg_db_role_setting s
-              WHERE s.setdatabase = d.oid AND s.setrole = 0)
+        to_jsonb(d) ->> 'daticurules'
     FROM pg_database d WHERE d.datname = current_database()";
 
 /// What is known of the database itself. Columns that only some versions have are asked for by way
@@ -237,12 +235,13 @@ const ABOUT: &str = "
 pub(crate) async fn about(session: &Session, options: &DatabaseOptions) -> Result<About> {
     const WHAT: &str = "ask for the database";
     let row = session.one(WHAT, ABOUT, &[]).await?;
+    let name: String = row.try_get(0).map_err(|error| failed(WHAT, error))?;
+    let belongings = Belongings::of(session, &name).await?;
     let read = || -> Result<About, tokio_postgres::Error> {
         let provider: Option<String> = row.try_get(4)?;
-        let settings: Vec<String> = row.try_get(9)?;
         Ok(About {
             format: FORMAT,
-            name: row.try_get(0)?,
+            name,
             version: session.version_text().to_owned(),
             version_number: session.version_number(),
             encoding: row.try_get(1)?,
@@ -256,13 +255,7 @@ pub(crate) async fn about(session: &Session, options: &DatabaseOptions) -> Resul
             .to_owned(),
             locale: row.try_get(5)?,
             icu_rules: row.try_get(6)?,
-            owner: row.try_get(7)?,
-            comment: row.try_get(8)?,
-            settings: settings
-                .iter()
-                .filter_map(|setting| setting.split_once('='))
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
+            belongings,
             content: options.parts,
             selected: options.is_selection(),
         })

@@ -131,6 +131,12 @@ pub enum DatabaseError {
         /// What is wrong with it.
         what: String,
     },
+    /// The snapshot does not have what a directory archive needs.
+    #[error("the snapshot cannot become a directory for pg_restore: {why}")]
+    NoContents {
+        /// What is missing.
+        why: &'static str,
+    },
     /// The snapshot was written by a newer version.
     #[error("the snapshot has form {found}, which this version does not know")]
     NewerForm {
@@ -164,6 +170,30 @@ pub enum DatabaseError {
         database: String,
         /// How many sessions, and whose.
         sessions: String,
+    },
+    /// What was restored is whole, and the names did not change.
+    #[error(
+        "swap {database}: {why}; what was restored is complete and checked, as the database {restored}, and {database} is as it was"
+    )]
+    NotSwapped {
+        /// The database whose name is wanted.
+        database: String,
+        /// What the restored one is called.
+        restored: String,
+        /// Why the names did not change.
+        why: String,
+        /// The statements that change them.
+        by_hand: String,
+    },
+    /// The connection was lost while the names changed, and the server cannot be asked.
+    #[error("swap {database}: the connection was lost while the names changed")]
+    SwapUnknown {
+        /// The database whose name is wanted.
+        database: String,
+        /// What the restored one is called, if they did not.
+        restored: String,
+        /// What the other one is called, if they did.
+        kept: String,
     },
     /// The database may not be replaced at all.
     #[error("replace the database {database}: {why}")]
@@ -225,14 +255,16 @@ impl Failure for DatabaseError {
             Self::Server(error) => error.kind(),
             Self::Entry { source } => source.kind(),
             Self::BadName { .. } | Self::TooManyNamed { .. } => ErrorKind::InvalidInput,
-            Self::Version { .. } | Self::NewerForm { .. } | Self::NoProgram { .. } => {
-                ErrorKind::Unsupported
-            }
+            Self::Version { .. }
+            | Self::NewerForm { .. }
+            | Self::NoContents { .. }
+            | Self::NoProgram { .. } => ErrorKind::Unsupported,
             Self::NoSuch { .. } | Self::Missing { .. } => ErrorKind::NotFound,
             Self::Locked { .. } | Self::NeverStill { .. } => ErrorKind::Unavailable,
             Self::Table { source, .. } | Self::Statement { source, .. } => kind_of(source),
             Self::ProgramRun { source, .. } => ErrorKind::of_io(source),
             Self::ProgramFailed { .. } | Self::Unfinished => ErrorKind::Other,
+            Self::SwapUnknown { .. } => ErrorKind::Other,
             Self::HalfRow { .. }
             | Self::NotASnapshot { .. }
             | Self::Script { .. }
@@ -241,6 +273,7 @@ impl Failure for DatabaseError {
             Self::Exists { .. } | Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
             Self::RowSecurity { .. }
             | Self::InUse { .. }
+            | Self::NotSwapped { .. }
             | Self::Irreplaceable { .. }
             | Self::OlderServer { .. } => ErrorKind::Refused,
         }
@@ -274,15 +307,33 @@ impl Failure for DatabaseError {
             Self::NotASnapshot { .. } | Self::Differs { .. } | Self::HalfRow { .. } => {
                 "check the repository with `lifeboat verify`, or choose another snapshot".into()
             }
+            Self::NoContents { .. } => {
+                "take it out as SQL, or as CSV a table at a time; or take a new, whole snapshot".into()
+            }
             Self::NewerForm { .. } => "use the version that took the snapshot, or a newer one".into(),
             Self::Exists { .. } => {
                 "name another database, or say that it shall be replaced".into()
             }
             Self::Missing { .. } => "create it, or let the restore create it".into(),
             Self::NotEmpty { .. } => "name an empty database, or a new one".into(),
-            Self::InUse { .. } => {
-                "stop what uses it, or restore beside it under another name; nothing was touched".into()
-            }
+            Self::InUse { database, .. } => format!(
+                "stop what uses it, say --disconnect to have its sessions ended, or end them with: {}; \
+                 or restore beside it under another name; nothing was touched",
+                super::swap::end_sessions(database)
+            )
+            .into(),
+            Self::NotSwapped { database, restored, by_hand, .. } => format!(
+                "end what is in the way, such as the sessions with: {}; then swap them \
+                 with: {by_hand}; or remove what was restored: DROP DATABASE {}",
+                super::swap::end_sessions(database),
+                super::name::identifier(restored)
+            )
+            .into(),
+            Self::SwapUnknown { restored, kept, .. } => format!(
+                "see \\l in psql: if there is {kept}, they changed; if there is {restored}, which is \
+                 complete, they did not"
+            )
+            .into(),
             Self::OlderServer { .. } => {
                 "restore into a server of that major version or a newer one; nothing was touched".into()
             }
@@ -320,6 +371,13 @@ fn hint_of(error: &tokio_postgres::Error) -> Option<Cow<'static, str>> {
         }
         _ => return None,
     })
+}
+
+impl DatabaseError {
+    /// Whether what was restored is whole, and stays.
+    pub(super) fn leaves_whole(&self) -> bool {
+        matches!(self, Self::NotSwapped { .. } | Self::SwapUnknown { .. })
+    }
 }
 
 impl From<lifeboat_core::Error> for DatabaseError {

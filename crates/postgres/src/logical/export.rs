@@ -23,8 +23,8 @@ use super::layout::{self, About, Totals, facts};
 use super::name::{identifier, literal};
 use super::restore::Keep;
 use super::script::Purpose;
+use super::taken::{Known, Script, compare, data, gathered};
 use super::tally::Tally;
-use super::writing::{Known, Script, compare, data, gathered};
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use lifeboat_core::Attributes;
 use serde::{Deserialize, Serialize};
 
+use super::belongings::Belongings;
 use super::error::{DatabaseError, Result};
 use super::tally::Digest;
 
@@ -23,6 +24,9 @@ pub(crate) const ABOUT: &str = "1-about.json";
 pub(crate) const ROLES: &str = "2-roles.sql";
 /// What must be there before the rows, as `pg_dump` writes it.
 pub(crate) const BEFORE: &str = "3-pre-data.sql";
+/// What depends on what in the schema: the table of contents of an archive of `pg_dump`, without
+/// which there is no directory for `pg_restore`. Snapshots of older versions have none.
+pub(crate) const CONTENTS: &str = "3-toc.dump";
 /// `4-rows/<schema>/<table>/<part>`: rows in COPY's text form.
 pub(crate) const ROWS: &str = "4-rows";
 /// Where the sequences stand: one `setval` a line.
@@ -74,6 +78,12 @@ pub(crate) mod facts {
     pub(crate) const DUMP_PROGRAM: &str = "database.dump_program";
     /// Of the receipt of a restore.
     pub(crate) const NEXT: &str = "database.next";
+    /// Of the receipt of a swap: what the database that was there is called now.
+    pub(crate) const KEPT: &str = "database.kept";
+    /// How it is removed.
+    pub(crate) const NOTE_KEPT: &str = "database.note.kept";
+    /// How it gets its name back.
+    pub(crate) const NOTE_BACK: &str = "database.note.back";
 }
 
 /// What of a database a snapshot has.
@@ -126,10 +136,8 @@ pub(crate) struct About {
     /// Of a provider other than libc.
     pub(crate) locale: Option<String>,
     pub(crate) icu_rules: Option<String>,
-    pub(crate) owner: String,
-    pub(crate) comment: Option<String>,
-    /// `ALTER DATABASE … SET`: name and value.
-    pub(crate) settings: Vec<(String, String)>,
+    #[serde(flatten)]
+    pub(crate) belongings: Belongings,
     pub(crate) content: Parts,
     /// Whether only some schemas or tables were asked for.
     pub(crate) selected: bool,

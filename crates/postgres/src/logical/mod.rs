@@ -7,6 +7,7 @@
 //! 1-about.json                    the database: encoding, locale, owner, settings
 //! 2-roles.sql                     the server's roles, when they were asked for
 //! 3-pre-data.sql                  what must be there before the rows, by pg_dump
+//! 3-toc.dump                      what depends on what in the schema, by pg_dump
 //! 4-rows/<schema>/<table>/<part>  rows, in COPY's text form
 //! 5-sequences.sql                 where the sequences stand
 //! 6-large-objects/objects.sql     what makes them
@@ -38,12 +39,18 @@
 //!   by the restore.
 //! - A single row is in memory as a whole, and a server allows it up to 1 GiB.
 //! - The server's statistics are not kept: `ANALYZE` makes them anew.
-//! - Privileges on the database itself, and settings of a role in this database, are not kept.
+//! - The tablespace of the database itself is not kept.
 
+mod apart;
+mod belongings;
 mod catalog;
+mod compared;
+mod contents;
 mod csv;
+mod directory;
 mod error;
 mod export;
+mod foreign_key;
 mod large_objects;
 mod layout;
 mod moment;
@@ -57,18 +64,22 @@ mod rows;
 mod script;
 mod sink;
 mod source;
+mod swap;
 mod table;
+mod taken;
 mod tally;
 mod target;
+mod toc;
 mod turns;
 mod writing;
 
+pub use self::directory::DirectorySink;
 pub use self::error::DatabaseError;
 pub use self::export::{ExportForm, ExportOptions, ExportSink};
 pub use self::layout::Parts;
 pub use self::name::TableName;
 pub use self::options::{DatabaseOptions, Roles};
-pub use self::restore::{DatabaseRestoreOptions, Keep, Occupied, OlderServer};
+pub use self::restore::{DatabaseRestoreOptions, Keep, Occupied, OlderServer, Others};
 pub use self::sink::DatabaseSink;
 pub use self::source::DatabaseSource;
 pub use self::table::{TableOptions, TablePlace, TableSink};

@@ -11,6 +11,18 @@ pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// The longest name that a server takes, in bytes.
+pub(crate) const LONGEST: usize = 63;
+
+/// A name with something after it, and as much of it left out as does not fit.
+pub(crate) fn cut(name: &str, suffix: &str) -> String {
+    let mut cut = name.len().min(LONGEST.saturating_sub(suffix.len()));
+    while !name.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    format!("{}{suffix}", &name[..cut])
+}
+
 /// A text as it stands in SQL, whatever `standard_conforming_strings` says.
 pub(crate) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");

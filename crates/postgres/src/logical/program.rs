@@ -8,7 +8,7 @@
 //! Recent programs put `\restrict` and `\unrestrict` with a word made by chance around a script, so
 //! that `psql` runs no other command of its own in it. They are taken out: the same schema shall be
 //! the same bytes each time, and what runs the script here knows no such commands. An export to
-//! `psql` puts them back.
+//! `psql` puts them back. For the same reason the time of creation is taken out of an archive.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use super::error::{DatabaseError, Result};
+use super::toc;
 use crate::gate::Ticket;
 
 /// So much of a script is read at a time.
@@ -135,11 +136,22 @@ fn usual_places() -> Vec<PathBuf> {
     places
 }
 
+/// What a program writes, by which it is known what must be taken out so that the same schema is the
+/// same bytes each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// A script.
+    Script,
+    /// An archive in custom format.
+    Archive,
+}
+
 /// A run of a program whose standard output is wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) found: Found,
     pub(crate) arguments: Vec<OsString>,
+    pub(crate) writes: Writes,
     pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
@@ -190,7 +202,7 @@ struct Running {
     run: Run,
     child: Child,
     said: JoinHandle<String>,
-    filter: Unrestricted,
+    filter: Filter,
     _ticket: Ticket,
     done: Done,
 }
@@ -203,14 +215,11 @@ impl State {
                 let (run, ticket, done) = *start;
                 let mut child = run.spawn()?;
                 let said = tokio::spawn(last_words(child.stderr.take()));
-                Box::new(Running {
-                    run,
-                    child,
-                    said,
-                    filter: Unrestricted::default(),
-                    _ticket: ticket,
-                    done,
-                })
+                let filter = match run.writes {
+                    Writes::Script => Filter::Script(Unrestricted::default()),
+                    Writes::Archive => Filter::Archive(Undated::default()),
+                };
+                Box::new(Running { run, child, said, filter, _ticket: ticket, done })
             }
         };
         loop {
@@ -283,6 +292,55 @@ async fn last_words(from: Option<impl AsyncRead + Unpin>) -> String {
         }
     }
     String::from_utf8_lossy(&said).into_owned()
+}
+
+/// What is taken out of what a program writes.
+enum Filter {
+    Script(Unrestricted),
+    Archive(Undated),
+}
+
+impl Filter {
+    fn take(&mut self, bytes: &[u8], into: &mut Vec<u8>) {
+        match self {
+            Self::Script(filter) => filter.take(bytes, into),
+            Self::Archive(filter) => filter.take(bytes, into),
+        }
+    }
+
+    fn end(&mut self, into: &mut Vec<u8>) {
+        match self {
+            Self::Script(filter) => filter.end(into),
+            Self::Archive(filter) => filter.end(into),
+        }
+    }
+}
+
+/// Takes the time of creation out of an archive.
+#[derive(Debug, Default)]
+struct Undated {
+    /// The beginning, as long as it may be in it.
+    held: Vec<u8>,
+    passed: bool,
+}
+
+impl Undated {
+    fn take(&mut self, bytes: &[u8], into: &mut Vec<u8>) {
+        if self.passed {
+            into.extend_from_slice(bytes);
+            return;
+        }
+        self.held.extend_from_slice(bytes);
+        if self.held.len() >= toc::DATED {
+            self.end(into);
+        }
+    }
+
+    fn end(&mut self, into: &mut Vec<u8>) {
+        self.passed = true;
+        toc::undate(&mut self.held);
+        into.append(&mut self.held);
+    }
 }
 
 /// Takes the lines `\restrict WORD` and `\unrestrict WORD` out of a script.
@@ -384,6 +442,23 @@ mod tests {
         // Without a beginning there is no end, and a statement before it is not a header.
         for script in [&b"SELECT 1;\n\\restrict abc\n"[..], b"\\unrestrict abc\n", b"\\restrict"] {
             assert_eq!(&unrestricted(script, 3)[..], script);
+        }
+    }
+
+    #[test]
+    fn archives_come_in_any_pieces() {
+        let archive = [&b"PGDMP\x01\x10\x00\x04\x08\x01\x00"[..], &[7; 35], b"and so on"].concat();
+        let mut expected = archive.clone();
+        toc::undate(&mut expected);
+        assert_ne!(archive, expected);
+        for archive in [&archive[..], &archive[..20]] {
+            for cut in 1..archive.len() + 1 {
+                let (mut filter, mut out) = (Undated::default(), Vec::new());
+                archive.chunks(cut).for_each(|piece| filter.take(piece, &mut out));
+                filter.end(&mut out);
+                let expected = if archive.len() > 20 { &expected } else { archive };
+                assert_eq!(out, expected, "{cut}");
+            }
         }
     }
 

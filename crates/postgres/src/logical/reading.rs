@@ -15,7 +15,7 @@ use super::layout::{self, About, Total, Totals, attributes, facts};
 use super::moment::{Moment, Workers};
 use super::name::{component, identifier};
 use super::options::{DatabaseOptions, Roles};
-use super::program::{Done, Found, Program, Run};
+use super::program::{Done, Found, Program, Run, Writes};
 use super::rows::Rows;
 use super::tally::Tally;
 use crate::gate::Gate;
@@ -224,11 +224,15 @@ impl Plan<'_> {
         self.ready(layout::ABOUT, layout::to_json(about)?)?;
         if self.options.roles != Roles::LeaveOut {
             let program = self.program(Program::DumpAll, about).await?;
-            let run = self.run(program, self.roles_arguments())?;
+            let run = self.run(program, self.roles_arguments(), Writes::Script)?;
             self.rest.push_back(Planned::Script(layout::ROLES, run));
         }
-        let before = self.schema(dump.as_ref(), "pre-data").await?;
+        let script = Writes::Script;
+        let before = self.schema(dump.as_ref(), &["pre-data"], script).await?;
         self.rest.extend(before.map(|run| Planned::Script(layout::BEFORE, run)));
+        let both = ["pre-data", "post-data"];
+        let contents = self.schema(dump.as_ref(), &both, Writes::Archive).await?;
+        self.rest.extend(contents.map(|run| Planned::Script(layout::CONTENTS, run)));
         let tables = catalog::with_rows(&self.moment.relations, self.options)?;
         self.facts.set(facts::TABLES, tables.len() as u64);
         self.tables(&tables, about, context).await?;
@@ -239,7 +243,7 @@ impl Plan<'_> {
                 self.large_objects().await?;
             }
         }
-        let after = self.schema(dump.as_ref(), "post-data").await?;
+        let after = self.schema(dump.as_ref(), &["post-data"], script).await?;
         self.rest.extend(after.map(|run| Planned::Script(layout::AFTER, run)));
         self.rest.push_back(Planned::Totals);
         Ok(())
@@ -254,9 +258,9 @@ impl Plan<'_> {
         program.find(self.options.programs.as_deref(), about.major()).await
     }
 
-    fn run(&self, found: Found, arguments: Vec<OsString>) -> Result<Run> {
+    fn run(&self, found: Found, arguments: Vec<OsString>, writes: Writes) -> Result<Run> {
         let environment = self.options.connection.libpq_environment()?;
-        Ok(Run { found, arguments, environment })
+        Ok(Run { found, arguments, writes, environment })
     }
 
     fn lock_wait(&self) -> OsString {
@@ -278,21 +282,29 @@ impl Plan<'_> {
         arguments
     }
 
-    async fn schema(&self, dump: Option<&Found>, section: &str) -> Result<Option<Run>> {
+    async fn schema(
+        &self,
+        dump: Option<&Found>,
+        sections: &[&str],
+        writes: Writes,
+    ) -> Result<Option<Run>> {
         /// What the arguments of a program may hold, on every system.
         const MOST: usize = 2000;
         let Some(found) = dump else {
             return Ok(None);
         };
-        let mut arguments: Vec<OsString> = vec![
-            "--format=plain".into(),
-            format!("--section={section}").into(),
+        let mut arguments: Vec<OsString> = match writes {
+            Writes::Script => vec!["--format=plain".into()],
+            Writes::Archive => vec!["--format=custom".into(), "--compress=0".into()],
+        };
+        arguments.extend(sections.iter().map(|section| format!("--section={section}").into()));
+        arguments.extend([
             format!("--snapshot={}", self.moment.snapshot).into(),
             "--encoding=UTF8".into(),
             "--no-password".into(),
             "--no-blobs".into(),
             self.lock_wait(),
-        ];
+        ]);
         for schema in catalog::schemas(&self.moment.leader, self.options).await? {
             arguments.push(format!("--schema={}", identifier(&schema)).into());
         }
@@ -306,7 +318,7 @@ impl Plan<'_> {
                 arguments.push(format!("--table={}", relation.name.quoted()).into());
             }
         }
-        Ok(Some(self.run(found.clone(), arguments)?))
+        Ok(Some(self.run(found.clone(), arguments, writes)?))
     }
 
     async fn tables(

@@ -16,6 +16,22 @@ pub enum Occupied {
     Fill,
     /// A database that is replaced, once the new one is complete and checked. Nobody may use it.
     Replace,
+    /// A database whose name the new one takes in the same way, and which is kept as
+    /// `<name>_before_<UTC time>`. What was restored is compared with it first, and what differs is
+    /// told. Owner, privileges, settings and comment of the database itself stay what they are.
+    Swap,
+}
+
+/// What becomes of those who use a database that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Others {
+    /// They stay, and the database is not replaced: that is refused before anything is touched, and
+    /// once more at the end.
+    #[default]
+    Refuse,
+    /// Their sessions are ended while the names change.
+    Disconnect,
 }
 
 /// Whether something that belongs to objects is restored.
@@ -51,6 +67,8 @@ pub struct DatabaseRestoreOptions {
     pub into: String,
     /// What may be there.
     pub occupied: Occupied,
+    /// What becomes of those who use a database that is replaced.
+    pub others: Others,
     /// Whether objects get their owners back.
     pub owners: Keep,
     /// Whether objects get their privileges back.
@@ -74,6 +92,7 @@ impl DatabaseRestoreOptions {
             connection,
             into: into.into(),
             occupied: Occupied::default(),
+            others: Others::default(),
             owners: Keep::default(),
             privileges: Keep::default(),
             roles: Keep::LeaveOut,

@@ -9,6 +9,7 @@
 //! concern it.
 
 use super::error::{DatabaseError, Result};
+use super::foreign_key::ForeignKey;
 use super::name::{TableName, identifier};
 
 /// No statement is longer: the server itself takes none.
@@ -304,6 +305,8 @@ pub(crate) enum Purpose {
     Setting,
     /// Builds an index, alone or for a constraint. It depends on nothing but its table.
     Index,
+    /// Adds a foreign key, and checks it.
+    ForeignKey,
     /// Comments on an extension, which only its owner may.
     ExtensionComment,
     Other,
@@ -323,6 +326,7 @@ impl Statement {
             }
             ["CREATE", "INDEX", _] | ["CREATE", "UNIQUE", "INDEX"] => Purpose::Index,
             ["COMMENT", "ON", "EXTENSION"] => Purpose::ExtensionComment,
+            ["ALTER", "TABLE", _] if ForeignKey::of(&self.0).is_some() => Purpose::ForeignKey,
             ["ALTER", "TABLE", _] if self.builds_index() => Purpose::Index,
             ["ALTER", ..] if self.gives_away() => Purpose::Owner,
             _ => Purpose::Other,

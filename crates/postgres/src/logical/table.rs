@@ -22,7 +22,7 @@ use super::layout::{self, About, Totals, facts};
 use super::moment::{SETTINGS, about_table};
 use super::name::{TableName, identifier};
 use super::script::{Purpose, Statement};
-use super::writing::{Known, Script, copy, gathered};
+use super::taken::{Known, Script, copy, gathered};
 use crate::connect::{ConnectOptions, Session, failed};
 
 /// Where the rows of a table go.

@@ -3,17 +3,18 @@
 //! A new database gets a name of its own while it is filled, `<name>_restore_<8 digits>`, and its
 //! true one when everything is in it and was checked: whatever ends a restore, nothing can be taken
 //! for the whole. A database that is replaced stays what it is until that moment; the two names
-//! change in one transaction, and only then the old one goes.
+//! change in one transaction, and only then the old one goes, or is kept (see `swap`).
 
+use lifeboat_core::{Attributes, Context};
+
+use super::belongings::Belongings;
 use super::error::{DatabaseError, Result};
-use super::layout::{About, Parts};
+use super::layout::{About, Parts, facts};
 use super::moment::SETTINGS;
-use super::name::{identifier, literal};
+use super::name::{LONGEST, cut, identifier, literal};
 use super::restore::{DatabaseRestoreOptions, Keep, Occupied, OlderServer};
+use super::swap::{self, Names};
 use crate::connect::{Session, failed};
-
-/// The longest name that a server takes, in bytes.
-const LONGEST: usize = 63;
 
 /// A database that is being filled.
 #[derive(Debug)]
@@ -54,8 +55,10 @@ pub(super) async fn prepare(options: &DatabaseRestoreOptions) -> Result<Session>
         Occupied::Fill if !exists => {
             return Err(DatabaseError::Missing { database: name.clone() });
         }
-        Occupied::Replace if exists => replaceable(&admin, options).await?,
-        Occupied::Refuse | Occupied::Fill | Occupied::Replace => {}
+        Occupied::Replace | Occupied::Swap if exists => {
+            swap::replaceable_soon(&admin, options).await?
+        }
+        Occupied::Refuse | Occupied::Fill | Occupied::Replace | Occupied::Swap => {}
     }
     Ok(admin)
 }
@@ -81,7 +84,7 @@ fn not_older(
     Ok(())
 }
 
-async fn exists(admin: &Session, name: &str) -> Result<bool> {
+pub(super) async fn exists(admin: &Session, name: &str) -> Result<bool> {
     const WHAT: &str = "look for the database";
     let query = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1::text::name)";
     let row = admin.one(WHAT, query, &[&name]).await?;
@@ -102,44 +105,6 @@ pub(super) async fn left_behind(admin: &Session, into: &str) -> Result<Vec<Strin
     Ok(rows.iter().map(name).collect::<Result<_, _>>().map_err(|error| failed(WHAT, error))?)
 }
 
-/// An error unless the database can be replaced now.
-async fn replaceable(admin: &Session, options: &DatabaseRestoreOptions) -> Result<()> {
-    const WHAT: &str = "ask who uses the database";
-    let database = options.into.clone();
-    let row = admin
-        .one(
-            WHAT,
-            "SELECT d.datistemplate, d.datname = current_database(), \
-             (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid \
-                AND a.pid <> pg_backend_pid() AND a.backend_type <> 'autovacuum worker'), \
-             (SELECT string_agg(DISTINCT coalesce(nullif(a.application_name, ''), 'a program') \
-                || ' as ' || coalesce(a.usename::text, 'nobody'), ', ') \
-              FROM pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> pg_backend_pid() \
-                AND a.backend_type <> 'autovacuum worker') \
-             FROM pg_database d WHERE d.datname = $1::text::name",
-            &[&database],
-        )
-        .await?;
-    let read = || -> Result<(bool, bool, i64, Option<String>), tokio_postgres::Error> {
-        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
-    };
-    let (template, own, sessions, whose) = read().map_err(|error| failed(WHAT, error))?;
-    if template {
-        let why = "it is a template of new databases".to_owned();
-        return Err(DatabaseError::Irreplaceable { database, why });
-    }
-    if own {
-        let why = "the connection itself goes to it; connect to another, such as postgres";
-        return Err(DatabaseError::Irreplaceable { database, why: why.to_owned() });
-    }
-    if sessions > 0 {
-        let noun = if sessions == 1 { "session" } else { "sessions" };
-        let sessions = format!("{sessions} {noun} ({})", whose.unwrap_or_default());
-        return Err(DatabaseError::InUse { database, sessions });
-    }
-    Ok(())
-}
-
 impl Target {
     /// The database to be. Nothing is made yet, so that whoever holds this can remove it, however
     /// far the making came.
@@ -153,7 +118,7 @@ impl Target {
         let name = match occupied {
             Occupied::Fill => into.clone(),
             _ if !about.content.has_schema() => return Err(only_rows()),
-            Occupied::Refuse | Occupied::Replace => provisional(&into),
+            Occupied::Refuse | Occupied::Replace | Occupied::Swap => provisional(&into),
         };
         Ok(Self { admin, name, into, occupied })
     }
@@ -163,9 +128,13 @@ impl Target {
         match self.occupied {
             Occupied::Fill if about.content.has_schema() => self.empty(options).await,
             Occupied::Fill => Ok(()),
-            Occupied::Refuse | Occupied::Replace => {
-                let major = self.admin.major();
-                self.run(&creation(&self.name, about, major, options.owners)).await
+            Occupied::Refuse | Occupied::Replace | Occupied::Swap => {
+                let owner = match (self.occupied, options.owners) {
+                    // It gets its owner with the rest that the other database has, at the end.
+                    (Occupied::Swap, _) | (_, Keep::LeaveOut) => None,
+                    _ => Some(about.belongings.owner.as_str()),
+                };
+                self.run(&creation(&self.name, about, self.admin.major(), owner)).await
             }
         }
     }
@@ -206,56 +175,123 @@ impl Target {
         }
     }
 
-    /// Gives the database what belongs to it as a whole, and its name. Nobody else is in it. The
-    /// result is what could not be done, and does not make the rest worthless.
+    /// Whether it takes the name of a database that is there.
+    pub(super) async fn is_swap(&self) -> Result<bool> {
+        Ok(self.occupied == Occupied::Swap && exists(&self.admin, &self.into).await?)
+    }
+
+    /// Gives the database what belongs to it as a whole, and its name. Nobody else is in it. What
+    /// could not be done, and does not make the rest worthless, is a warning. The result is what to
+    /// know.
     pub(super) async fn finish(
         &self,
         about: &About,
         options: &DatabaseRestoreOptions,
-    ) -> Result<Vec<String>> {
-        let name = identifier(&self.name);
-        let mut undone = Vec::new();
-        if about.content.has_schema() && !about.selected {
-            let mut statements = Vec::new();
-            if let Some(comment) = &about.comment {
-                statements.push(format!("COMMENT ON DATABASE {name} IS {}", literal(comment)));
-            }
-            for (setting, value) in &about.settings {
-                let value = listed(setting, value);
-                statements
-                    .push(format!("ALTER DATABASE {name} SET {} TO {value}", dotted(setting)));
-            }
-            for statement in statements {
-                // Some settings need rights that the rest does not need.
-                if let Err(error) = self.run(&statement).await {
-                    let error = lifeboat_core::Error::from(error).one_line();
-                    let lost = statement.replace(&name, &identifier(&self.into));
-                    undone.push(format!("run this yourself: {lost}; it failed: {error}"));
-                }
-            }
-        }
-        if self.occupied == Occupied::Fill {
-            return Ok(undone);
-        }
-        let into = identifier(&self.into);
-        if self.occupied == Occupied::Replace && exists(&self.admin, &self.into).await? {
-            replaceable(&self.admin, options).await?;
-            let old = identifier(&provisional(&self.into));
-            // Both names change, or none. A session that came in between makes it fail.
-            self.run(&format!(
-                "BEGIN; ALTER DATABASE {into} RENAME TO {old}; \
-                 ALTER DATABASE {name} RENAME TO {into}; COMMIT"
-            ))
-            .await?;
-            // The new one is in its place, whatever becomes of the other.
-            if let Err(error) = self.run(&format!("DROP DATABASE {old}")).await {
+        context: &Context,
+    ) -> Result<Attributes> {
+        let there = self.occupied != Occupied::Fill && exists(&self.admin, &self.into).await?;
+        for statement in self.belonging(about, options, there).await? {
+            // Some settings need rights that the rest does not need.
+            if let Err(error) = self.run(&statement).await {
                 let error = lifeboat_core::Error::from(error).one_line();
-                undone.push(format!("the one that was replaced is still there as {old}: {error}"));
+                let lost = statement.replace(&identifier(&self.name), &identifier(&self.into));
+                self.warn(context, format!("run this yourself: {lost}; it failed: {error}"));
             }
-            return Ok(undone);
         }
-        self.run(&format!("ALTER DATABASE {name} RENAME TO {into}")).await?;
-        Ok(undone)
+        let (name, into) = (identifier(&self.name), identifier(&self.into));
+        match self.occupied {
+            Occupied::Fill => {}
+            Occupied::Replace | Occupied::Swap if there => {
+                return self.change(options, context).await;
+            }
+            Occupied::Refuse | Occupied::Replace | Occupied::Swap => {
+                self.run(&format!("ALTER DATABASE {name} RENAME TO {into}")).await?;
+            }
+        }
+        Ok(Attributes::new())
+    }
+
+    /// The statements that give the database what belongs to it as a whole: what the snapshot says,
+    /// or what the database has whose place it takes and which is kept.
+    async fn belonging(
+        &self,
+        about: &About,
+        options: &DatabaseRestoreOptions,
+        there: bool,
+    ) -> Result<Vec<String>> {
+        let name = &self.name;
+        if self.occupied == Occupied::Swap && there {
+            let kept = Belongings::of(&self.admin, &self.into).await?;
+            let owner =
+                format!("ALTER DATABASE {} OWNER TO {}", identifier(name), identifier(&kept.owner));
+            return Ok([vec![owner], kept.settings(name), kept.settings_of_new(name)]
+                .into_iter()
+                .chain([kept.rights(name, &kept.owner)])
+                .flatten()
+                .collect());
+        }
+        if !about.content.has_schema() || about.selected {
+            return Ok(Vec::new());
+        }
+        let known = &about.belongings;
+        let mut statements = known.settings(name);
+        if self.occupied == Occupied::Fill {
+            return Ok(statements);
+        }
+        let owner = match options.owners {
+            Keep::Restore if self.occupied == Occupied::Swap => {
+                let owner = identifier(&known.owner);
+                statements.push(format!("ALTER DATABASE {} OWNER TO {owner}", identifier(name)));
+                known.owner.clone()
+            }
+            Keep::Restore => known.owner.clone(),
+            Keep::LeaveOut => Belongings::of(&self.admin, name).await?.owner,
+        };
+        statements.extend(known.settings_of_new(name));
+        if options.privileges == Keep::Restore {
+            statements.extend(known.rights(name, &owner));
+        }
+        Ok(statements)
+    }
+
+    /// The restored database takes the name of the one that is there.
+    async fn change(
+        &self,
+        options: &DatabaseRestoreOptions,
+        context: &Context,
+    ) -> Result<Attributes> {
+        let now = jiff::Timestamp::now();
+        let names = Names::new(&self.into, &self.name, self.occupied, now);
+        let ended = swap::change(&self.admin, options, &names).await?;
+        if ended > 0 {
+            let was = if ended == 1 { "session was" } else { "sessions were" };
+            context.note(&format!("database {}", self.into), format!("{ended} {was} ended"));
+        }
+        if self.occupied == Occupied::Swap {
+            let kept = format!(
+                "the database that was there is kept as {}; when it is not needed any more: {}",
+                names.kept,
+                names.drop_kept()
+            );
+            let back = format!("to have it back, with nobody in either: {}", names.back());
+            return Ok(Attributes::new()
+                .with(facts::KEPT, names.kept.as_str())
+                .with(facts::NOTE_KEPT, kept)
+                .with(facts::NOTE_BACK, back));
+        }
+        // The new one is in its place, whatever becomes of the other.
+        if let Err(error) = self.run(&names.drop_kept()).await {
+            let (old, error) = (&names.kept, lifeboat_core::Error::from(error).one_line());
+            self.warn(
+                context,
+                format!("the one that was replaced is still there as {old}: {error}"),
+            );
+        }
+        Ok(Attributes::new())
+    }
+
+    fn warn(&self, context: &Context, told: String) {
+        context.warn(&format!("database {}", self.into), told);
     }
 
     async fn run(&self, statement: &str) -> Result<()> {
@@ -290,20 +326,15 @@ impl Target {
 }
 
 /// A name that nothing has, and that says what it is.
-fn provisional(name: &str) -> String {
+pub(super) fn provisional(name: &str) -> String {
     let now = jiff::Timestamp::now().as_nanosecond();
     let seed = format!("{name} {now} {}", std::process::id());
     let hash = blake3::hash(seed.as_bytes()).to_hex();
-    let suffix = format!("_restore_{}", &hash[..8]);
-    let mut cut = name.len().min(LONGEST - suffix.len());
-    while !name.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    format!("{}{suffix}", &name[..cut])
+    cut(name, &format!("_restore_{}", &hash[..8]))
 }
 
 /// `CREATE DATABASE`, in the words of the server's version.
-fn creation(name: &str, about: &About, major: u32, owners: Keep) -> String {
+fn creation(name: &str, about: &About, major: u32, owner: Option<&str>) -> String {
     let mut statement = format!(
         "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         identifier(name),
@@ -325,52 +356,10 @@ fn creation(name: &str, about: &About, major: u32, owners: Keep) -> String {
             statement += &format!(" ICU_RULES {}", literal(rules));
         }
     }
-    if owners == Keep::Restore {
-        statement += &format!(" OWNER {}", identifier(&about.owner));
+    if let Some(owner) = owner {
+        statement += &format!(" OWNER {}", identifier(owner));
     }
     statement
-}
-
-/// The name of a setting, whose parts may be quoted but not together.
-fn dotted(setting: &str) -> String {
-    setting.split('.').map(identifier).collect::<Vec<_>>().join(".")
-}
-
-/// The value of a setting; of those that are lists, each element by itself.
-fn listed(setting: &str, value: &str) -> String {
-    const LISTS: [&str; 7] = [
-        "DateStyle",
-        "local_preload_libraries",
-        "search_path",
-        "session_preload_libraries",
-        "shared_preload_libraries",
-        "temp_tablespaces",
-        "unix_socket_directories",
-    ];
-    if !LISTS.iter().any(|list| list.eq_ignore_ascii_case(setting)) {
-        return literal(value);
-    }
-    elements(value).iter().map(|element| literal(element)).collect::<Vec<_>>().join(", ")
-}
-
-/// The elements of a list as the server keeps it: with commas between, some in double quotes.
-fn elements(value: &str) -> Vec<String> {
-    let mut found = vec![String::new()];
-    let (mut quoted, mut characters) = (false, value.chars().peekable());
-    while let Some(character) = characters.next() {
-        let last = found.len() - 1;
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                found[last].push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => found.push(String::new()),
-            ' ' if !quoted => {}
-            _ => found[last].push(character),
-        }
-    }
-    found
 }
 
 #[cfg(test)]
@@ -386,14 +375,6 @@ mod tests {
     }
 
     #[test]
-    fn lists_keep_their_elements() {
-        assert_eq!(listed("search_path", "\"$user\", public, \"a,b\""), "'$user', 'public', 'a,b'");
-        assert_eq!(listed("search_path", "\"\""), "''");
-        assert_eq!(listed("work_mem", "4MB"), "'4MB'");
-        assert_eq!(dotted("my.var"), "\"my\".\"var\"");
-    }
-
-    #[test]
     fn a_database_is_created_in_the_words_of_the_version() {
         let about = About {
             format: 1,
@@ -406,18 +387,23 @@ mod tests {
             provider: "icu".into(),
             locale: Some("de-x'y".into()),
             icu_rules: None,
-            owner: "al\"ice".into(),
-            comment: None,
-            settings: Vec::new(),
+            belongings: Belongings {
+                owner: String::new(),
+                comment: None,
+                settings: Vec::new(),
+                role_settings: Vec::new(),
+                privileges: None,
+                connection_limit: None,
+            },
             content: Parts::Everything,
             selected: false,
         };
         let plain =
             "CREATE DATABASE \"a\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'";
         assert_eq!(
-            creation("a", &about, 17, Keep::Restore),
+            creation("a", &about, 17, Some("al\"ice")),
             format!("{plain} LOCALE_PROVIDER icu icu_LOCALE 'de-x''y' OWNER \"al\"\"ice\"")
         );
-        assert_eq!(creation("a", &about, 14, Keep::LeaveOut), plain);
+        assert_eq!(creation("a", &about, 14, None), plain);
     }
 }

@@ -7,97 +7,46 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::{SinkExt, TryStreamExt, stream};
-use lifeboat_core::{Attributes, Content, Context, Entry, EntryKind, EntryPath, Extent, Receipt};
+use lifeboat_core::{Attributes, Content, Context, Entry, EntryKind, EntryPath, Receipt};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio_postgres::error::SqlState;
 
+use super::apart::apart;
+use super::compared;
 use super::error::{DatabaseError, Result};
+use super::foreign_key::ForeignKey;
 use super::large_objects;
-use super::layout::{self, About, Parts, Total, Totals, attributes, facts};
+use super::layout::{self, About, Parts, Totals, facts};
 use super::moment::about_table;
-use super::name::{TableName, identifier, literal};
+use super::name::{TableName, identifier};
 use super::restore::{DatabaseRestoreOptions, Keep};
-use super::script::{Purpose, Statement, Statements};
+use super::script::{Purpose, Statement};
+use super::taken::{Known, Script, compare, copy, data, gathered};
 use super::tally::Tally;
 use super::target::Target;
 use super::turns::Turns;
 use crate::connect::{Session, failed};
 
-/// So much of a script is looked at at a time.
-const SLICE: usize = 16 << 10;
+/// So many statements at most wait to be run side by side.
+const MOST_ALIKE: usize = 10_000;
 
-/// So many indexes at most wait to be built side by side.
-const MOST_INDEXES: usize = 10_000;
-
-/// A table whose rows come.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) name: TableName,
-    columns: Vec<String>,
-    counted: Mutex<Tally>,
+/// Statements that follow one another and may run side by side.
+#[derive(Debug, Default)]
+struct Alike {
+    purpose: Option<Purpose>,
+    statements: Vec<Statement>,
 }
 
-impl Known {
-    /// What the directory of a table says of it.
-    pub(super) fn of(entry: &Entry) -> Result<Self> {
-        let missing = || DatabaseError::NotASnapshot {
-            what: format!("{} does not say which table it is", entry.path),
-        };
-        let text = |name| entry.attributes.text(name).ok_or_else(missing);
-        let name = TableName::new(text(attributes::SCHEMA)?, text(attributes::TABLE)?);
-        let columns = match entry.attributes.bytes(attributes::COLUMNS) {
-            None => Vec::new(),
-            Some(bytes) => {
-                let joined = std::str::from_utf8(bytes).map_err(|_| missing())?;
-                joined.split('\0').map(str::to_owned).collect()
-            }
-        };
-        if name.path()? != entry.path {
-            return Err(missing());
-        }
-        Ok(Self { name, columns, counted: Mutex::default() })
+impl Alike {
+    /// Whether a statement may join them.
+    fn takes(&self, purpose: Purpose) -> bool {
+        self.purpose.is_none_or(|one| one == purpose) && self.statements.len() < MOST_ALIKE
     }
 
-    pub(super) fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    /// The statement that takes its rows, into the table of this name.
-    pub(super) fn statement(&self, into: &TableName, encoding: &str) -> String {
-        let columns: Vec<_> = self.columns.iter().map(|column| identifier(column)).collect();
-        let list = match columns.is_empty() {
-            true => String::new(),
-            false => format!(" ({})", columns.join(", ")),
-        };
-        let encoding = literal(encoding);
-        format!("COPY {}{list} FROM STDIN (FORMAT text, ENCODING {encoding})", into.quoted())
-    }
-
-    pub(super) fn count(&self, tally: &Tally) {
-        self.counted.lock().merge(tally);
-    }
-
-    /// An error unless just those rows came that were counted at the backup.
-    pub(super) fn compare(&self, expected: Option<&Total>) -> Result<u64> {
-        let counted = self.counted.lock();
-        compare(&self.name.to_string(), &counted, expected)
-    }
-}
-
-/// An error unless just that was counted which was counted at the backup.
-pub(super) fn compare(table: &str, counted: &Tally, expected: Option<&Total>) -> Result<u64> {
-    let found = Total { rows: counted.rows(), digest: counted.digest() };
-    let shown = |total: &Total| format!("{} rows with the digest {}", total.rows, total.digest);
-    match expected {
-        Some(expected) if *expected == found => Ok(found.rows),
-        expected => Err(DatabaseError::Differs {
-            table: table.to_owned(),
-            found: shown(&found),
-            expected: expected.map_or_else(|| "nothing".to_owned(), shown),
-        }),
+    fn add(&mut self, purpose: Purpose, statement: Statement) {
+        self.purpose = Some(purpose);
+        self.statements.push(statement);
     }
 }
 
@@ -257,11 +206,12 @@ impl Restoring {
         Ok(())
     }
 
-    /// Runs a script, building indexes that follow one another side by side.
+    /// Runs a script. Indexes that follow one another are built side by side, and so are foreign
+    /// keys checked.
     async fn script(&self, name: &'static str, content: Content) -> Result<()> {
         let main = &self.begun()?.main;
         let mut statements = Script::new(name, content);
-        let mut indexes = Vec::new();
+        let mut alike = Alike::default();
         while let Some(statement) = statements.next().await? {
             self.context.check()?;
             let purpose = statement.purpose();
@@ -273,18 +223,17 @@ impl Restoring {
             if left_out {
                 continue;
             }
-            if purpose == Purpose::Index && self.options.sessions() > 1 {
-                indexes.push(statement);
-                if indexes.len() < MOST_INDEXES {
-                    continue;
-                }
-                self.build(std::mem::take(&mut indexes)).await?;
-                continue;
+            if !alike.takes(purpose) {
+                self.side_by_side(std::mem::take(&mut alike)).await?;
             }
-            self.build(std::mem::take(&mut indexes)).await?;
-            self.one(main, statement, purpose).await?;
+            let can_wait = matches!(purpose, Purpose::Index | Purpose::ForeignKey);
+            if can_wait && self.options.sessions() > 1 {
+                alike.add(purpose, statement);
+            } else {
+                self.one(main, statement, purpose).await?;
+            }
         }
-        self.build(indexes).await
+        self.side_by_side(alike).await
     }
 
     async fn one(&self, main: &Session, statement: Statement, purpose: Purpose) -> Result<()> {
@@ -313,17 +262,39 @@ impl Restoring {
         }
     }
 
-    async fn build(&self, indexes: Vec<Statement>) -> Result<()> {
-        stream::iter(indexes.into_iter().map(Ok))
-            .try_for_each_concurrent(self.options.sessions(), |statement| async move {
-                let worker = self.worker().await?;
-                let settings: Vec<_> = self.settings.lock().values().cloned().collect();
-                worker.run("prepare the session", &settings.join(";")).await?;
-                run(&worker, &statement).await?;
-                self.idle.lock().push(worker);
-                Ok(())
-            })
-            .await
+    async fn side_by_side(&self, alike: Alike) -> Result<()> {
+        let items = match alike.purpose {
+            Some(Purpose::ForeignKey) => self.with_tables(alike.statements).await?,
+            _ => alike.statements.into_iter().map(|statement| (Vec::new(), statement)).collect(),
+        };
+        apart(items, self.options.sessions(), |statement: Statement| async move {
+            let worker = self.worker().await?;
+            let settings: Vec<_> = self.settings.lock().values().cloned().collect();
+            worker.run("prepare the session", &settings.join(";")).await?;
+            run(&worker, &statement).await?;
+            self.idle.lock().push(worker);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Foreign keys with the tables that they lock; a partition stands for the whole.
+    async fn with_tables(&self, keys: Vec<Statement>) -> Result<Vec<(Vec<u32>, Statement)>> {
+        const WHAT: &str = "look for the tables of foreign keys";
+        let tables: Vec<_> = keys
+            .iter()
+            .filter_map(|statement| ForeignKey::of(&statement.0))
+            .flat_map(|key| [key.from, key.to])
+            .collect();
+        let query = "SELECT coalesce(pg_partition_root(c.oid), c.oid, 0::oid::regclass)::oid \
+                     FROM unnest($1::text[]) WITH ORDINALITY AS t(name, number), \
+                     LATERAL (SELECT to_regclass(t.name) AS oid) AS c ORDER BY t.number";
+        let rows = self.begun()?.main.all(WHAT, query, &[&tables]).await?;
+        let oid = |row: &tokio_postgres::Row| row.try_get(0);
+        let oids: Vec<u32> =
+            rows.iter().map(oid).collect::<Result<_, _>>().map_err(|error| failed(WHAT, error))?;
+        // A table that is not there has the oid 0: such statements come one after the other.
+        Ok(oids.chunks(2).map(<[u32]>::to_vec).zip(keys).collect())
     }
 
     /// A session in the database, beside the first.
@@ -443,14 +414,26 @@ impl Restoring {
         };
         self.idle.lock().clear();
         // The name of a database changes when nobody is in it, this session included.
-        self.leave(&begun.main).await;
-        let finished = self.target()?.finish(&begun.about, &self.options).await?;
-        for told in finished {
-            self.context.warn(&format!("database {}", self.options.into), told);
+        compared::leave(&begun.main).await;
+        let target = self.target()?;
+        let mut told = Attributes::new();
+        if target.is_swap().await? {
+            told = self.compared_with_live().await;
+        }
+        self.context.phase("give the database its name");
+        let finished = match target.finish(&begun.about, &self.options, &self.context).await {
+            Ok(finished) => finished,
+            Err(error) => {
+                *self.ended.lock() = error.leaves_whole();
+                return Err(error);
+            }
+        };
+        for (name, value) in finished.iter() {
+            told.set(name.to_owned(), value.clone());
         }
         *self.ended.lock() = true;
         let tables = self.tables.borrow().known.len() as u64;
-        let told = Attributes::new()
+        let told = told
             .with(facts::NAME, self.options.into.as_str())
             .with(
                 facts::NEXT,
@@ -464,11 +447,19 @@ impl Restoring {
         Ok(Receipt { snapshot: None, facts: told })
     }
 
-    /// Ends a session that others cannot be dropped from.
-    async fn leave(&self, session: &Session) {
-        let end = "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())";
-        // The answer is the end of the session, which is an error to it.
-        let _ = session.run("leave the database", end).await;
+    /// Tells how what was restored differs from the database whose name it takes.
+    async fn compared_with_live(&self) -> Attributes {
+        let rows = |known: &Arc<Known>| (known.name.clone(), known.rows());
+        let restored = self.tables.borrow().known.values().map(rows).collect();
+        match compared::with_live(&self.options, &restored, &self.context).await {
+            Ok(told) => told,
+            Err(error) => {
+                let why = lifeboat_core::Error::from(error).one_line();
+                let told = format!("it was not compared with the database that is there: {why}");
+                self.context.warn(&format!("database {}", self.options.into), told);
+                Attributes::new()
+            }
+        }
     }
 
     /// Removes what was made.
@@ -488,43 +479,6 @@ impl Restoring {
     }
 }
 
-/// The statements of a script, as its content comes.
-pub(super) struct Script {
-    content: Content,
-    /// What has come and was not looked at.
-    piece: Bytes,
-    statements: Statements,
-    ended: bool,
-}
-
-impl Script {
-    pub(super) fn new(name: &'static str, content: Content) -> Self {
-        Self { content, piece: Bytes::new(), statements: Statements::new(name), ended: false }
-    }
-
-    pub(super) async fn next(&mut self) -> Result<Option<Statement>> {
-        loop {
-            if self.ended {
-                return self.statements.rest();
-            }
-            if let Some(statement) = self.statements.next()? {
-                return Ok(Some(statement));
-            }
-            if self.piece.is_empty() {
-                match self.content.next().await? {
-                    Some(extent) => self.piece = data(extent, "a script")?,
-                    None => {
-                        self.ended = true;
-                        continue;
-                    }
-                }
-            }
-            let slice = self.piece.split_to(self.piece.len().min(SLICE));
-            self.statements.feed(&slice)?;
-        }
-    }
-}
-
 fn not_begun() -> DatabaseError {
     let what = format!("{} is not there, or not the first", layout::ABOUT);
     DatabaseError::NotASnapshot { what }
@@ -540,61 +494,4 @@ async fn run(session: &Session, statement: &Statement) -> Result<()> {
             Err(DatabaseError::Statement { statement: statement.shown(), source: Box::new(source) })
         }
     }
-}
-
-/// Gives rows to the server, and sees that it took all of them.
-pub(super) async fn copy(
-    session: &Session,
-    statement: &str,
-    table: &str,
-    mut content: Content,
-) -> Result<Tally> {
-    let failed = |error| about_table(format!("restore {table}"), error);
-    let sink = session.client().copy_in::<_, Bytes>(statement).await.map_err(failed)?;
-    let mut sink = std::pin::pin!(sink);
-    let mut tally = Tally::default();
-    while let Some(extent) = content.next().await? {
-        let bytes = data(extent, table)?;
-        tally.feed(&bytes);
-        if let Err(error) = sink.feed(bytes).await {
-            // The server's own reason is in its answer, which comes at the end.
-            return Err(match sink.as_mut().finish().await {
-                Err(reason) => failed(reason),
-                Ok(_) => failed(error),
-            });
-        }
-    }
-    let taken = sink.finish().await.map_err(failed)?;
-    let table = table.to_owned();
-    if !tally.is_whole() {
-        return Err(DatabaseError::HalfRow { table });
-    }
-    if taken != tally.rows() {
-        return Err(DatabaseError::Taken { table, taken, given: tally.rows() });
-    }
-    Ok(tally)
-}
-
-/// The bytes of an extent: nothing here has holes.
-pub(super) fn data(extent: Extent, what: &str) -> Result<Bytes> {
-    match extent {
-        Extent::Data(bytes) => Ok(bytes),
-        Extent::Unchanged(_) | Extent::Hole(_) => {
-            Err(DatabaseError::NotASnapshot { what: format!("{what} has a hole") })
-        }
-    }
-}
-
-/// All of a content that is small.
-pub(super) async fn gathered(name: &str, mut content: Content, most: usize) -> Result<Vec<u8>> {
-    let mut all = Vec::new();
-    while let Some(extent) = content.next().await? {
-        let bytes = data(extent, name)?;
-        if all.len() + bytes.len() > most {
-            let what = format!("{name} has more than {most} bytes");
-            return Err(DatabaseError::NotASnapshot { what });
-        }
-        all.extend_from_slice(&bytes);
-    }
-    Ok(all)
 }

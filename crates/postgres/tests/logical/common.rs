@@ -133,6 +133,17 @@ pub async fn digest(client: &Client, table: &str) -> (u64, String) {
     (rows, format!("{sum:032x}"))
 }
 
+/// Returns when a query gives a row, or fails when it never does.
+pub async fn until(client: &Client, query: &str) -> tokio_postgres::Row {
+    for _ in 0..1200 {
+        if let Some(row) = client.query_opt(query, &[]).await.unwrap() {
+            return row;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    panic!("never: {query}");
+}
+
 /// The databases of a cluster.
 pub async fn databases(cluster: &Cluster) -> Vec<String> {
     let client = cluster.connect("postgres").await.unwrap();

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod common;
+mod directory;
 mod exports;
 mod moment;
 mod one_table;
 mod refusals;
 mod round_trip;
+mod swap;
