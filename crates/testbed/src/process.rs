@@ -28,6 +28,9 @@ pub struct Finished {
     pub wall: Duration,
     /// Processor time, its own and that of the children it waited for; exact to 10 ms.
     pub cpu: Duration,
+    /// Bytes that it read and wrote, from and to files, pipes and sockets, as far as that was known
+    /// a few milliseconds before its end.
+    pub moved: u64,
     /// The most memory it held at once, in bytes. The kernel keeps the maximum and forgets it when
     /// the process ends, so it is asked every few milliseconds: what a process takes in its last
     /// moment may be missing. (The figure that `wait4` gives is no better: it starts from the
@@ -63,7 +66,16 @@ pub fn start(command: &mut Command) -> Result<Running> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("run `{name}`"))?;
-    Ok(Running { child, name, stdout, stderr, started: Instant::now(), peak_rss: 0, reaped: false })
+    Ok(Running {
+        child,
+        name,
+        stdout,
+        stderr,
+        started: Instant::now(),
+        moved: 0,
+        peak_rss: 0,
+        reaped: false,
+    })
 }
 
 fn describe(command: &Command) -> String {
@@ -80,6 +92,7 @@ pub struct Running {
     stdout: File,
     stderr: File,
     started: Instant,
+    moved: u64,
     peak_rss: u64,
     reaped: bool,
 }
@@ -90,16 +103,16 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits until it has had so much processor time, exact to 10 ms, or has ended. Unlike the time
-    /// on the wall, that is the same on a busy machine.
-    pub fn work(&self, time: Duration, limit: Duration) -> Result<()> {
+    /// Waits until it has read and written so many bytes, or has ended. Unlike the time on the wall,
+    /// that is the same on a busy machine.
+    pub fn moves(&self, bytes: u64, limit: Duration) -> Result<()> {
         let id = self.id()?;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let reached = poll::until(limit, || {
             let ended = matches!(waitid(WaitId::Pid(id), options), Ok(Some(_)) | Err(_));
-            (ended || processor_time(id).is_none_or(|had| had >= time)).then_some(())
+            (ended || bytes_moved(id).is_none_or(|moved| moved >= bytes)).then_some(())
         });
-        reached.with_context(|| format!("`{}` has not worked {time:?} in {limit:?}", self.name))
+        reached.with_context(|| format!("`{}` has not moved {bytes} bytes in {limit:?}", self.name))
     }
 
     /// Kills it, with its children, by SIGKILL. It is still to be waited for.
@@ -115,6 +128,7 @@ impl Running {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let ended = poll::until(limit, || {
             self.peak_rss = self.peak_rss.max(high_water_mark(id).unwrap_or(0));
+            self.moved = self.moved.max(bytes_moved(id).unwrap_or(0));
             matches!(waitid(WaitId::Pid(id), options), Ok(Some(_)) | Err(_)).then_some(())
         });
         let wall = self.started.elapsed();
@@ -131,6 +145,7 @@ impl Running {
             stderr: text(&mut self.stderr)?,
             wall,
             cpu,
+            moved: self.moved,
             peak_rss: self.peak_rss,
         };
         if ended.is_none() {
@@ -165,6 +180,14 @@ fn high_water_mark(id: Pid) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
+}
+
+fn bytes_moved(id: Pid) -> Option<u64> {
+    let io = fs::read_to_string(format!("/proc/{}/io", id.as_raw_nonzero())).ok()?;
+    let of = |name: &str| -> Option<u64> {
+        io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    Some(of("rchar:")? + of("wchar:")?)
 }
 
 fn processor_time(id: Pid) -> Option<Duration> {

@@ -151,7 +151,7 @@ fn repairs_of_packs_and_snapshots_killed_at_any_moment_are_finished_by_the_next(
     for (kind, command) in [("repair packs", &packs[..]), ("repair snapshots", &snapshots[..])] {
         let ended = scene.run("repository", command);
         assert!(ended.status.code().is_some_and(|code| code < 4), "{}", ended.stderr);
-        scene.takes(kind, ended.cpu);
+        scene.takes(kind, ended.moved);
     }
 
     for round in 0..kills(6) {

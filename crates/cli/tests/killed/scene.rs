@@ -46,7 +46,7 @@ struct Tally {
     started: u64,
     killed: u64,
     /// About how long it takes that is let run to its end.
-    whole: Duration,
+    whole: u64,
 }
 
 /// How often something is to be killed in each test: a few times, unless `LIFEBOAT_KILLS` says.
@@ -131,25 +131,28 @@ impl Scene {
     /// Lets it run to its end, so that it is known how long that takes; and all of it must work.
     #[track_caller]
     pub(crate) fn timed(&mut self, kind: &str, repository: &str, arguments: &[&str]) {
-        let work = self.done(repository, arguments).cpu;
-        self.takes(kind, work);
+        let moved = self.done(repository, arguments).moved;
+        self.takes(kind, moved);
     }
 
-    /// Notes how much processor time a kind of command takes: unlike the time on the wall, that is
-    /// the same on a busy machine.
-    pub(crate) fn takes(&mut self, kind: &str, work: Duration) {
+    /// Notes how many bytes a kind of command moves: unlike the time it takes, that is the same on a
+    /// busy machine.
+    pub(crate) fn takes(&mut self, kind: &str, moved: u64) {
         let tally = self.tally.entry(kind.to_owned()).or_default();
-        tally.whole = tally.whole.max(work);
+        tally.whole = tally.whole.max(moved);
     }
 
     /// Starts it, and kills it at some moment. It may have come to its end before; then, that was
     /// a good one, or one that needs attention.
     pub(crate) fn kill(&mut self, kind: &str, repository: &str, arguments: &[&str]) {
         let whole = self.tally.entry(kind.to_owned()).or_default().whole;
-        assert!(!whole.is_zero(), "how long `{kind}` takes is not known");
-        let moment = whole.mul_f64((self.random.next() % 10_000) as f64 / 10_000.0);
+        assert!(whole > 0, "how much `{kind}` moves is not known");
+        let moment = self.random.next() % whole;
+        // What it does last moves no bytes: it gives names and removes.
+        let then = Duration::from_millis(self.random.next() % 20);
         let mut running = process::start(&mut self.command("own", repository, arguments)).unwrap();
-        running.work(moment, LIMIT).unwrap();
+        running.moves(moment, LIMIT).unwrap();
+        std::thread::sleep(then);
         running.kill().unwrap();
         let ended = running.wait(LIMIT).unwrap();
         if let Some(code) = ended.status.code() {
@@ -161,10 +164,10 @@ impl Scene {
         tally.started += 1;
         // How much there is to do differs from time to time.
         if ended.status.code().is_some() {
-            tally.whole = tally.whole.min(ended.cpu.max(Duration::from_millis(10)));
+            tally.whole = tally.whole.min(ended.moved.max(1));
         } else {
             tally.killed += 1;
-            tally.whole = tally.whole.mul_f64(1.1);
+            tally.whole += tally.whole / 10;
         }
     }
 
@@ -209,7 +212,7 @@ impl Scene {
     pub(crate) fn tell(&self) {
         for (kind, Tally { started, killed, whole }) in &self.tally {
             println!(
-                "{kind}: {killed} of {started} were killed at work; whole, it takes {whole:?}"
+                "{kind}: {killed} of {started} were killed at work; whole, it moves {whole} bytes"
             );
             assert!(killed * 6 >= *started || *started < 4, "{kind}: {killed} of {started}");
         }

@@ -175,12 +175,12 @@ fn a_delta_restore_that_is_killed_is_finished_by_the_next() {
             }
         };
         set_up();
-        let whole = scene.run(&words(to, &["--delta"]), 0).cpu;
+        let whole = scene.run(&words(to, &["--delta"]), 0).moved;
         let mut killed = 0;
         for tenth in 2..10 {
             set_up();
             let mut running = process::start(&mut scene.command(&words(to, &["--delta"]))).unwrap();
-            running.work(whole * tenth / 10, LIMIT).unwrap();
+            running.moves(whole * tenth / 10, LIMIT).unwrap();
             running.kill().unwrap();
             let ended = running.wait(LIMIT).unwrap();
             if ended.status.code().is_none() && data.join("lifeboat-restore-former").exists() {
