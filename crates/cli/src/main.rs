@@ -18,6 +18,7 @@ mod args;
 mod commands;
 mod exit;
 mod failure;
+mod metrics;
 mod output;
 mod secret;
 mod service;

@@ -1,5 +1,6 @@
 //! The words of `replica`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -25,6 +26,10 @@ pub(crate) struct ReplicaStatus {
     /// Exit with 3 when a replica is further behind than this
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_lag: Option<Duration>,
+    /// Write the figures to this file, too, in Prometheus's text format, for the textfile collector
+    /// of node_exporter
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

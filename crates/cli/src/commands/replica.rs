@@ -1,13 +1,16 @@
 //! `lifeboat replica`: how far replicas are behind, and one that takes the primary's place.
 
 use comfy_table::{CellAlignment, Table, presets};
-use lifeboat_postgres::{ConnectOptions, Fencing, PromoteOptions, Role, ServerStatus, promote};
+use lifeboat_postgres::{
+    ConnectOptions, Fencing, PromoteOptions, Replica as Replicating, Role, ServerStatus, promote,
+};
 use serde::Serialize;
 
 use super::backup::refuse_password;
 use crate::args::{Replica, ReplicaPromote, ReplicaStatus};
 use crate::exit::Exit;
 use crate::failure::Failed;
+use crate::metrics::Metrics;
 use crate::output::{duration, one_line, size};
 use crate::session::Session;
 
@@ -113,10 +116,57 @@ async fn status(arguments: &ReplicaStatus, session: &Session) -> Result<Exit, Fa
     if !status.replicas.is_empty() {
         session.output.listed(&table.trim_fmt());
     }
+    if let Some(path) = &arguments.metrics {
+        metrics(&status).write(path).map_err(|error| {
+            let error = lifeboat_core::local::failed("write", &path.display(), error);
+            Failed::from(error)
+        })?;
+    }
     let exit = Exit::with_warnings(late as u64);
     let replicas = status.replicas.len();
     session.output.event("summary", &Summary { replicas, late, exit: exit.code() });
     Ok(exit)
+}
+
+/// The figures of a server.
+fn metrics(status: &ServerStatus) -> Metrics {
+    let mut metrics = Metrics::default();
+    let server = ("server", status.server.as_str());
+    let role = f64::from(u8::from(matches!(status.role, Role::Standby { .. })));
+    metrics.gauge("pg_is_standby", "Whether the server is a standby");
+    metrics.sample("pg_is_standby", &[server], role);
+    if let Role::Standby { age, streaming, .. } = &status.role {
+        metrics.gauge("pg_standby_streams", "Whether the standby receives WAL from its primary");
+        metrics.sample("pg_standby_streams", &[server], f64::from(u8::from(*streaming)));
+        if let Some(age) = age {
+            let name = "pg_last_replayed_transaction_age_seconds";
+            metrics.gauge(name, "How old the last transaction is that the standby has replayed");
+            metrics.sample(name, &[server], age.as_secs_f64());
+        }
+    }
+    let labels = |replica: &'_ Replicating| {
+        [("replica", replica.name.clone()), ("address", replica.address.clone())]
+    };
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&Replicating) -> Option<f64>| {
+        metrics.gauge(name, help);
+        for replica in &status.replicas {
+            let own = labels(replica);
+            let own = [server, (own[0].0, own[0].1.as_str()), (own[1].0, own[1].1.as_str())];
+            if let Some(value) = value(replica) {
+                metrics.sample(name, &own, value);
+            }
+        }
+    };
+    each("pg_replica_streams", "Whether the replica streams", &|replica| {
+        Some(f64::from(u8::from(replica.state == "streaming")))
+    });
+    each("pg_replication_lag_seconds", "How long until the replica has replayed", &|replica| {
+        replica.lag.map(|lag| lag.as_secs_f64())
+    });
+    each("pg_replication_lag_bytes", "WAL that the replica has not replayed", &|replica| {
+        replica.behind.map(|bytes| bytes as f64)
+    });
+    metrics
 }
 
 fn tell(status: &ServerStatus, session: &Session) {

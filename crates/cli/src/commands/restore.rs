@@ -156,6 +156,10 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
             with_wal = RecoverySource::new(&*source, archive, &planned.plan)?;
             &with_wal as &dyn Source
         }
+        Some(planned) => {
+            with_wal = RecoverySource::compared(&*source, planned.archive.clone(), &planned.plan);
+            &with_wal
+        }
         _ => &*source,
     };
     let with_changes;

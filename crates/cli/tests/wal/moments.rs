@@ -449,6 +449,8 @@ fn wal_of_another_history_is_not_replayed() {
 
         let told = refused(&scene, &["--to-latest"]);
         assert!(told.contains("two histories"), "{told}");
+        let told = refused(&scene, &["--to-latest", "--wal", "command"]);
+        assert!(told.contains("two histories"), "{told}");
         // By itself it comes back.
         let alone = recovered(&scene, installation, "alone", &[]).await;
         assert!(Shop::of(&alone).await.count().await < first);

@@ -42,8 +42,16 @@ fn a_standby_takes_the_primary_s_place_when_that_is_safe() {
                 assert!(begun.elapsed() < LIMIT, "{out}\n{}", standby.log());
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            let limited = [&look[..], &[&at, "--max-lag", "1h"]].concat();
+            // In a directory that the program, which runs as the servers' account, may write to.
+            let metrics = scene.repo().join("lifeboat.prom");
+            let figures = metrics.to_str().unwrap();
+            let limited = [&look[..], &[&at, "--max-lag", "1h", "--metrics", figures]].concat();
             let out = scene.run(&limited, 0).stdout;
+            let figures = std::fs::read_to_string(&metrics).unwrap();
+            for name in ["pg_is_standby{", "pg_replica_streams{", "pg_replication_lag_bytes{"] {
+                assert!(figures.lines().any(|line| line.starts_with(name)), "{figures}");
+            }
+            std::fs::remove_file(metrics).unwrap();
             assert_eq!(event(&out, "server")[0]["role"], "primary");
             assert_eq!(event(&out, "replica").len(), 1, "{out}");
 

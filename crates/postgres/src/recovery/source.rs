@@ -67,6 +67,16 @@ impl<'a> RecoverySource<'a> {
         Ok(Self { snapshot, archive, plan, needed })
     }
 
+    /// The snapshot alone, when the server will fetch its WAL itself. What the snapshot has of the
+    /// WAL is held against the archive's all the same: recovery would replay that.
+    pub fn compared(
+        snapshot: &'a dyn Source,
+        archive: WalArchive,
+        plan: &'a RecoveryPlan,
+    ) -> Self {
+        Self { snapshot, archive, plan, needed: Vec::new() }
+    }
+
     /// How many bytes of WAL come from the archive.
     pub fn wal(&self) -> u64 {
         let segments = self.needed.iter().map(|(_, needed)| match needed {
