@@ -148,6 +148,30 @@ pub enum Error {
         /// The byte, as text.
         byte: String,
     },
+    /// The user may not write the keys.
+    #[error("restore into {target}: the user may not: {answer}")]
+    MayNotWrite {
+        /// The server.
+        target: String,
+        /// What it said.
+        answer: String,
+    },
+    /// What is to be restored into a server is no snapshot of one.
+    #[error("restore into {target}: the snapshot holds {entry}, which is no part of one of Redis")]
+    StrangeContent {
+        /// The server.
+        target: String,
+        /// What it holds.
+        entry: String,
+    },
+    /// The snapshot that goes into a server is damaged, or not fully understood.
+    #[error("the snapshot that is restored into {target}")]
+    Given {
+        /// The server.
+        target: String,
+        /// What is wrong with it.
+        source: RdbError,
+    },
     /// The reading was finished before all of it was read.
     #[error("the backup was ended before everything was read")]
     Unfinished,
@@ -235,6 +259,7 @@ impl Failure for Error {
             | Self::Connect { source, .. } => ErrorKind::of_io(source),
             Self::Login { .. }
             | Self::MayNot { .. }
+            | Self::MayNotWrite { .. }
             | Self::AppendOnly { .. }
             | Self::Answered { .. }
             | Self::Tls { .. } => ErrorKind::Refused,
@@ -245,6 +270,8 @@ impl Failure for Error {
             Self::Nonsense { .. }
             | Self::NoCommand { .. }
             | Self::StrangeEntry { .. }
+            | Self::StrangeContent { .. }
+            | Self::Given { .. }
             | Self::NoDump { .. }
             | Self::Restored { .. } => ErrorKind::Corrupt,
             // Cut off on its way: the next one may arrive.
@@ -328,7 +355,17 @@ impl Failure for Error {
                  --force writes the file all the same"
                     .into()
             }
-            Self::StrangeEntry { .. } | Self::NoDump { .. } => {
+            Self::MayNotWrite { .. } => {
+                "as an administrator, for the keys to be restored: ACL SETUSER … ~* +restore \
+                 +select +time +exists +function|restore"
+                    .into()
+            }
+            Self::Given { .. } => {
+                "restore it to a file instead, for a server that understands all of it; \
+                 `lifeboat verify --every-byte` looks for damage"
+                    .into()
+            }
+            Self::StrangeEntry { .. } | Self::StrangeContent { .. } | Self::NoDump { .. } => {
                 "name another snapshot; `lifeboat snapshots` lists them".into()
             }
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {

@@ -1,11 +1,14 @@
-//! Redis and Valkey as a store of Lifeboat: a snapshot over the wire, as a replica gets it, and its
-//! restore to the file that a server starts from.
+//! Redis and Valkey as a store of Lifeboat: a snapshot over the wire, as a replica gets it, and every
+//! change behind it; back as the files that a server starts from, or key by key into one that runs.
 //!
 //! | what | where |
 //! |---|---|
 //! | how a server is reached: address, user, password, TLS | [`ConnectOptions`] |
 //! | a server to back up, and what stands in the way | [`RedisSource`] |
 //! | an RDB file to restore to | [`RdbFileSink`], [`RestoreOptions`], [`AppendOnly`] |
+//! | a running server to restore into | [`LiveSink`], [`LiveOptions`], [`KeyPattern`], [`LiveError`] |
+//! | every change, about a second behind the server | [`Follower`], [`FollowOptions`], [`StreamJournal`], [`FollowError`] |
+//! | any moment back | [`RecoveryPlan`], [`RecoverySource`], [`AppendOnlySink`], [`Windows`], [`RecoveryError`] |
 //! | the format itself, read as a stream | [`rdb`] |
 //! | what a snapshot says of itself | [`facts`] |
 //! | what can go wrong | [`enum@Error`], [`rdb::RdbError`] |
@@ -64,6 +67,7 @@ mod checker;
 mod connect;
 mod error;
 mod follow;
+mod live;
 pub mod rdb;
 mod recover;
 mod sink;
@@ -73,6 +77,7 @@ mod stream;
 pub use self::connect::ConnectOptions;
 pub use self::error::{Error, Result};
 pub use self::follow::{FollowError, FollowOptions, Follower, Following, Watch};
+pub use self::live::{Doing, Existing, KeyPattern, LiveCounts, LiveError, LiveOptions, LiveSink};
 pub use self::recover::{
     BaseSnapshot, Moment, RecoveryError, RecoveryPlan, RecoverySource, StreamJournal, Window,
     Windows,

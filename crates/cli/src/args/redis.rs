@@ -64,6 +64,57 @@ pub(crate) struct IntoRdb {
     pub(crate) force: bool,
 }
 
+/// How a snapshot of Redis goes into a running server.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for a running Redis server")]
+pub(crate) struct IntoServer {
+    /// Restore into this running server, key by key, beside what it holds: redis://[user@]host[:port],
+    /// rediss://…, unix:///path, without a password. Keys that are there stay as they are, unless
+    /// --replace is given
+    #[arg(long, value_name = "URL", conflicts_with = "to", group = "plannable")]
+    pub(crate) into: Option<String>,
+    /// Only keys that fit this pattern, as KEYS has it: 'session:*'. Can be repeated
+    #[arg(long, value_name = "PATTERN", requires = "into")]
+    pub(crate) keys: Vec<String>,
+    /// Only this database; with a second number, into that one: 0, 0=5. Can be repeated
+    #[arg(long = "db", value_name = "NUMBER[=NUMBER]", requires = "into", value_parser = database)]
+    pub(crate) databases: Vec<(u64, u64)>,
+    /// Read the server's password from the first line of this file; unless said, it comes from
+    /// REDISCLI_AUTH
+    #[arg(long, value_name = "FILE", requires = "into")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Trust the authorities in this file (PEM) to vouch for the server, and no others
+    #[arg(long, value_name = "FILE", requires = "into")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Show this certificate (PEM) to the server
+    #[arg(long, value_name = "FILE", requires = "into", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The private key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "into", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+impl IntoServer {
+    /// The server, when it is one.
+    pub(crate) fn server(&self) -> Option<RedisServer> {
+        Some(RedisServer {
+            url: self.into.clone()?,
+            password_file: self.password_file.clone(),
+            tls_ca: self.tls_ca.clone(),
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+        })
+    }
+}
+
+/// `0` or `0=5`
+fn database(text: &str) -> Result<(u64, u64), String> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let (from, to) = text.split_once('=').unwrap_or((text, text));
+    let bad = || "write the number of a database, or two with = between them: 0, 0=5".to_owned();
+    number(from).zip(number(to)).ok_or_else(bad)
+}
+
 impl IntoRdb {
     /// One of its words that was said, for a snapshot of something else.
     pub(crate) fn word(&self) -> Option<&'static str> {

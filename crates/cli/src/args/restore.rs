@@ -1,6 +1,6 @@
 //! The words of `restore`, and of a second repository.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -8,7 +8,7 @@ use lifeboat_core::EntryPath;
 
 use super::database::IntoDatabase;
 use super::recovery::Recovery;
-use super::redis::IntoRdb;
+use super::redis::{IntoRdb, IntoServer};
 use super::scratch::ScratchPlace;
 use super::storage::Thawing;
 use super::units::duration;
@@ -19,9 +19,9 @@ pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) which: Which,
     /// The directory to restore into: new, or empty. Of a snapshot of a database: the name of the
-    /// database to create; of Redis: the RDB file to make
-    #[arg(long, value_name = "DIR")]
-    pub(crate) to: PathBuf,
+    /// database to create; of Redis: the RDB file to make, or with a recovery target the directory
+    #[arg(long, value_name = "DIR", required_unless_present = "into")]
+    to: Option<PathBuf>,
     /// Only this entry, with what is beneath it; can be repeated. For files
     #[arg(long = "path", value_name = "PATH", value_parser = path)]
     pub(crate) paths: Vec<EntryPath>,
@@ -30,7 +30,8 @@ pub(crate) struct Restore {
     #[arg(long = "tablespace", value_name = "OLD=NEW", value_parser = mapping)]
     pub(crate) tablespaces: Vec<(String, PathBuf)>,
     /// Replace what is in the directory. For files; it is put back when the restore fails. For
-    /// databases: replace the database, which nobody may use, once the new one is complete
+    /// databases: replace the database, which nobody may use, once the new one is complete. With
+    /// --into: replace keys that are there
     #[arg(long, visible_alias = "clean")]
     pub(crate) replace: bool,
     /// Use the stopped cluster in the directory again: only its pages that differ are fetched and
@@ -61,7 +62,21 @@ pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) redis: IntoRdb,
     #[command(flatten)]
+    pub(crate) live: IntoServer,
+    #[command(flatten)]
     pub(crate) scratch: ScratchPlace,
+}
+
+impl Restore {
+    /// The place to restore to; empty for a running Redis server.
+    pub(crate) fn to(&self) -> &Path {
+        self.to.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// What is restored to, for people.
+    pub(crate) fn target(&self) -> String {
+        self.live.into.clone().unwrap_or_else(|| self.to().display().to_string())
+    }
 }
 
 /// Whose restored files are.
@@ -79,9 +94,9 @@ pub(super) const RESTORE: &str = "\
 Every byte is checked on its way. A restore that fails or is stopped leaves nothing that could be
 taken for the whole; a directory that is not empty is refused. A PostgreSQL snapshot becomes a data
 directory that the server starts from, one of Redis the file that a stopped server is started from;
-the last lines say how.
+the last lines say how. With --into, the keys of a Redis snapshot go into a server that runs.
 
-With one of the --to-… targets, a PostgreSQL cluster is recovered to that moment from the snapshot that
+With one of the --to-… targets, a PostgreSQL cluster (or, to a time, a Redis server) is recovered to that moment from the snapshot that
 is best for it (`latest`), or from the one that is named, and from the WAL in the repository. Whether
 the target can be reached is found out before anything is touched. See docs/postgres-recovery.md.
 
@@ -102,7 +117,9 @@ Examples:
   lifeboat restore latest --store database/shop --to shop_old --conninfo host=db
   lifeboat restore latest --store database/shop --to shop --swap --disconnect --conninfo host=db
   lifeboat restore latest --store database/shop --to shop --table shop.orders --beside shop.orders_old
-  lifeboat restore latest --store redis/cache --to /var/lib/redis/dump.rdb --redis-conf /etc/redis/redis.conf";
+  lifeboat restore latest --store redis/cache --to /var/lib/redis/dump.rdb --redis-conf /etc/redis/redis.conf
+  lifeboat restore latest --store redis/cache --to-time '2026-11-22 03:00:00+01' --to /var/lib/redis-new
+  lifeboat restore latest --store redis/cache --into redis://admin@cache --keys 'session:*' --dry-run";
 
 /// How the other repository of a command is opened.
 #[derive(Debug, Args)]

@@ -80,7 +80,7 @@ pub(super) fn sink(
         return wrong("--owners is for files", "leave it out, or say --no-owner");
     }
     let words = &arguments.database;
-    let Some(name) = arguments.to.to_str().filter(|name| !name.contains('/')) else {
+    let Some(name) = arguments.to().to_str().filter(|name| !name.contains('/')) else {
         return wrong("--to names a database here, and no directory", "write --to NAME");
     };
     if let Some(table) = &words.table {

@@ -2,7 +2,8 @@
 
 use lifeboat_core::Sink;
 use lifeboat_redis::{
-    AppendOnly, AppendOnlyOptions, AppendOnlySink, ConnectOptions, RdbFileSink, RestoreOptions,
+    AppendOnly, AppendOnlyOptions, AppendOnlySink, ConnectOptions, Doing, Existing, KeyPattern,
+    LiveOptions, LiveSink, RdbFileSink, RestoreOptions,
 };
 
 use super::moment::PlannedMoment;
@@ -23,11 +24,47 @@ pub(super) fn connection(server: &RedisServer) -> Result<ConnectOptions, Failed>
     Ok(options)
 }
 
+/// The running server that a snapshot goes into.
+fn live(arguments: &Restore, server: &RedisServer) -> Result<Box<dyn Sink>, Failed> {
+    let others = [
+        (!arguments.paths.is_empty(), "--path"),
+        (!arguments.tablespaces.is_empty(), "--tablespace"),
+        (arguments.owners != Owners::Numbers, "--owners"),
+        (arguments.redis.redis_conf.is_some(), "--redis-conf"),
+        (arguments.redis.force, "--force"),
+    ];
+    let said = others.into_iter().find_map(|(is_said, word)| is_said.then_some(word));
+    let said = said.or_else(|| arguments.recovery.word()).or_else(|| arguments.database.word());
+    if let Some(word) = said {
+        let message = format!("{word} is not for a restore into a running server");
+        return Err(Failed::usage(message, "leave it out"));
+    }
+    let mut options = LiveOptions::new(connection(server)?);
+    if arguments.replace {
+        options.existing = Existing::Replace;
+    }
+    if arguments.recovery.dry_run {
+        options.doing = Doing::Look;
+    }
+    let patterns = arguments.live.keys.iter();
+    options.keys = patterns.map(|pattern| KeyPattern::new(pattern.as_bytes())).collect();
+    for (from, to) in &arguments.live.databases {
+        if options.databases.insert(*from, *to).is_some_and(|other| other != *to) {
+            let message = format!("database {from} cannot go into two others");
+            return Err(Failed::usage(message, "restore twice"));
+        }
+    }
+    Ok(Box::new(LiveSink::new(options)))
+}
+
 /// The file that a snapshot becomes; with a moment, the files.
 pub(super) fn sink(
     arguments: &Restore,
     moment: Option<&PlannedMoment>,
 ) -> Result<Box<dyn Sink>, Failed> {
+    if let Some(server) = arguments.live.server() {
+        return live(arguments, &server);
+    }
     let others = [
         (!arguments.paths.is_empty(), "--path"),
         (!arguments.tablespaces.is_empty(), "--tablespace"),
@@ -49,11 +86,11 @@ pub(super) fn sink(
             let hint = "leave it out: the directory has to be empty, or not there yet";
             return Err(Failed::usage("--force is for a restore to an RDB file", hint));
         }
-        let options = AppendOnlyOptions::new(&arguments.to, moment.plan.base.form)
+        let options = AppendOnlyOptions::new(arguments.to(), moment.plan.base.form)
             .with_config(arguments.redis.redis_conf.clone());
         return Ok(Box::new(AppendOnlySink::new(options)));
     }
-    let mut options = RestoreOptions::new(&arguments.to);
+    let mut options = RestoreOptions::new(arguments.to());
     options.config.clone_from(&arguments.redis.redis_conf);
     if arguments.redis.force {
         options.append_only = AppendOnly::Ignore;

@@ -105,6 +105,10 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
     };
     let info = first.snapshot.info().clone();
     let reach = Reach::of(&first.snapshot).await;
+    if info.store.kind() != lifeboat_redis::KIND && arguments.live.into.is_some() {
+        let message = format!("--into is for Redis, and this is a snapshot of {}", info.store);
+        return Err(Failed::usage(message, "name the place with --to"));
+    }
     if let (Some(table), "postgres", None) = (&arguments.database.table, info.store.kind(), &reach)
     {
         return table::run(table, &arguments, first, planned.as_ref(), session).await;
@@ -176,7 +180,7 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
     session.output.finish();
 
     let exit = Exit::with_warnings(summary.warnings);
-    let target = arguments.to.display().to_string();
+    let target = arguments.target();
     session.output.event(
         "summary",
         &Restored {
@@ -196,8 +200,9 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
             exit: exit.code(),
         },
     );
+    let done = if arguments.recovery.dry_run { "looked through" } else { "restored" };
     session.output.say(&format!(
-        "restored {what}: {}, {}, into {target} in {}",
+        "{done} {what}: {}, {}, into {target} in {}",
         number(summary.progress.entries, "entry", "entries"),
         size(summary.progress.read),
         duration(summary.elapsed)
@@ -311,7 +316,7 @@ fn sink_for(
             wrong("--owners is for files", "leave it out: accounts are found by name")
         }
         "postgres" => {
-            let mut options = RestoreOptions::new(&arguments.to)
+            let mut options = RestoreOptions::new(arguments.to())
                 .with_facts(info.facts.clone())
                 .with_histories(told.histories);
             for (old, new) in &arguments.tablespaces {
@@ -347,7 +352,7 @@ fn sink_for(
                 Owners::Names => FileOwners::Names,
                 Owners::Mine => FileOwners::Mine,
             };
-            Ok((Box::new(FilesSink::new(&arguments.to, options)), None))
+            Ok((Box::new(FilesSink::new(arguments.to(), options)), None))
         }
         kind => {
             let message = format!("this program cannot restore stores of the kind \"{kind}\"");

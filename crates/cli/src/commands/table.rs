@@ -35,7 +35,7 @@ pub(super) async fn run(
     session: &Session,
 ) -> Result<Exit, Failed> {
     let info = found.snapshot.info().clone();
-    let Some(name) = arguments.to.to_str().filter(|name| !name.contains('/')) else {
+    let Some(name) = arguments.to().to_str().filter(|name| !name.contains('/')) else {
         let hint = "write --to NAME: the database that has the table, there and in the snapshot";
         return Err(Failed::usage("--to names a database here, and no directory", hint));
     };

@@ -82,3 +82,49 @@ fn passwords_stay_out_of_arguments_and_errors() {
     let password = home.arg("password");
     home.run(&[&take[..], &["--password-file", &password]].concat()).expect(0);
 }
+
+#[test]
+fn a_snapshot_goes_into_a_running_server() {
+    let home = Home::new();
+    let server = Server::start(newest().unwrap()).unwrap();
+    server.run("SET session:1 a\nSET session:2 b\nSET other 1\nSELECT 4\nSET x 1\n").unwrap();
+    home.run(&["backup", "redis", "--name", "cache", "--url", &server.url()]).expect(0);
+    home.run(&["backup", "files", &home.tree(), "--name", "tree"]).expect(0);
+    let target =
+        Server::builder(newest().unwrap()).setting("requirepass", "hunter2-9f").start().unwrap();
+    let ask = |words: &[&str]| target.ask(&[&["-a", "hunter2-9f"][..], words].concat()).unwrap();
+    let url = target.url();
+    let restore = ["restore", "latest", "--store", "redis/cache", "--into", &url];
+    home.run(&restore).expect(1).error_says(&["NOAUTH", "REDISCLI_AUTH"]);
+    std::fs::write(home.path("password"), "hunter2-9f\n").unwrap();
+    let password = home.arg("password");
+    let with =
+        |more: &[&str]| home.run(&[&restore[..], &["--password-file", &password], more].concat());
+    let looked = with(&["--keys", "session:*", "--dry-run", "--json"]).expect(0).end();
+    assert_eq!(looked["facts"]["redis.keys.written"], 2, "{looked}");
+    assert_eq!((&looked["target"], ask(&["DBSIZE"])), (&url.as_str().into(), "0".into()));
+    let ran = with(&["--keys", "session:*", "--db", "0=2"]).expect(0);
+    assert!(ran.0.stderr.contains("done: 2 keys and 0 libraries of functions written"), "{ran}");
+    assert_eq!(ask(&["-n", "2", "GET", "session:2"]), "b");
+    // What is there is told, and stays.
+    ask(&["SET", "other", "mine"]);
+    let ran = with(&[]).expect(3);
+    assert!(ran.0.stderr.contains("other: the key is there already, and stays as it is"), "{ran}");
+    assert_eq!(
+        (ask(&["GET", "other"]), ask(&["-n", "4", "GET", "x"])),
+        ("mine".into(), "1".into())
+    );
+    with(&["--replace"]).expect(0);
+    assert_eq!(ask(&["GET", "other"]), "1");
+
+    with(&["--db", "x"]).expect(2);
+    with(&["--db", "0=1", "--db", "0=2"]).expect(2).error_says(&["two others"]);
+    with(&["--to", "x"]).expect(2);
+    with(&["--redis-conf", "x"]).expect(2).error_says(&["--redis-conf"]);
+    with(&["--to-latest"]).expect(2);
+    home.run(&["restore", "latest", "--store", "redis/cache"]).expect(2);
+    let ran = home.run(&["restore", "latest", "--store", "tree", "--into", &url]);
+    ran.expect(2).error_says(&["--into is for Redis"]);
+    let old = home.arg("x");
+    home.run(&["restore", "latest", "--store", "tree", "--to", &old, "--dry-run"]).expect(2);
+}

@@ -105,7 +105,18 @@ impl Connection {
         }
     }
 
-    async fn answer(&mut self, doing: &'static str) -> Result<Answer> {
+    /// Sends what are commands already, piece by piece, each within the limit of time.
+    pub(crate) async fn send_raw(&mut self, doing: &'static str, bytes: &[u8]) -> Result<()> {
+        for piece in bytes.chunks(1 << 20) {
+            let sent = timeout(self.patience, self.stream.write_all(piece)).await;
+            sent.map_err(|_| self.no_answer(doing))?.map_err(|source| self.lost(doing, source))?;
+        }
+        let flushed = timeout(self.patience, self.stream.flush()).await;
+        flushed.map_err(|_| self.no_answer(doing))?.map_err(|source| self.lost(doing, source))
+    }
+
+    /// Reads what is answered to a command.
+    pub(crate) async fn answer(&mut self, doing: &'static str) -> Result<Answer> {
         // Lists in lists are not answered to anything that is asked here but for one level.
         let line = self.line(doing).await?;
         match line.split_first() {

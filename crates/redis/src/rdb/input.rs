@@ -29,12 +29,22 @@ pub(super) struct Input<R> {
     /// The checksum of all that was read but for its last eight bytes, which may be its own.
     crc: u64,
     last: Vec<u8>,
+    /// What is taken is kept here as well, while somebody wants it.
+    capture: Option<Capture>,
+}
+
+/// Bytes that are kept while they are passed over.
+struct Capture {
+    bytes: Vec<u8>,
+    /// No more of them than this.
+    most: usize,
+    overflown: bool,
 }
 
 impl<R: Read> Input<R> {
     pub(super) fn new(reader: R) -> Self {
         let buffer = vec![0; BUFFER];
-        Self { reader, buffer, at: 0, end: 0, before: 0, crc: 0, last: Vec::new() }
+        Self { reader, buffer, at: 0, end: 0, before: 0, crc: 0, last: Vec::new(), capture: None }
     }
 
     /// How many bytes were taken.
@@ -73,6 +83,28 @@ impl<R: Read> Input<R> {
         self.last.extend_from_slice(last);
     }
 
+    /// Keeps what is taken from here on, up to so many bytes.
+    pub(super) fn capture(&mut self, most: usize) {
+        self.capture = Some(Capture { bytes: Vec::new(), most, overflown: false });
+    }
+
+    /// What was taken since; `None` when it was more than that.
+    pub(super) fn captured(&mut self) -> Option<Vec<u8>> {
+        self.capture.take().filter(|it| !it.overflown).map(|it| it.bytes)
+    }
+
+    /// Takes so many bytes of the buffer.
+    fn take(&mut self, count: usize) {
+        if let Some(capture) = &mut self.capture {
+            if capture.bytes.len() + count > capture.most {
+                (capture.overflown, capture.bytes) = (true, Vec::new());
+            } else if !capture.overflown {
+                capture.bytes.extend_from_slice(&self.buffer[self.at..self.at + count]);
+            }
+        }
+        self.at += count;
+    }
+
     fn need(&mut self) -> Result<()> {
         if self.fill()? { Ok(()) } else { Err(RdbError::Truncated { offset: self.offset() }) }
     }
@@ -80,7 +112,7 @@ impl<R: Read> Input<R> {
     pub(super) fn byte(&mut self) -> Result<u8> {
         self.need()?;
         let byte = self.buffer[self.at];
-        self.at += 1;
+        self.take(1);
         Ok(byte)
     }
 
@@ -88,7 +120,7 @@ impl<R: Read> Input<R> {
         let mut array = [0; N];
         if let Some(bytes) = self.buffer[self.at..self.end].first_chunk() {
             array = *bytes;
-            self.at += N;
+            self.take(N);
         } else {
             for byte in &mut array {
                 *byte = self.byte()?;
@@ -102,7 +134,7 @@ impl<R: Read> Input<R> {
         while count > 0 {
             self.need()?;
             let here = usize::try_from(count).unwrap_or(usize::MAX).min(self.end - self.at);
-            self.at += here;
+            self.take(here);
             count -= here as u64;
         }
         Ok(())
@@ -115,7 +147,7 @@ impl<R: Read> Input<R> {
             self.need()?;
             let here = (count - bytes.len()).min(self.end - self.at);
             bytes.extend_from_slice(&self.buffer[self.at..self.at + here]);
-            self.at += here;
+            self.take(here);
         }
         Ok(bytes)
     }

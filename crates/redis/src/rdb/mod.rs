@@ -36,6 +36,8 @@ mod lzf;
 mod reader;
 mod value;
 
+pub(crate) use self::checksum::crc64;
+
 use std::io::Read;
 
 pub use self::census::{Census, DatabaseCount, TypeCount};

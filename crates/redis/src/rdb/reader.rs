@@ -100,13 +100,46 @@ pub struct RdbReader<R> {
     version: u32,
     database: u64,
     ended: bool,
+    /// Values and libraries up to so many bytes are kept; none unless said.
+    keep: Option<usize>,
+    kept: Option<Vec<u8>>,
+    longest_name: usize,
 }
 
 impl<R: Read> RdbReader<R> {
     /// Reads from `reader`, from its present place to its end.
     pub fn new(reader: R) -> Self {
         let input = Input::new(reader);
-        Self { input, dialect: None, version: 0, database: 0, ended: false }
+        let (keep, kept, longest_name) = (None, None, MAX_NAME);
+        Self {
+            input,
+            dialect: None,
+            version: 0,
+            database: 0,
+            ended: false,
+            keep,
+            kept,
+            longest_name,
+        }
+    }
+
+    /// Keeps the bytes of each value and of each library of functions, up to so many, and names up
+    /// to `name` bytes.
+    pub(crate) fn keeping(mut self, most: usize, name: usize) -> Self {
+        (self.keep, self.longest_name) = (Some(most), name);
+        self
+    }
+
+    /// The bytes of the value, or of the library, that was the last item; `None` when there were
+    /// too many.
+    pub(crate) fn kept(&mut self) -> Option<Vec<u8>> {
+        self.kept.take()
+    }
+
+    fn begin_to_keep(&mut self) {
+        if let Some(most) = self.keep {
+            self.input.capture(most);
+        }
     }
 
     /// The version of the format, once the first item was read.
@@ -181,7 +214,9 @@ impl<R: Read> RdbReader<R> {
                     return Ok(Some(Item::ModuleData));
                 }
                 245 => {
+                    self.begin_to_keep();
                     self.input.skip_string()?;
+                    self.kept = self.input.captured();
                     return Ok(Some(Item::Functions));
                 }
                 // A hash slot, how many keys are in it, and how many of them expire.
@@ -203,9 +238,11 @@ impl<R: Read> RdbReader<R> {
                         let what = if code < 128 { "the type of value" } else { "the instruction" };
                         return Err(RdbError::Unknown { what, code: code.into(), offset });
                     };
-                    let (name, name_length) = self.input.string(MAX_NAME)?;
+                    let (name, name_length) = self.input.string(self.longest_name)?;
                     let value = self.input.offset();
+                    self.begin_to_keep();
                     value::skip(&mut self.input, shape)?;
+                    self.kept = self.input.captured();
                     return Ok(Some(Item::Key(Record {
                         database: self.database,
                         name,

@@ -6,5 +6,6 @@ mod access;
 mod common;
 mod everything;
 mod following;
+mod live;
 mod moments;
 mod trouble;

@@ -1,0 +1,87 @@
+//! Why a snapshot does not go into a running server.
+
+use std::borrow::Cow;
+
+use lifeboat_core::{ErrorKind, Failure};
+
+use super::LiveCounts;
+
+/// The situations in which a restore into a running server fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LiveError {
+    /// The server is older than the snapshot, or of another family.
+    #[error(
+        "restore into {target}: it takes no values of RDB version {version} ({system}), which those of the snapshot are; nothing was written"
+    )]
+    TooNew {
+        /// The server.
+        target: String,
+        /// The version of the snapshot's format.
+        version: u32,
+        /// `Redis` or `Valkey`.
+        system: &'static str,
+    },
+    /// The server is a node of a cluster.
+    #[error("restore into {target}: it is a node of a cluster; nothing was written")]
+    Cluster {
+        /// The server.
+        target: String,
+    },
+    /// It ended before all of it was done.
+    #[error("restore into {target}: it ended early; until then: {counts}")]
+    Stopped {
+        /// The server.
+        target: String,
+        /// What had been done.
+        counts: Box<LiveCounts>,
+        /// Why.
+        source: Box<crate::Error>,
+    },
+    /// Single keys could not be written.
+    #[error(
+        "restore into {target}: {keys} keys were refused, the first is \"{first}\": {answer}; besides: {counts}"
+    )]
+    Refused {
+        /// The server.
+        target: String,
+        /// How many.
+        keys: u64,
+        /// The first one, escaped.
+        first: String,
+        /// What the server said to it.
+        answer: String,
+        /// What was done.
+        counts: Box<LiveCounts>,
+    },
+}
+
+impl Failure for LiveError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TooNew { .. } | Self::Cluster { .. } => ErrorKind::Unsupported,
+            Self::Stopped { source, .. } => source.kind(),
+            Self::Refused { .. } => ErrorKind::Refused,
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::TooNew { .. } => {
+                "name a server of the snapshot's version or a newer one, of the same family".into()
+            }
+            Self::Cluster { .. } => {
+                "restore to a file, and start a server from it that belongs to no cluster".into()
+            }
+            Self::Stopped { source, .. } => {
+                let why = source.hint().unwrap_or_default();
+                format!("{why}; run it again then: what is there already stays").into()
+            }
+            Self::Refused { .. } => {
+                "see that the server has the modules of the one that was backed up, and that its \
+                 proto-max-bulk-len is as large; then run it again: what is there already stays"
+                    .into()
+            }
+        })
+    }
+}

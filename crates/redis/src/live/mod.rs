@@ -1,0 +1,138 @@
+//! A snapshot into a running server: key by key, beside what is there.
+//!
+//! [`LiveSink`] reads the RDB of a snapshot and gives each key that is wanted to the server with
+//! `RESTORE`: the value as it was serialised, with the version of the format and a checksum, and the
+//! moment at which it expires. So every type comes back as it was, those of modules included, and
+//! nothing is translated.
+//!
+//! - Before the first key the server is asked, with a value that is none, whether it takes values of
+//!   the snapshot's version, and whether this user may write: when not, nothing was touched.
+//! - A key that is there stays as it is and is told, unless [`Existing::Replace`] was said.
+//! - Keys whose time has come, by the server's clock, are left out.
+//! - Keys can be chosen by pattern ([`KeyPattern`]) and database, and databases go into others.
+//! - Functions come with the databases, unless keys or databases are chosen.
+//! - Commands are sent ahead of their answers, some MiB of them; one value is held at a time, up to
+//!   512 MiB, which is the most that a server takes ([`LiveOptions::largest`]).
+//! - What the server refuses of a single key (a module that it lacks, a value too large) is told by
+//!   its name, the rest goes on, and the end is an error. What stops everything (no memory left, no
+//!   right, a lost connection) is an error that says how many keys were written.
+//! - [`Doing::Look`] writes nothing, and counts what would be written and what is there already.
+//!
+//! A restore that fails leaves what it had written. Running it again does no harm: with
+//! [`Existing::Keep`] it writes what is missing.
+//!
+//! A node of a cluster is refused: keys would belong to others.
+
+mod counts;
+mod error;
+mod glob;
+mod parsing;
+mod pipeline;
+mod writing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lifeboat_core::{Context, Header, Sink, Writing};
+
+pub use self::counts::LiveCounts;
+pub use self::error::LiveError;
+pub use self::glob::KeyPattern;
+use crate::connect::ConnectOptions;
+
+/// What becomes of keys that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// They stay as they are, and are told.
+    #[default]
+    Keep,
+    /// They are replaced.
+    Replace,
+}
+
+/// Whether anything is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Doing {
+    /// The keys are written.
+    #[default]
+    Write,
+    /// It is found out what would be written, and what is there.
+    Look,
+}
+
+/// How a snapshot goes into a running server.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LiveOptions {
+    /// How the server is reached. The user needs `+restore +select +time` for the keys, with
+    /// `+function|restore` for functions, and `+exists` to look.
+    pub connection: ConnectOptions,
+    /// What becomes of keys that are there.
+    pub existing: Existing,
+    /// Whether anything is written.
+    pub doing: Doing,
+    /// Only keys that fit one of these; all without any.
+    pub keys: Vec<KeyPattern>,
+    /// Only these databases, and where each goes; all, each to its own number, when empty.
+    pub databases: BTreeMap<u64, u64>,
+    /// So many bytes are sent ahead of their answers; 4 MiB unless said.
+    pub ahead: usize,
+    /// The largest value that is held, in bytes; 512 MiB unless said.
+    pub largest: usize,
+}
+
+impl LiveOptions {
+    /// The defaults, for this server.
+    pub fn new(connection: ConnectOptions) -> Self {
+        Self {
+            connection,
+            existing: Existing::default(),
+            doing: Doing::default(),
+            keys: Vec::new(),
+            databases: BTreeMap::new(),
+            ahead: 4 << 20,
+            largest: 512 << 20,
+        }
+    }
+
+    /// Whether a key is wanted, and in which database.
+    pub(crate) fn place_of(&self, database: u64, key: &[u8]) -> Option<u64> {
+        let to = match self.databases.is_empty() {
+            true => database,
+            false => *self.databases.get(&database)?,
+        };
+        let fits = self.keys.is_empty() || self.keys.iter().any(|pattern| pattern.matches(key));
+        fits.then_some(to)
+    }
+
+    /// Whether everything of the snapshot is wanted, functions as well.
+    pub(crate) fn wants_functions(&self) -> bool {
+        self.keys.is_empty() && self.databases.is_empty()
+    }
+}
+
+/// A running server, beside what it holds.
+#[derive(Debug, Clone)]
+pub struct LiveSink {
+    options: Arc<LiveOptions>,
+}
+
+impl LiveSink {
+    /// A server, and what becomes of what is there.
+    pub fn new(options: LiveOptions) -> Self {
+        Self { options: Arc::new(options) }
+    }
+}
+
+#[async_trait]
+impl Sink for LiveSink {
+    async fn write(
+        &self,
+        _header: &Header,
+        context: &Context,
+    ) -> lifeboat_core::Result<Box<dyn Writing>> {
+        let options = Arc::clone(&self.options);
+        Ok(Box::new(writing::begin(options, context).await?))
+    }
+}
