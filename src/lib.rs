@@ -59,7 +59,8 @@
 //!
 //! `examples/embed_files.rs` and `examples/embed_postgres.rs` are whole programs to copy from, with
 //! progress and warnings; `examples/embed_copy.rs` keeps a second repository, and restores from
-//! whichever of the two answers; `examples/embed_redis.rs` has a Redis server.
+//! whichever of the two answers; `examples/embed_redis.rs` has a Redis server, and
+//! `examples/embed_redis_follow.rs` keeps every change of one.
 //!
 //! # Features
 //!

@@ -42,6 +42,11 @@ mod embed_recovery;
 #[allow(dead_code)]
 mod embed_redis;
 
+#[cfg(feature = "redis")]
+#[path = "../examples/embed_redis_follow.rs"]
+#[allow(dead_code)]
+mod embed_redis_follow;
+
 #[cfg(feature = "files")]
 #[path = "../examples/embed_copy.rs"]
 #[allow(dead_code)]
@@ -229,4 +234,28 @@ async fn a_redis_server_is_backed_up_and_restored() {
     embed_redis::run(&server.url(), folder.path()).await.unwrap();
     let restored = Server::builder(newest().unwrap()).rdb(folder.path().join("dump.rdb"));
     assert_eq!(restored.start().unwrap().digest().unwrap(), before);
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_server_is_followed_and_comes_back() {
+    use lifeboat::Context;
+    use lifeboat::redis::Following;
+    use lifeboat_testbed::redis::{Server, newest};
+
+    let server = Server::start(newest().unwrap()).unwrap();
+    server.run("SET a 1\nRPUSH l 1 2 3\n").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context::silent();
+    let stop = context.clone();
+    let told = |what: &Following| match what {
+        // Behind the snapshot, so that it comes from the journal.
+        Following::Base { .. } => server.run("SET a 2\nSET b 1\n").unwrap(),
+        Following::Durable { .. } => stop.cancel(),
+        _ => {}
+    };
+    embed_redis_follow::run(&server.url(), folder.path(), &told, &context).await.unwrap();
+    let restored = Server::builder(newest().unwrap()).setting("appendonly", "yes");
+    let restored = restored.files(folder.path().join("data")).start().unwrap();
+    assert_eq!(restored.digest().unwrap(), server.digest().unwrap());
 }

@@ -69,11 +69,7 @@ impl<'a> RecoverySource<'a> {
 
     /// The snapshot alone, when the server will fetch its WAL itself. What the snapshot has of the
     /// WAL is held against the archive's all the same: recovery would replay that.
-    pub fn compared(
-        snapshot: &'a dyn Source,
-        archive: WalArchive,
-        plan: &'a RecoveryPlan,
-    ) -> Self {
+    pub fn compared(snapshot: &'a dyn Source, archive: WalArchive, plan: &'a RecoveryPlan) -> Self {
         Self { snapshot, archive, plan, needed: Vec::new() }
     }
 

@@ -1,6 +1,7 @@
 //! What stands in the way of a snapshot, and how to mend it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lifeboat_core::{Attributes, Failure, Finding, Inspection, Severity};
 
@@ -11,6 +12,12 @@ use crate::error::{Error, Result};
 const ASKING: &str = "ask the server about itself";
 /// The oldest server whose snapshots were tested.
 const OLDEST_MAJOR: u64 = 6;
+/// A backlog of no more than this is the one that nobody chose: 1 MiB.
+const DEFAULT_BACKLOG: u64 = 1 << 20;
+/// A backlog should hold so many seconds of changes.
+const BACKLOG_LASTS: u64 = 60;
+/// Over so long is looked at how much is changed.
+const RATE_OVER: Duration = Duration::from_secs(1);
 /// From so many seconds on, a delay before each snapshot is worth a note.
 const LONG_DELAY: u64 = 1;
 
@@ -37,6 +44,8 @@ pub(super) async fn inspect(options: &ConnectOptions) -> Result<Inspection> {
     };
     let settings = Settings::ask(&mut connection).await?;
     info.judge(&mut findings);
+    let rate = info.rate(&mut connection).await?;
+    findings.extend(backlog(info.number("repl_backlog_size"), rate));
     settings.judge(&info, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let mut known = Attributes::new();
@@ -53,6 +62,34 @@ pub(super) async fn inspect(options: &ConnectOptions) -> Result<Inspection> {
         facts: known,
         findings,
     })
+}
+
+/// What a follower that is cut off can count on. `rate` is in bytes a second.
+fn backlog(size: Option<u64>, rate: u64) -> Option<Finding> {
+    let size = size?;
+    let lasts = size.checked_div(rate);
+    let (severity, what) = match lasts {
+        Some(seconds) if seconds < BACKLOG_LASTS => (
+            Severity::Warning,
+            format!(
+                "the server's backlog of {} KiB holds its present changes for {seconds} s: a \
+                 follower that is cut off for longer loses some",
+                size >> 10
+            ),
+        ),
+        _ if size <= DEFAULT_BACKLOG => (
+            Severity::Note,
+            format!(
+                "the server's backlog has {} KiB: a follower that is cut off while more is changed \
+                 loses some",
+                size >> 10
+            ),
+        ),
+        _ => return None,
+    };
+    let remedy = "for `lifeboat follow redis`, CONFIG SET repl-backlog-size to what is changed in ten \
+                  minutes";
+    Some(Finding::new(severity, "small_backlog", what, remedy))
 }
 
 fn blocked(code: &str, error: &Error) -> Finding {
@@ -81,6 +118,19 @@ impl Info {
 
     fn is(&self, name: &str, value: &str) -> bool {
         self.text(name) == Some(value)
+    }
+
+    /// How many bytes its stream of changes grows by in a second; 0 where that cannot be told.
+    async fn rate(&self, connection: &mut Connection) -> Result<u64> {
+        let Some(before) = self.number("master_repl_offset") else {
+            return Ok(0);
+        };
+        tokio::time::sleep(RATE_OVER).await;
+        let Answer::Text(text) = connection.ask(ASKING, &[b"INFO", b"replication"]).await? else {
+            return Ok(0);
+        };
+        let after = Self::parse(&text).number("master_repl_offset").unwrap_or(before);
+        Ok(after.saturating_sub(before))
     }
 
     fn version(&self) -> Option<String> {
@@ -271,6 +321,17 @@ mod tests {
         assert_eq!(codes("cluster_enabled:1\r\n"), ["cluster"]);
         assert_eq!(codes("used_memory_rss:600\r\ntotal_system_memory:1000\r\n"), ["memory"]);
         assert!(codes("").is_empty());
+    }
+
+    #[test]
+    fn a_backlog_is_held_against_what_is_changed() {
+        let found = |size, rate| backlog(Some(size), rate).map(|it| it.severity);
+        assert_eq!(found(1 << 20, 0), Some(Severity::Note));
+        assert_eq!(found(1 << 20, 1000), Some(Severity::Note));
+        assert_eq!(found(64 << 20, 0), None);
+        assert_eq!(found(64 << 20, 1 << 20), None);
+        assert_eq!(found(64 << 20, 2 << 20), Some(Severity::Warning));
+        assert_eq!(backlog(None, 5), None);
     }
 
     #[test]

@@ -167,8 +167,11 @@ fn the_doctor_knows_the_server() {
         assert_eq!(inspection.blockers().count(), 0, "{:?}", inspection.findings);
         let codes: Vec<_> = inspection.findings.iter().map(|f| f.code.as_str()).collect();
         assert!(codes.contains(&"no_persistence"), "{codes:?}");
+        assert!(codes.contains(&"small_backlog"), "{codes:?}");
         server.ask(&["CONFIG", "SET", "repl-diskless-sync", "no"]).unwrap();
+        server.ask(&["CONFIG", "SET", "repl-backlog-size", "64mb"]).unwrap();
         let inspection = run(source(&server.url()).inspect()).unwrap();
+        assert!(inspection.findings.iter().all(|finding| finding.code != "small_backlog"));
         assert!(inspection.findings.iter().any(|finding| finding.code == "through_disk"));
     }
 }
