@@ -55,7 +55,13 @@ pub(crate) fn all() -> Vec<Target> {
         seeds: target.seeds(),
         run: Box::new(move |bytes| target.run(bytes)),
     });
-    let mut all: Vec<_> = repository.collect();
+    let postgres = lifeboat_postgres::fuzzing::targets().into_iter().map(|target| Target {
+        name: target.name,
+        bound: target.bound,
+        seeds: target.seeds(),
+        run: Box::new(move |bytes| target.run(bytes)),
+    });
+    let mut all: Vec<_> = repository.chain(postgres).collect();
     all.push(Target::text("path", &["etc/hosts", "a/é/..."], |text| {
         let path = EntryPath::new(text).map_err(|error| error.to_string())?;
         let parts: Vec<_> = path.components().collect();

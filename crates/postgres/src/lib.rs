@@ -105,6 +105,9 @@ mod control;
 mod crc;
 mod error;
 mod examine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod logical;
 mod lsn;

@@ -50,6 +50,8 @@ mod changes;
 mod doctor;
 mod error;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod manifest;
 mod member;
 mod prior;

@@ -175,6 +175,9 @@ fn read_header(header: &[u8]) -> Result<Member, Flaw> {
     if kind != MemberKind::File && name.last() == Some(&b'/') {
         name.pop();
     }
+    if name.is_empty() {
+        return Err(flaw("has no name"));
+    }
     let size = large(124)?;
     if size > LARGEST {
         return Err(flaw("claims a size that no file has"));
@@ -380,7 +383,7 @@ pub(super) mod tests {
             whole(ended(header))
         };
         assert!(changed(&|_| {}).is_ok());
-        let bad: [(&str, Change); 9] = [
+        let bad: [(&str, Change); 10] = [
             ("magic", &|header| header[257] = b'x'),
             ("version", &|header| header[263] = b' '),
             ("kind", &|header| header[156] = b'1'),
@@ -390,11 +393,13 @@ pub(super) mod tests {
             ("letters in the size", &|header| header[124] = b'x'),
             ("an empty mode", &|header| header[100..108].fill(b' ')),
             ("digits after the end", &|header| header[102] = b' '),
+            ("no name", &|header| header[0] = 0),
         ];
         for (what, change) in bad {
             assert!(changed(change).is_err(), "{what}");
         }
         assert!(whole(ended(header(b"base/", b'5', 512))).is_err(), "a directory with content");
+        assert!(whole(ended(header(b"/", b'5', 0))).is_err(), "a directory without a name");
         let mut flipped = header(b"base/5/1", b'0', 0);
         flipped[3] ^= 1;
         assert!(whole(ended(flipped)).unwrap_err().contains("checksum"));

@@ -64,7 +64,7 @@ impl Sink for DirectorySink {
     ) -> lifeboat_core::Result<Box<dyn Writing>> {
         context.check()?;
         let place = NewDirectory::make(&self.path).await?;
-        Ok(Box::new(Archiving(Mutex::new(Some(Archive {
+        Ok(Box::new(Archiving(Mutex::new(Archive {
             place,
             about: None,
             contents: None,
@@ -73,12 +73,11 @@ impl Sink for DirectorySink {
             objects: Vec::new(),
             large_objects: None,
             total: None,
-        })))))
+        }))))
     }
 }
 
-/// `None` once a put has failed.
-struct Archiving(Mutex<Option<Archive>>);
+struct Archiving(Mutex<Archive>);
 
 /// The archive, up to where it is written.
 struct Archive {
@@ -261,7 +260,7 @@ impl Archive {
         Ok(())
     }
 
-    async fn end(mut self, taken: Timestamp) -> Result<Receipt> {
+    async fn end(&mut self, taken: Timestamp) -> Result<Receipt> {
         let Some(rows) = self.total else {
             return Err(wrong(format!("{} is not there", layout::TOTALS)));
         };
@@ -288,22 +287,11 @@ impl Writing for Archiving {
     }
 
     async fn put(&self, _: u64, entry: Entry) -> lifeboat_core::Result<()> {
-        let mut locked = self.0.lock().await;
-        let Some(mut archive) = locked.take() else {
-            // An earlier entry failed, and its error is the one to be told: this put is broken off.
-            drop(locked);
-            return std::future::pending().await;
-        };
-        archive.take(entry).await?;
-        *locked = Some(archive);
-        Ok(())
+        Ok(self.0.lock().await.take(entry).await?)
     }
 
     async fn commit(self: Arc<Self>, completion: Completion) -> lifeboat_core::Result<Receipt> {
-        match self.0.lock().await.take() {
-            Some(archive) => Ok(archive.end(completion.taken).await?),
-            None => Err(DatabaseError::Unfinished.into()),
-        }
+        Ok(self.0.lock().await.end(completion.taken).await?)
     }
 
     async fn abort(self: Arc<Self>) {}

@@ -51,6 +51,8 @@ mod directory;
 mod error;
 mod export;
 mod foreign_key;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod large_objects;
 mod layout;
 mod moment;

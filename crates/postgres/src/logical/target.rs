@@ -56,7 +56,7 @@ pub(super) async fn prepare(options: &DatabaseRestoreOptions) -> Result<Session>
             return Err(DatabaseError::Missing { database: name.clone() });
         }
         Occupied::Replace | Occupied::Swap if exists => {
-            swap::replaceable_soon(&admin, options).await?
+            swap::replaceable_soon(&admin, options).await?;
         }
         Occupied::Refuse | Occupied::Fill | Occupied::Replace | Occupied::Swap => {}
     }

@@ -30,6 +30,8 @@
 
 mod base;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod plan;
 mod records;
 mod settings;

@@ -76,7 +76,7 @@ pub(super) async fn receive(link: &mut Link) -> Result<Received> {
     read(frame)
 }
 
-fn read(frame: Frame) -> Result<Received> {
+pub(super) fn read(frame: Frame) -> Result<Received> {
     match frame.tag {
         b'd' => payload(frame.body).map_err(|why| ReplicationError::protocol(WHAT, why)),
         b'c' => Ok(Received::TimelineEnds),

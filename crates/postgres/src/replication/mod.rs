@@ -15,6 +15,8 @@ mod copy;
 mod dial;
 mod error;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod link;
 mod slot;
 mod startup;
