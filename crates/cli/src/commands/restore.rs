@@ -264,6 +264,9 @@ fn texts(facts: &Attributes) -> Vec<String> {
         .collect()
 }
 
+/// Where a snapshot goes, and what is there from before.
+type Goal = (Box<dyn Sink>, Option<Arc<dyn FormerFiles>>);
+
 /// What a target is told besides the snapshot.
 struct Told<'a> {
     /// How a cluster recovers, when a target or a standby was asked for.
@@ -279,7 +282,7 @@ fn sink_for(
     reach: Option<&Reach>,
     arguments: &Restore,
     told: Told<'_>,
-) -> Result<(Box<dyn Sink>, Option<Arc<dyn FormerFiles>>), Failed> {
+) -> Result<Goal, Failed> {
     let wrong = |what: &str, hint: &str| {
         let message = format!("{what}, and this is a snapshot of {}", info.store);
         Err(Failed::usage(message, hint))
