@@ -269,7 +269,7 @@ impl Command {
             Self::Repair(Repair::Snapshots { .. }) => "repair snapshots",
             Self::Doctor { subject } => match subject {
                 None | Some(Doctor::Repo) => "doctor repo",
-                Some(Doctor::Postgres(_)) => "doctor postgres",
+                Some(Doctor::Postgres { .. }) => "doctor postgres",
                 Some(Doctor::Database(_)) => "doctor database",
                 Some(Doctor::Files { .. }) => "doctor files",
                 Some(Doctor::Redis(_)) => "doctor redis",

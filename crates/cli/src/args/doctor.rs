@@ -12,7 +12,14 @@ use super::redis::RedisServer;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Doctor {
     /// A PostgreSQL cluster
-    Postgres(Server),
+    Postgres {
+        /// What the cluster is called in the repository: says whether what is there under this name
+        /// is of this cluster
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        #[command(flatten)]
+        server: Server,
+    },
     /// A database, for `backup database`
     Database(Box<Database>),
     /// A tree of files
@@ -34,6 +41,7 @@ Exit code 1 means that something stands in the way of a backup.
 Examples:
   lifeboat doctor
   lifeboat doctor postgres --conninfo 'host=/run/postgresql user=backup'
+  lifeboat doctor postgres --name shop --conninfo 'host=/run/postgresql user=backup'
   lifeboat doctor database --conninfo dbname=shop
   lifeboat doctor postgres --remote --conninfo 'host=db1 user=backup'
   lifeboat doctor files /etc

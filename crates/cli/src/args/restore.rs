@@ -35,8 +35,8 @@ pub(crate) struct Restore {
     #[arg(long, visible_alias = "clean")]
     pub(crate) replace: bool,
     /// Use the stopped cluster in the directory again: only its pages that differ are fetched and
-    /// written, and what the snapshot does not have is removed, its latest WAL too. When it is
-    /// broken off, run it again. For PostgreSQL
+    /// written, and what the snapshot does not have is removed, but for the WAL, which stays in
+    /// pg_wal.former. When it is broken off, run it again. For PostgreSQL
     #[arg(long)]
     pub(crate) delta: bool,
     /// Whose the files are afterwards. For files

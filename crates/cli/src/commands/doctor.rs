@@ -1,6 +1,6 @@
 //! `lifeboat doctor`: says what stands in the way of a backup, and the remedy.
 
-use lifeboat_core::{Error, Finding, Inspection, Severity, Source};
+use lifeboat_core::{Error, Finding, Inspection, Severity, Source, StoreRef};
 use lifeboat_files::FilesSource;
 use lifeboat_objstore::conformance::honours_put_if_absent;
 use lifeboat_postgres::{BaseBackupSource, ClusterSource, DatabaseSource};
@@ -10,6 +10,7 @@ use object_store::path::Path;
 use serde::Serialize;
 
 use super::backup::{base_backup_options, cluster_options, source_options};
+use super::recovery::{archive, bases};
 use super::{database, redis};
 use crate::args::Doctor;
 use crate::exit::Exit;
@@ -33,13 +34,17 @@ struct Summary {
 
 pub(super) async fn run(subject: Option<Doctor>, session: &Session) -> Result<Exit, Failed> {
     let (subject, inspection) = match subject {
-        Some(Doctor::Postgres(server)) if server.remote => {
-            let source = BaseBackupSource::new("server", base_backup_options(&server)?);
-            ("postgres", look_at(&source, session, |error| error).await?)
-        }
-        Some(Doctor::Postgres(server)) => {
-            let source = ClusterSource::new("server", cluster_options(&server)?);
-            ("postgres", look_at(&source, session, |error| error).await?)
+        Some(Doctor::Postgres { name, server }) => {
+            let source: Box<dyn Source> = if server.remote {
+                Box::new(BaseBackupSource::new("server", base_backup_options(&server)?))
+            } else {
+                Box::new(ClusterSource::new("server", cluster_options(&server)?))
+            };
+            let mut inspection = look_at(&*source, session, |error| error).await?;
+            if let Some(name) = name {
+                kept_as(&name, &mut inspection, session).await?;
+            }
+            ("postgres", inspection)
         }
         Some(Doctor::Database(what)) => {
             let source = DatabaseSource::new("database", database::options(&what)?);
@@ -68,6 +73,53 @@ async fn look_at(
     // A store that cannot be asked stands in the way as well, and its error says why.
     Ok(looking.unwrap_or_else(|error| blocked("unreachable", advised(error))))
 }
+
+/// Whether what the repository has under a name is of the cluster that was looked at.
+async fn kept_as(name: &str, inspection: &mut Inspection, session: &Session) -> Result<(), Failed> {
+    let store = StoreRef::new("postgres", name);
+    let Some(system) = inspection.facts.text(SYSTEM_ID).and_then(|id| id.parse().ok()) else {
+        return Ok(());
+    };
+    let opened = session.repository().await?;
+    let mut find = |severity, code: &str, what: String, remedy: &str| {
+        inspection.findings.push(Finding::new(severity, code, what, remedy));
+    };
+    if opened.repository.access() == Access::WriteOnly {
+        let what = format!("this key may write and not read: nobody looked at {store}");
+        find(Severity::Note, "write_only", what, "run it with a key with full access as well");
+        return Ok(());
+    }
+    let bases = bases(&opened.listed(session).await?, &store);
+    let archive = archive(&opened, &store)?;
+    let knows = session.unless_cancelled(archive.knows(system)).await?;
+    let knows = knows.map_err(|error| opened.of_store(error))?;
+    if let Some(other) = bases.iter().find(|base| base.line.system_id != system) {
+        let what = format!(
+            "{store} has snapshots of another cluster: {} is of the system {}, this server is {system}",
+            other.snapshot.short(),
+            other.line.system_id
+        );
+        let remedy = "give this cluster a name of its own, unless it takes the place of that one";
+        find(Severity::Warning, "other_system", what, remedy);
+    }
+    if !bases.iter().any(|base| base.line.system_id == system) {
+        let what = format!("{store} has no snapshot of this cluster yet");
+        find(Severity::Note, "no_snapshots", what, "take one with `lifeboat backup postgres`");
+    }
+    if !knows {
+        let what = format!(
+            "{store} has no WAL of this cluster: its snapshots bring back their own moment only"
+        );
+        let remedy = "run `lifeboat follow postgres` as a service, or set archive_command to \
+                      `lifeboat wal push`";
+        find(Severity::Note, "no_wal", what, remedy);
+    }
+    inspection.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(())
+}
+
+/// The fact of an inspection that says which cluster it is.
+const SYSTEM_ID: &str = "postgres.system_id";
 
 fn blocked(code: &str, error: Error) -> Inspection {
     let failed = Failed::Error(error);

@@ -36,8 +36,24 @@ fn a_cluster_comes_back() {
     let ran = home.run(&["doctor", "postgres", "--conninfo", &conninfo]).expect(0);
     let told = ["postgres: version ", ", system identifier ", ", size about "];
     assert!(told.iter().all(|words| ran.0.stderr.contains(words)), "{ran}");
+    let kept = ["doctor", "postgres", "--name", "shop", "--conninfo", &conninfo, "--json"];
+    let codes = || -> Vec<String> {
+        let ran = home.run(&kept);
+        let codes = ran.expect(0).events_of("finding");
+        codes.iter().map(|one| one["code"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(codes().contains(&"no_snapshots".to_owned()));
     let take = ["backup", "postgres", "--name", "shop", "--conninfo", &conninfo, "--json"];
     let first = home.run(&take).expect(0).end();
+    let found = codes();
+    assert!(!found.iter().any(|code| code == "no_snapshots" || code == "other_system"));
+    assert!(found.contains(&"no_wal".to_owned()), "{found:?}");
+    // Another cluster under the same name.
+    let other = Cluster::start(newest().unwrap()).unwrap();
+    let at = other.conninfo();
+    let ran = home.run(&["doctor", "postgres", "--name", "shop", "--conninfo", &at]).expect(0);
+    assert!(ran.0.stderr.contains("another cluster"), "{ran}");
+    drop(other);
     assert!(!first["position"].as_str().unwrap().is_empty(), "{first}");
     // Where recovery to a later moment begins to need the WAL: high and low half, in hexadecimal.
     let facts = &first["facts"];

@@ -96,6 +96,7 @@ fn only_what_differs_is_written() {
             // What is not, is WAL for the most part.
             assert!(kept * 100 > all * 70, "{kept} of {all} were kept");
             is_clean(&data);
+            assert!(data.join("pg_wal.former/archive_status").is_dir());
             let mut again = adopt(installation, to);
             let client = again.connect("postgres").await.unwrap();
             assert!(data::digests(&client).await.unwrap() == before, "{}", installation.version);
@@ -107,6 +108,9 @@ fn only_what_differs_is_written() {
             go_on(&client).await;
             drop(client);
             again.kill().unwrap();
+            let told = scene.run(&words(to, &["--delta"]), 1);
+            assert!(told.stderr.contains("pg_wal.former"), "{told:?}");
+            fs::remove_dir_all(data.join("pg_wal.former")).unwrap();
             scene.run(&words(to, &["--delta", "--to-latest"]), 0);
             drop(again);
             let again = adopt(installation, to);
@@ -193,6 +197,10 @@ fn a_delta_restore_that_is_killed_is_finished_by_the_next() {
             scene.run(&words(to, &["--delta"]), 0);
             is_clean(&data);
             is_clean(&space);
+            // Whatever became of the rest, the WAL that was there is there.
+            let (was, is) = (copy.join("data/pg_wal"), data.join("pg_wal.former"));
+            let same = Command::new("diff").arg("-r").args([was, is]).output().unwrap();
+            assert!(same.status.success(), "{tenth}: {}", String::from_utf8_lossy(&same.stdout));
             if tenth % 3 == 0 {
                 let again = adopt(installation, to);
                 let client = again.connect("postgres").await.unwrap();

@@ -3,7 +3,7 @@
 use lifeboat_core::{Attributes, Completion, EntryPath, Receipt, Result, names};
 
 use super::Archiving;
-use super::former::Former;
+use super::former::{FORMER_WAL, Former};
 use super::goes::not_restorable;
 use super::writing::{Restore, marker};
 use crate::archive::TimelineHistory;
@@ -194,6 +194,12 @@ impl Restore {
                 "{mib} MiB were the same in the directory already, and were left as they are"
             );
             facts.set("postgres.note.delta", text);
+            facts.set(
+                "postgres.note.former_wal",
+                format!(
+                    "the WAL that was there lies in {FORMER_WAL}, with what no archive may have: remove it when it is not needed"
+                ),
+            );
         }
         for (oid, root) in self.tablespaces.apart() {
             let name = format!("postgres.tablespace.{}", oid.escape_ascii());

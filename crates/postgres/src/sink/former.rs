@@ -6,6 +6,9 @@
 //! former version is taken from there, and only what differs in it is written. At the commit what is
 //! left there, and is in no snapshot, is removed.
 //!
+//! The WAL that was there is not used again, and not removed either: it may have what no archive has.
+//! It stays in [`FORMER_WAL`], for whoever restores to look at and to remove.
+//!
 //! A restore that is broken off leaves both directories. The next one gathers what the first one
 //! had placed, and goes on: content is compared, so it does not matter what a file had become.
 //!
@@ -28,6 +31,8 @@ use crate::source::lock_file;
 
 /// Where the former files are meanwhile, in the data directory and in those of tablespaces.
 pub(super) const FORMER: &str = "lifeboat-restore-former";
+/// Where the former WAL stays, in the data directory.
+pub(super) const FORMER_WAL: &str = "pg_wal.former";
 /// Where the former `pg_control` is, in there.
 const CONTROL: &str = "pg_control";
 
@@ -42,7 +47,7 @@ pub(super) struct Former {
 impl Former {
     /// Looks whether a directory has a former cluster of the system `system_id`, and no server
     /// running. Nothing is touched yet. Blocks.
-    pub(super) fn find(target: &Path, system_id: Option<&str>) -> Result<Self, Error> {
+    pub(super) fn find(target: &Path, system_id: &str) -> Result<Self, Error> {
         let path = || target.to_owned();
         if let Some(lock) = lock_file(target)?
             && lock.pid != 0
@@ -68,12 +73,17 @@ impl Former {
         };
         let control = Control::parse(bytes)
             .map_err(|why| not_ours(format!("its pg_control is not valid: {why}")))?;
-        if let Some(wanted) = system_id
-            && wanted != control.system_id.to_string()
-        {
+        if system_id != control.system_id.to_string() {
             let found = control.system_id;
             return Err(not_ours(format!(
-                "it has the system identifier {found}, and the snapshot {wanted}"
+                "it has the system identifier {found}, and the snapshot {system_id}"
+            )));
+        }
+        // Once pg_control is aside, pg_wal is that of a restore that was broken off.
+        let both = ["pg_wal", FORMER_WAL].iter().all(|name| target.join(name).exists());
+        if both && !target.join(FORMER).join(CONTROL).exists() {
+            return Err(not_ours(format!(
+                "{FORMER_WAL} has the WAL from before an earlier restore: remove it if it is not needed"
             )));
         }
         let version = fs::read_to_string(target.join("PG_VERSION"))
@@ -89,13 +99,24 @@ impl Former {
         root.create_dir_all(&former, 0o700)?;
         let control = EntryPath::new("global/pg_control")?;
         let aside = former.join(CONTROL.as_bytes())?;
+        let wal = EntryPath::new("pg_wal")?;
         match root.status(&aside) {
             // The directory holds a restore that was broken off.
-            Ok(_) => root.remove(&control)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => root.rename(&control, &aside)?,
+            Ok(_) => {
+                root.remove(&control)?;
+                root.remove(&wal)?;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // The WAL first: what is at its place once pg_control is aside is not the former.
+                match root.rename(&wal, &EntryPath::new(FORMER_WAL)?) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => root.sync_dir(None)?,
+                }
+                root.rename(&control, &aside)?;
+            }
             Err(error) => return Err(error),
         }
-        let keep = [FORMER.as_bytes(), ClusterSink::MARKER.as_bytes()];
+        let keep = [FORMER, FORMER_WAL, ClusterSink::MARKER].map(str::as_bytes);
         for listed in root.list(None)? {
             if !keep.contains(&listed.name.as_slice()) {
                 merge(root, &EntryPath::new(&listed.name)?, &former.join(&listed.name)?)?;

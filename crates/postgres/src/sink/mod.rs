@@ -56,8 +56,9 @@ pub enum Existing {
     Refuse,
     /// It becomes the restored one: of its files, only the pages that differ are written, and what
     /// the snapshot does not have is removed. It must be the same cluster, by its system
-    /// identifier, and no server may run in it. What it holds besides is lost, its latest WAL
-    /// too; a restore that is broken off leaves no cluster, and can be run again.
+    /// identifier, and no server may run in it. What it holds besides is lost, but for its WAL,
+    /// which stays in `pg_wal.former`; a restore that is broken off leaves no cluster, and can be
+    /// run again. [`RestoreOptions::facts`] are needed.
     Reuse,
 }
 

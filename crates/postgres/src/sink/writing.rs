@@ -85,6 +85,10 @@ impl ClusterWriting {
             ) => {
                 let facts = options.facts.as_ref();
                 let system_id = facts.and_then(|facts| facts.text(facts::SYSTEM_ID));
+                let system_id = system_id.ok_or_else(|| Error::NotFormer {
+                    path: path.clone(),
+                    why: "nothing says of which system the snapshot is".into(),
+                })?;
                 let former = Former::find(&path, system_id)?;
                 (path, Some(former))
             }
