@@ -156,6 +156,16 @@ pub enum Error {
         /// What it said.
         answer: String,
     },
+    /// A database that keys would go to cannot be selected.
+    #[error("database {database} of {target} cannot be selected: {answer}")]
+    NotSelected {
+        /// The server.
+        target: String,
+        /// The number of its database.
+        database: u64,
+        /// What it said.
+        answer: String,
+    },
     /// What is to be restored into a server is no snapshot of one.
     #[error("restore into {target}: the snapshot holds {entry}, which is no part of one of Redis")]
     StrangeContent {
@@ -260,6 +270,7 @@ impl Failure for Error {
             Self::Login { .. }
             | Self::MayNot { .. }
             | Self::MayNotWrite { .. }
+            | Self::NotSelected { .. }
             | Self::AppendOnly { .. }
             | Self::Answered { .. }
             | Self::Tls { .. } => ErrorKind::Refused,
@@ -360,6 +371,16 @@ impl Failure for Error {
                  +select +time +exists +function|restore"
                     .into()
             }
+            Self::NotSelected { answer, .. } if answer.starts_with("NOPERM") => {
+                "as an administrator: ACL SETUSER … +select; or let all go into database 0 with \
+                 --db FROM=0"
+                    .into()
+            }
+            Self::NotSelected { database, .. } => format!(
+                "raise `databases` in the server's configuration above {database} and start it \
+                 again, or let the keys go into another database with --db FROM=TO"
+            )
+            .into(),
             Self::Given { .. } => {
                 "restore it to a file instead, for a server that understands all of it; \
                  `lifeboat verify --every-byte` looks for damage"

@@ -1,6 +1,6 @@
 //! Redis, for the commands that know several kinds of stores.
 
-use lifeboat_core::Sink;
+use lifeboat_core::{Attributes, Sink};
 use lifeboat_redis::{
     AppendOnly, AppendOnlyOptions, AppendOnlySink, ConnectOptions, Doing, Existing, KeyPattern,
     LiveOptions, LiveSink, RdbFileSink, RestoreOptions,
@@ -25,7 +25,11 @@ pub(super) fn connection(server: &RedisServer) -> Result<ConnectOptions, Failed>
 }
 
 /// The running server that a snapshot goes into.
-fn live(arguments: &Restore, server: &RedisServer) -> Result<Box<dyn Sink>, Failed> {
+fn live(
+    arguments: &Restore,
+    server: &RedisServer,
+    facts: &Attributes,
+) -> Result<Box<dyn Sink>, Failed> {
     let others = [
         (!arguments.paths.is_empty(), "--path"),
         (!arguments.tablespaces.is_empty(), "--tablespace"),
@@ -39,7 +43,7 @@ fn live(arguments: &Restore, server: &RedisServer) -> Result<Box<dyn Sink>, Fail
         let message = format!("{word} is not for a restore into a running server");
         return Err(Failed::usage(message, "leave it out"));
     }
-    let mut options = LiveOptions::new(connection(server)?);
+    let mut options = LiveOptions::new(connection(server)?).with_facts(facts);
     if arguments.replace {
         options.existing = Existing::Replace;
     }
@@ -57,13 +61,14 @@ fn live(arguments: &Restore, server: &RedisServer) -> Result<Box<dyn Sink>, Fail
     Ok(Box::new(LiveSink::new(options)))
 }
 
-/// The file that a snapshot becomes; with a moment, the files.
+/// The file that a snapshot with these facts becomes; with a moment, the files.
 pub(super) fn sink(
     arguments: &Restore,
+    facts: &Attributes,
     moment: Option<&PlannedMoment>,
 ) -> Result<Box<dyn Sink>, Failed> {
     if let Some(server) = arguments.live.server() {
-        return live(arguments, &server);
+        return live(arguments, &server, facts);
     }
     let others = [
         (!arguments.paths.is_empty(), "--path"),

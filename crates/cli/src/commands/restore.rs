@@ -298,7 +298,7 @@ fn sink_for(
         kind if arguments.delta && kind != "postgres" => {
             wrong("--delta is for PostgreSQL", "leave it out")
         }
-        "redis" => Ok((redis::sink(arguments, told.moment)?, None)),
+        "redis" => Ok((redis::sink(arguments, &info.facts, told.moment)?, None)),
         kind if arguments.redis.word().is_some() => {
             let word = arguments.redis.word().unwrap_or_default();
             wrong(&format!("{word} is for Redis"), &format!("leave it out for {kind}"))

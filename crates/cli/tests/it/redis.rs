@@ -128,3 +128,28 @@ fn a_snapshot_goes_into_a_running_server() {
     let old = home.arg("x");
     home.run(&["restore", "latest", "--store", "tree", "--to", &old, "--dry-run"]).expect(2);
 }
+
+#[test]
+fn a_server_with_fewer_databases_is_not_touched() {
+    let home = Home::new();
+    let server = Server::start(newest().unwrap()).unwrap();
+    server.run("SELECT 3\nSET a theirs\nSET b theirs\n").unwrap();
+    home.run(&["backup", "redis", "--name", "cache", "--url", &server.url()]).expect(0);
+    let target = Server::builder(newest().unwrap()).setting("databases", "2").start().unwrap();
+    target.run("SET a mine\nSET c mine\n").unwrap();
+    let (before, url) = (target.digest().unwrap(), target.url());
+    let restore = ["restore", "latest", "--store", "redis/cache", "--into", &url, "--replace"];
+    let with = |more: &[&str]| {
+        let ran = home.run(&[&restore[..], more].concat());
+        assert_eq!(target.digest().unwrap(), before, "{ran}");
+        ran
+    };
+    for more in [&[][..], &["--dry-run"], &["--db", "3=7"], &["--db", "3=7", "--dry-run"]] {
+        let number = if more.contains(&"3=7") { "database 7 of" } else { "database 3 of" };
+        with(more).expect(1).error_says(&[number, "nothing was written", "--db FROM=TO"]);
+    }
+    with(&["--db", "3=1", "--dry-run"]).expect(0);
+    home.run(&[&restore[..], &["--db", "3=1"]].concat()).expect(0);
+    assert_eq!(target.ask(&["GET", "a"]).unwrap(), "mine");
+    assert_eq!(target.ask(&["-n", "1", "GET", "a"]).unwrap(), "theirs");
+}

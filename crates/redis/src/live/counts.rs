@@ -24,6 +24,19 @@ pub struct LiveCounts {
 }
 
 impl LiveCounts {
+    /// For people, when nothing is written.
+    pub(super) fn seen(&self) -> String {
+        self.words("to be written")
+    }
+
+    fn words(&self, written: &str) -> String {
+        format!(
+            "{} keys and {} libraries of functions {written}, {} keys there already, {} expired, \
+             {} refused, {} not wanted",
+            self.written, self.functions, self.existing, self.expired, self.refused, self.unwanted
+        )
+    }
+
     /// As facts of a restore.
     pub(super) fn facts(&self) -> Attributes {
         Attributes::new()
@@ -38,11 +51,6 @@ impl LiveCounts {
 
 impl fmt::Display for LiveCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} keys and {} libraries of functions written, {} keys there already, {} expired, \
-             {} refused, {} not wanted",
-            self.written, self.functions, self.existing, self.expired, self.refused, self.unwanted
-        )
+        f.write_str(&self.words("written"))
     }
 }

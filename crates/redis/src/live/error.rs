@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use lifeboat_core::{ErrorKind, Failure};
 
-use super::LiveCounts;
+use super::{Doing, LiveCounts};
 
 /// The situations in which a restore into a running server fails.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +28,21 @@ pub enum LiveError {
         /// The server.
         target: String,
     },
+    /// The server does not let one of the databases be selected that keys would go to.
+    #[error("restore into {target}: nothing was written")]
+    NotBegun {
+        /// The server.
+        target: String,
+        /// Why.
+        source: Box<crate::Error>,
+    },
     /// It ended before all of it was done.
-    #[error("restore into {target}: it ended early; until then: {counts}")]
+    #[error("restore into {target}: it ended early; {}", until(*doing, counts))]
     Stopped {
         /// The server.
         target: String,
+        /// Whether anything was to be written.
+        doing: Doing,
         /// What had been done.
         counts: Box<LiveCounts>,
         /// Why.
@@ -40,7 +50,8 @@ pub enum LiveError {
     },
     /// Single keys could not be written.
     #[error(
-        "restore into {target}: {keys} keys were refused, the first is \"{first}\": {answer}; besides: {counts}"
+        "restore into {target}: {keys} keys were refused, the first is \"{first}\": {answer}; {}",
+        besides(*doing, counts)
     )]
     Refused {
         /// The server.
@@ -51,16 +62,33 @@ pub enum LiveError {
         first: String,
         /// What the server said to it.
         answer: String,
+        /// Whether anything was to be written.
+        doing: Doing,
         /// What was done.
         counts: Box<LiveCounts>,
     },
+}
+
+/// How far it came, and whether anything was written.
+pub(super) fn until(doing: Doing, counts: &LiveCounts) -> String {
+    match doing {
+        Doing::Write => format!("until then: {counts}"),
+        Doing::Look => format!("nothing was written; looked through until then: {}", counts.seen()),
+    }
+}
+
+fn besides(doing: Doing, counts: &LiveCounts) -> String {
+    match doing {
+        Doing::Write => format!("besides: {counts}"),
+        Doing::Look => format!("nothing was written; besides: {}", counts.seen()),
+    }
 }
 
 impl Failure for LiveError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::TooNew { .. } | Self::Cluster { .. } => ErrorKind::Unsupported,
-            Self::Stopped { source, .. } => source.kind(),
+            Self::NotBegun { source, .. } | Self::Stopped { source, .. } => source.kind(),
             Self::Refused { .. } => ErrorKind::Refused,
         }
     }
@@ -72,6 +100,9 @@ impl Failure for LiveError {
             }
             Self::Cluster { .. } => {
                 "restore to a file, and start a server from it that belongs to no cluster".into()
+            }
+            Self::NotBegun { source, .. } | Self::Stopped { source, doing: Doing::Look, .. } => {
+                return source.hint();
             }
             Self::Stopped { source, .. } => {
                 let why = source.hint().unwrap_or_default();

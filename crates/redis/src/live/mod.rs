@@ -7,6 +7,10 @@
 //!
 //! - Before the first key the server is asked, with a value that is none, whether it takes values of
 //!   the snapshot's version, and whether this user may write: when not, nothing was touched.
+//! - Before the first key, too, every database that keys will go to is selected: those that were
+//!   mapped, or those that the snapshot says it holds ([`LiveOptions::with_facts`]). In the stream
+//!   nothing is sent behind a `SELECT` before it was answered, since a server that refuses it stays
+//!   in the database where it was, and would write what follows there.
 //! - A key that is there stays as it is and is told, unless [`Existing::Replace`] was said.
 //! - Keys whose time has come, by the server's clock, are left out.
 //! - Keys can be chosen by pattern ([`KeyPattern`]) and database, and databases go into others.
@@ -30,16 +34,17 @@ mod parsing;
 mod pipeline;
 mod writing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lifeboat_core::{Context, Header, Sink, Writing};
+use lifeboat_core::{Attributes, Context, Header, Sink, Writing};
 
 pub use self::counts::LiveCounts;
 pub use self::error::LiveError;
 pub use self::glob::KeyPattern;
 use crate::connect::ConnectOptions;
+use crate::source::facts;
 
 /// What becomes of keys that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,6 +81,8 @@ pub struct LiveOptions {
     pub keys: Vec<KeyPattern>,
     /// Only these databases, and where each goes; all, each to its own number, when empty.
     pub databases: BTreeMap<u64, u64>,
+    /// The databases that the snapshot says it holds; empty when it does not say.
+    pub held: BTreeSet<u64>,
     /// So many bytes are sent ahead of their answers; 4 MiB unless said.
     pub ahead: usize,
     /// The largest value that is held, in bytes; 512 MiB unless said.
@@ -91,8 +98,25 @@ impl LiveOptions {
             doing: Doing::default(),
             keys: Vec::new(),
             databases: BTreeMap::new(),
+            held: BTreeSet::new(),
             ahead: 4 << 20,
             largest: 512 << 20,
+        }
+    }
+
+    /// With what the snapshot says of itself, by which its databases are known before its keys.
+    pub fn with_facts(mut self, facts: &Attributes) -> Self {
+        let counts = facts.pairs(facts::DATABASES).unwrap_or_default();
+        let numbers = counts.iter().filter_map(|(number, _)| str::from_utf8(number).ok());
+        self.held = numbers.filter_map(|number| number.parse().ok()).collect();
+        self
+    }
+
+    /// The databases that keys go to, as far as that is known before the first.
+    pub(crate) fn targets(&self) -> BTreeSet<u64> {
+        match self.databases.is_empty() {
+            true => self.held.clone(),
+            false => self.databases.values().copied().collect(),
         }
     }
 

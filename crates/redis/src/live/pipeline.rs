@@ -16,7 +16,6 @@ pub(super) enum About {
     /// A key, by its name.
     Key(Vec<u8>),
     Functions,
-    Select,
     /// Whether a key is there.
     Exists(Vec<u8>),
 }

@@ -7,6 +7,7 @@ use lifeboat_core::{Completion, Context, Entry, EntryKind, Extent, Receipt, Time
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::error::until;
 use super::parsing::{self, Feed, Found, Key, Wanted};
 use super::pipeline::{About, Pipeline};
 use super::{Doing, Existing, LiveCounts, LiveError, LiveOptions};
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::rdb::{Dialect, Eviction, crc64};
 use crate::source::DUMP;
 
+const SELECTING: &str = "select the database that keys go to";
 const ASKING: &str = "ask whether the server takes the snapshot's values";
 /// So many keys are told by name of each kind of trouble.
 const TOLD: u64 = 20;
@@ -92,10 +94,8 @@ impl LiveWriting {
         work.ended = true;
         if let Err(error) = fed {
             // The thread takes it for an RDB that was cut off: this is why.
-            let counts = work.counts;
-            return Err(
-                error.context(format!("restore into {}: until then: {counts}", self.target))
-            );
+            let until = until(self.options.doing, &work.counts);
+            return Err(error.context(format!("restore into {}: {until}", self.target)));
         }
         worked?;
         *self.state.lock() = State::Whole(work.counts);
@@ -164,11 +164,13 @@ impl Work<'_> {
         let target = self.target.to_owned();
         if let Err(error) = done.and(finished) {
             let (counts, source) = (Box::new(self.counts), Box::new(error));
-            return Err(LiveError::Stopped { target, counts, source }.into());
+            let doing = self.options.doing;
+            return Err(LiveError::Stopped { target, doing, counts, source }.into());
         }
         if let Some((first, answer)) = self.first_refused.take() {
             let (keys, counts) = (self.counts.refused, Box::new(self.counts));
-            return Err(LiveError::Refused { target, keys, first, answer, counts }.into());
+            let doing = self.options.doing;
+            return Err(LiveError::Refused { target, keys, first, answer, doing, counts }.into());
         }
         if self.counts.existing > TOLD && self.options.existing == Existing::Keep {
             let told =
@@ -204,7 +206,18 @@ impl Work<'_> {
                 return Err(connection.nonsense(ASKING, what).into());
             }
         }
+        let targets = self.options.targets();
+        // A connection begins in the first one, which takes no right to select.
+        if targets.iter().any(|database| *database != 0) {
+            for database in targets {
+                if let Err(source) = self.select(database).await {
+                    let source = Box::new(source);
+                    return Err(LiveError::NotBegun { target, source }.into());
+                }
+            }
+        }
         // Keys expire by the server's clock.
+        let connection = self.pipeline.connection();
         let time = connection.demand("ask for the time", &[b"TIME"]).await?;
         let number = |answer: &Answer| match answer {
             Answer::Text(digits) => printable(digits).parse::<i64>().ok(),
@@ -223,6 +236,29 @@ impl Work<'_> {
         };
         let theirs = seconds.saturating_mul(1000).saturating_add(micros / 1000);
         self.clock = theirs.saturating_sub(Timestamp::now().as_millisecond());
+        Ok(())
+    }
+
+    /// Goes to another database. Nothing may be without its answer before, and nothing is sent
+    /// behind it: where it is refused, what follows would be written to the former one.
+    async fn select(&mut self, database: u64) -> Result<()> {
+        let connection = self.pipeline.connection();
+        let number = database.to_string();
+        match connection.ask(SELECTING, &[b"SELECT", number.as_bytes()]).await? {
+            Answer::Text(text) if text == b"OK" => {}
+            Answer::Error(answer) => {
+                return Err(match connection.refused(SELECTING, answer.clone()) {
+                    error @ (Error::Login { .. } | Error::NotNow { .. }) => error,
+                    _ => {
+                        let (target, answer) =
+                            (self.target.to_owned(), printable(answer.as_bytes()));
+                        Error::NotSelected { target, database, answer }
+                    }
+                });
+            }
+            other => return Err(connection.nonsense(SELECTING, format!("{other:?}"))),
+        }
+        self.database = database;
         Ok(())
     }
 
@@ -268,10 +304,9 @@ impl Work<'_> {
             return Ok(());
         };
         if key.database != self.database {
-            let number = key.database.to_string();
-            let words: [&[&[u8]]; 2] = [&[b"SELECT"], &[number.as_bytes()]];
-            self.pipeline.send(About::Select, &words, answers).await?;
-            self.database = key.database;
+            let finished = self.pipeline.finish(answers).await;
+            finished.and(self.hear(answers))?;
+            self.select(key.database).await?;
         }
         if self.options.doing == Doing::Look {
             let words: [&[&[u8]]; 2] = [&[b"EXISTS"], &[&key.name]];
@@ -312,12 +347,6 @@ impl Work<'_> {
         let mut stopped = Ok(());
         for (about, answer) in answers.drain(..) {
             match (about, answer) {
-                (About::Select, Answer::Error(answer)) => {
-                    let connection = self.pipeline.connection();
-                    let error = may_not(connection, "choose the database", answer);
-                    stopped = stopped.and(Err(error));
-                }
-                (About::Select, _) => {}
                 (About::Key(_), Answer::Text(_) | Answer::Nil | Answer::List(_)) => {
                     self.counts.written += 1;
                 }
@@ -430,11 +459,11 @@ impl Writing for LiveWriting {
             let entry = "no dump.rdb".to_owned();
             return Err(Error::StrangeContent { target: self.target.clone(), entry }.into());
         };
-        let doing = match self.options.doing {
-            Doing::Write => "done",
-            Doing::Look => "nothing was written; this would be done",
+        let told = match self.options.doing {
+            Doing::Write => format!("done: {counts}"),
+            Doing::Look => format!("nothing was written; this would be done: {}", counts.seen()),
         };
-        let facts = counts.facts().with("redis.note.counts", format!("{doing}: {counts}"));
+        let facts = counts.facts().with("redis.note.counts", told);
         Ok(Receipt { snapshot: None, facts })
     }
 

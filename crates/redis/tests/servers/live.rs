@@ -304,3 +304,85 @@ fn what_may_not_be_written_to_is_not_touched() {
     let error = refused(&node, None);
     assert!(matches!(why(&error), LiveError::Cluster { .. }), "{}", error.one_line());
 }
+
+/// A server that refuses `SELECT` stays in the database where it was: what was sent behind it would
+/// overwrite keys there.
+#[test]
+fn what_belongs_into_a_database_that_cannot_be_selected_goes_nowhere() {
+    for installation in all().unwrap() {
+        println!("Redis {}", installation.version);
+        let server = Server::start(installation).unwrap();
+        server.run("SET zero 1\nSELECT 3\nSET a theirs\nSET b theirs\n").unwrap();
+        let (snapshot, completion) = run(back_up(&source(&server.url()))).unwrap();
+        let target = Server::builder(installation).setting("databases", "2").start().unwrap();
+        target.run("SET a mine\nSET c mine\n").unwrap();
+        let rights = ["~*", "+@all", "-select"];
+        let user = ["ACL", "SETUSER", "writer", "on", ">hunter2-9f"];
+        target.ask(&[&user[..], &rights].concat()).unwrap();
+        let before = target.digest().unwrap();
+        // Into which, as whom, and which database is named.
+        let cases = [
+            (None, None, "database 3 "),
+            (Some((3, 9)), None, "database 9 "),
+            (Some((3, 1)), Some("writer"), "database 1 "),
+            (None, Some("writer"), "database "),
+        ];
+        for (mapping, user, named) in cases {
+            for existing in [Existing::Replace, Existing::Keep] {
+                for doing in [Doing::Look, Doing::Write] {
+                    let mut options = into(&target).with_facts(&completion.facts);
+                    options.databases = mapping.into_iter().collect();
+                    (options.existing, options.doing) = (existing, doing);
+                    options.connection.user = user.map(ToOwned::to_owned);
+                    options.connection.password = user.map(|_| "hunter2-9f".to_owned().into());
+                    let (done, _) = restore(&snapshot, options);
+                    assert_eq!(target.digest().unwrap(), before, "{mapping:?} {user:?}");
+                    let error = done.unwrap_err();
+                    assert!(matches!(why(&error), LiveError::NotBegun { .. }), "{error}");
+                    assert_eq!(error.kind(), ErrorKind::Refused);
+                    let line = error.one_line();
+                    assert!(line.contains("nothing was written"), "{line}");
+                    let step = if user.is_some() { "+select" } else { "--db FROM=TO" };
+                    assert!(line.contains(named) && line.contains(step), "{line}");
+                }
+            }
+        }
+
+        // Where nothing is known of the snapshot, its own database 0 is all that is written.
+        for doing in [Doing::Look, Doing::Write] {
+            let mut options = into(&target);
+            (options.existing, options.doing) = (Existing::Replace, doing);
+            let (done, _) = restore(&snapshot, options);
+            let error = done.unwrap_err();
+            let LiveError::Stopped { counts, .. } = why(&error) else { panic!("{error}") };
+            assert_eq!(counts.written, 1);
+            let line = error.one_line();
+            assert!(line.contains("database 3 "), "{line}");
+            match doing {
+                Doing::Look => {
+                    assert!(line.contains("nothing was written"), "{line}");
+                    assert!(!line.contains("functions written"), "{line}");
+                    assert_eq!(target.digest().unwrap(), before);
+                }
+                Doing::Write => assert!(line.contains("until then: 1 keys"), "{line}"),
+            }
+        }
+        let here = ["zero", "a", "b", "c"].map(|key| target.ask(&["GET", key]).unwrap());
+        assert_eq!(here, ["1", "mine", "", "mine"]);
+        target.ask(&["DEL", "zero"]).unwrap();
+        assert_eq!(target.digest().unwrap(), before);
+
+        let mut options = into(&target).with_facts(&completion.facts);
+        (options.existing, options.databases) = (Existing::Replace, [(3, 1)].into());
+        written(&snapshot, options);
+        assert_eq!(target.ask(&["-n", "1", "GET", "a"]).unwrap(), "theirs");
+        assert_eq!((size(&target, "0"), size(&target, "1")), (2, 2));
+        // Nothing is selected for what is in database 0 alone.
+        let mut options = into(&target);
+        options.databases = [(0, 0)].into();
+        options.connection.user = Some("writer".into());
+        options.connection.password = Some("hunter2-9f".to_owned().into());
+        written(&snapshot, options);
+        assert_eq!(target.ask(&["GET", "zero"]).unwrap(), "1");
+    }
+}
