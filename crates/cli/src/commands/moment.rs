@@ -31,6 +31,7 @@ struct Plan<'a> {
     base_offset: String,
     to: String,
     to_time: String,
+    left: Option<String>,
 }
 
 /// Plans what the command line asks for.
@@ -77,6 +78,7 @@ pub(super) async fn planned(
             base_offset: plan.base.offset.to_string(),
             to: plan.to.to_string(),
             to_time: plan.to_time.to_string(),
+            left: plan.left.map(|at| at.to_string()),
         },
     );
     session.output.say(&format!(
@@ -87,6 +89,13 @@ pub(super) async fn planned(
         size(plan.changes()),
         plan.to
     ));
+    if let Some(at) = plan.left {
+        session.output.note(&format!(
+            "this history does not go on from an earlier one of {store}, which ended at {}: \
+             --to-time {at} restores that one",
+            time(at)
+        ));
+    }
     Ok(PlannedMoment { base, plan, journal })
 }
 

@@ -162,6 +162,23 @@ fn a_server_comes_back_as_it_was_at_any_moment() {
     home.run(&all).expect(0);
     assert_eq!(restored("latest").digest().unwrap(), last);
     home.run(&["verify", "--every-byte"]).expect(0);
+
+    // The server comes back empty: its end is not what was lost, and that is said.
+    let look = ["restore", "latest", "--store", "cache", "--to", &to, "--to-latest", "--dry-run"];
+    assert!(!home.run(&look).expect(0).0.stderr.contains("does not go on"));
+    let empty = Server::start(newest().unwrap()).unwrap();
+    empty.ask(&["SET", "new", "1"]).unwrap();
+    let mut service = Service::start(&home, &empty.url());
+    service.has_base();
+    service.catches_up(&empty);
+    drop(service);
+    let ran = home.run(&look).expect(0);
+    let told = ran.0.stderr.split_once("does not go on from").unwrap().1;
+    let at = told.split_once("--to-time ").unwrap().1.split_once(' ').unwrap().0;
+    let former = home.arg("former");
+    let words = ["restore", "latest", "--store", "cache", "--to", &former, "--to-time", at];
+    home.run(&words).expect(0);
+    assert_eq!(restored("former").digest().unwrap(), last);
 }
 
 #[test]

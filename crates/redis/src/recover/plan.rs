@@ -3,7 +3,7 @@
 use std::fmt;
 
 use futures_util::StreamExt;
-use lifeboat_core::journal::JournalLog;
+use lifeboat_core::journal::{JournalLog, lineage};
 use lifeboat_core::{Result, Timestamp};
 
 use super::chain::Part;
@@ -42,6 +42,9 @@ pub struct RecoveryPlan {
     pub to: u64,
     /// By when all of that had come.
     pub to_time: Timestamp,
+    /// Of the end of the journal: the last moment of another history, which this one does not go on
+    /// from and which had ended before the snapshot. So it is when a server came back empty.
+    pub left: Option<Timestamp>,
     pub(super) parts: Vec<Part>,
 }
 
@@ -95,11 +98,25 @@ impl RecoveryPlan {
             Some(at) => cut_at(log, chain, at).await?,
             None => chain.parts.len().checked_sub(1).map(|last| (last, chain.to)),
         };
+        let left = match at {
+            // One of which the journal knows nothing has no ancestors.
+            None => {
+                let history = lineage(&survey.timelines, &chain.leaf).unwrap_or_default();
+                let own = |one: &Chain| {
+                    let mut before = history.iter().map(|stretch| &stretch.timeline);
+                    one.leaf == chain.leaf || before.any(|timeline| *timeline == one.leaf)
+                };
+                let others = found.iter().filter(|(one, _)| !own(one)).map(|(_, end)| *end);
+                others.filter(|end| *end < chain.base.reached).max()
+            }
+            Some(_) => None,
+        };
         let base = chain.base.clone();
         let mut plan = Self {
             replication_id: chain.leaf.to_string(),
             to: base.offset,
             to_time: base.reached,
+            left,
             parts: Vec::new(),
             base,
         };

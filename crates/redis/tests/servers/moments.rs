@@ -295,10 +295,47 @@ fn a_follower_goes_on_where_it_was_also_behind_a_promoted_replica() {
             assert_eq!((replication_id, next), (&old, &new));
             assert_eq!(kept.shelf.bases().len(), 1);
             kept.is_without_gaps().await;
+            // A promotion leaves nothing.
+            assert_eq!(kept.plan(Moment::Latest).await.unwrap().left, None);
             let restored = kept.server_at(Moment::Latest, installation).await;
             assert_eq!(restored.digest().unwrap(), second.digest().unwrap());
         });
     }
+}
+
+/// The end of the journal is then not what was lost.
+#[test]
+fn the_history_that_was_left_is_named_when_a_server_came_back_empty() {
+    run(async {
+        let installation = newest().unwrap();
+        let kept = Kept::new();
+        let full = Server::start(installation).unwrap();
+        let follower = AtWork::start(&kept, &full.url());
+        follower.has_base().await;
+        change(&full, 0);
+        follower.catches_up(&full).await;
+        follower.stop().await;
+        let digest = full.digest().unwrap();
+        drop(full);
+        assert_eq!(kept.plan(Moment::Latest).await.unwrap().left, None);
+
+        let empty = Server::start(installation).unwrap();
+        let follower = AtWork::start(&kept, &empty.url());
+        eventually("a second base", async || (kept.shelf.bases().len() == 2).then_some(())).await;
+        empty.ask(&["SET", "new", "1"]).unwrap();
+        follower.catches_up(&empty).await;
+        follower.stop().await;
+        let restored = kept.server_at(Moment::Latest, installation).await;
+        assert_eq!(restored.digest().unwrap(), empty.digest().unwrap());
+        let plan = kept.plan(Moment::Latest).await.unwrap();
+        let left = plan.left.expect("the first server's history");
+        assert!(left < plan.base.reached);
+        // As a person would type it.
+        let left = left.to_string().parse().unwrap();
+        assert_eq!(kept.plan(Moment::Time(left)).await.unwrap().left, None);
+        let restored = kept.server_at(Moment::Time(left), installation).await;
+        assert_eq!(restored.digest().unwrap(), digest);
+    });
 }
 
 /// A replica's stream is its primary's, in which the database was chosen before.
