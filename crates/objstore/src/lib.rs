@@ -44,6 +44,7 @@
 //! `rustls::crypto::aws_lc_rs::default_provider().install_default()`. The authorities are those of
 //! the system, or of the file that `SSL_CERT_FILE` names.
 
+mod anchored;
 mod checksummed;
 mod classes;
 mod cloud;

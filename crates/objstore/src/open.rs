@@ -13,6 +13,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use parking_lot::Mutex;
 
+use crate::anchored::Anchored;
 use crate::cloud;
 use crate::error::{Error, Result};
 use crate::location::{Location, Place};
@@ -101,7 +102,7 @@ fn local(path: &FilePath, location: &Location, intent: Intent) -> Result<Arc<dyn
         // An empty directory harms nobody. Removing it could: another writer may be about to put
         // a file there.
         .with_automatic_cleanup(false);
-    Ok(Arc::new(store))
+    Ok(Arc::new(Anchored::new(store, path)))
 }
 
 /// Makes a directory that only its owner can enter, with those above it, durably.

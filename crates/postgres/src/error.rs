@@ -9,6 +9,7 @@ use lifeboat_core::{ErrorKind, Failure};
 use tokio_postgres::error::SqlState;
 
 use crate::lsn::Lsn;
+use crate::sink::ClusterSink;
 
 /// A result whose error is [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -325,7 +326,12 @@ impl Failure for Error {
             Self::NotFormer { .. } => {
                 "name the directory of this cluster, or a new or empty one without --delta".into()
             }
-            Self::TargetUnfinished { .. } => "empty the directory, and restore again".into(),
+            Self::TargetUnfinished { path } if path.join(ClusterSink::FORMER).exists() => {
+                "restore with --delta again: it goes on".into()
+            }
+            Self::TargetUnfinished { .. } => {
+                "empty the directory, and those of its tablespaces, and restore again".into()
+            }
             Self::NotRoot { .. } => "run the restore as root, or as that account".into(),
             Self::TargetRunning { .. } => "stop that server, or name another directory".into(),
             Self::TablespaceNotEmpty { .. } => {

@@ -176,6 +176,12 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
         None => source,
     };
     let moved = move_to(source, &*sink, session).await;
+    if arguments.delta && moved.is_err() && arguments.to().join(ClusterSink::FORMER).exists() {
+        session.output.note(&format!(
+            "the cluster in {} cannot be started now: run the same restore again, it goes on",
+            arguments.to().display()
+        ));
+    }
     let summary = moved.map_err(|error| first.opened.of_store(error))?;
     session.output.finish();
 

@@ -5,6 +5,8 @@
 //! for the whole. A database that is replaced stays what it is until that moment; the two names
 //! change in one transaction, and only then the old one goes, or is kept (see `swap`).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lifeboat_core::{Attributes, Context};
 
 use super::belongings::Belongings;
@@ -25,6 +27,8 @@ pub(super) struct Target {
     /// The name that it gets.
     into: String,
     occupied: Occupied,
+    /// Whether it was made, or seen to be fit to be filled: what follows writes into it.
+    made: AtomicBool,
 }
 
 /// Connects, and refuses what can be refused before anything is touched.
@@ -120,12 +124,12 @@ impl Target {
             _ if !about.content.has_schema() => return Err(only_rows()),
             Occupied::Refuse | Occupied::Replace | Occupied::Swap => provisional(&into),
         };
-        Ok(Self { admin, name, into, occupied })
+        Ok(Self { admin, name, into, occupied, made: AtomicBool::new(false) })
     }
 
     /// Makes the database, or sees that the one to fill is empty.
     pub(super) async fn make(&self, about: &About, options: &DatabaseRestoreOptions) -> Result<()> {
-        match self.occupied {
+        let made = match self.occupied {
             Occupied::Fill if about.content.has_schema() => self.empty(options).await,
             Occupied::Fill => Ok(()),
             Occupied::Refuse | Occupied::Replace | Occupied::Swap => {
@@ -136,7 +140,9 @@ impl Target {
                 };
                 self.run(&creation(&self.name, about, self.admin.major(), owner)).await
             }
-        }
+        };
+        self.made.store(made.is_ok(), Ordering::Relaxed);
+        made
     }
 
     /// A session in the database.
@@ -204,8 +210,16 @@ impl Target {
             Occupied::Replace | Occupied::Swap if there => {
                 return self.change(options, context).await;
             }
-            Occupied::Refuse | Occupied::Replace | Occupied::Swap => {
+            Occupied::Refuse => {
                 self.run(&format!("ALTER DATABASE {name} RENAME TO {into}")).await?;
+            }
+            Occupied::Replace | Occupied::Swap => {
+                self.run(&format!("ALTER DATABASE {name} RENAME TO {into}")).await?;
+                let told = format!(
+                    "there was no database {}: it is new, and nothing was replaced",
+                    self.into
+                );
+                return Ok(Attributes::new().with("database.note.new", told));
             }
         }
         Ok(Attributes::new())
@@ -319,9 +333,9 @@ impl Target {
         }
     }
 
-    /// Whether what is in it stays when the restore fails.
+    /// Whether something of a restore that failed stays in it.
     pub(super) fn stays(&self) -> bool {
-        self.occupied == Occupied::Fill
+        self.occupied == Occupied::Fill && self.made.load(Ordering::Relaxed)
     }
 }
 

@@ -128,6 +128,14 @@ impl RecoveryPlan {
         let passed = elsewhere(archive, &way, &stop).await?;
         let (mut notes, mut settings) = (stop.notes, stop.settings);
         notes.extend(passed);
+        let system = stop.base.line.system_id;
+        if let Some(other) = bases.iter().find(|base| base.line.system_id != system) {
+            notes.push(format!(
+                "snapshots of two clusters have this name: this is the system {system}, and {} is of {}; name a snapshot of the other to recover that",
+                other.snapshot.short(),
+                other.line.system_id
+            ));
+        }
         if options.target != RecoveryTarget::Latest {
             settings.push(("recovery_target_action", options.action.word().to_owned()));
         }

@@ -85,6 +85,7 @@ impl Restore {
         self.write_whole(&prepared, &control.for_restore(), &own)?;
         for (_, root) in self.tablespaces.apart() {
             Former::discard(&root)?;
+            Former::forget(&root)?;
             root.sync_file_system()?;
         }
         Former::discard(&self.root)?;
@@ -102,6 +103,7 @@ impl Restore {
             let _ = self.root.remove(&control_path);
             return Err(error);
         }
+        Former::forget(&self.root)?;
         Ok(self.receipt(completion, owner, configured))
     }
 

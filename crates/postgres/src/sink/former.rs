@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::source::lock_file;
 
 /// Where the former files are meanwhile, in the data directory and in those of tablespaces.
-pub(super) const FORMER: &str = "lifeboat-restore-former";
+pub(super) const FORMER: &str = ClusterSink::FORMER;
 /// Where the former WAL stays, in the data directory.
 pub(super) const FORMER_WAL: &str = "pg_wal.former";
 /// Where the former `pg_control` is, in there.
@@ -148,8 +148,22 @@ impl Former {
         })
     }
 
-    /// Removes what is left. Blocks.
+    /// Removes what is left, but for the `pg_control`, by which a restore that is broken off is known
+    /// as one until the new one is in its place. Blocks.
     pub(super) fn discard(root: &Root) -> Result<()> {
+        let former = EntryPath::new(FORMER)?;
+        let listed = match root.list(Some(&former)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            listed => listed?,
+        };
+        for one in listed.iter().filter(|one| one.name != CONTROL.as_bytes()) {
+            root.remove(&former.join(&one.name)?)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the last of it. Blocks.
+    pub(super) fn forget(root: &Root) -> Result<()> {
         root.remove(&EntryPath::new(FORMER)?)
     }
 }

@@ -159,6 +159,9 @@ pub struct ClusterSink {
 impl ClusterSink {
     /// The name of the file that says that a restore is not finished.
     pub const MARKER: &str = "lifeboat-restore-unfinished";
+    /// The name of the directory in which the former files are while they are
+    /// [used again](Existing::Reuse).
+    pub const FORMER: &str = "lifeboat-restore-former";
 
     /// Nothing is looked at yet.
     pub fn new(options: RestoreOptions) -> Self {

@@ -13,6 +13,9 @@
 
 use std::time::{Duration, Instant};
 
+use lifeboat_core::{Baseline, Context};
+
+use super::facts;
 use super::summaries::summarised;
 use crate::connect::{Session, parsed};
 use crate::error::Result;
@@ -78,4 +81,20 @@ async fn found(session: &Session, timeline: u32, start: Lsn) -> Result<Option<St
         all.push(format!("{from}-{to}:{digest}"));
     }
     Ok((!all.is_empty()).then(|| all.join(" ")))
+}
+
+/// Warns when the last snapshot of this name is of another cluster: a mistyped address would else
+/// be found out when the wrong cluster comes back.
+pub(crate) fn tell_of_another(since: Option<&dyn Baseline>, system_id: u64, context: &Context) {
+    let Some(since) = since.map(Baseline::snapshot) else { return };
+    let known = since.facts.text(facts::SYSTEM_ID).unwrap_or_default();
+    if known != system_id.to_string() && !known.is_empty() {
+        context.warn(
+            &since.store.to_string(),
+            format!(
+                "the last snapshot of this name, {}, is of another cluster: of the system {known}, and this is {system_id}; if that is a mistake, forget the new one",
+                since.id.short()
+            ),
+        );
+    }
 }

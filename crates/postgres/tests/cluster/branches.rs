@@ -78,6 +78,28 @@ async fn left(installation: &Installation, make: &dyn Fn(&Cluster) -> Box<dyn So
     assert!(data::digests(&client).await.unwrap() == before, "{}", installation.version);
 }
 
+/// Somebody mistyped the address of the server.
+#[test]
+fn another_cluster_under_the_same_name_is_told() {
+    run(async {
+        let installation = all().unwrap().last().unwrap();
+        let (one, other) =
+            (Cluster::start(installation).unwrap(), Cluster::start(installation).unwrap());
+        let first = Backup::take(&source(&one)).await;
+        let again = Backup::take_into(&source(&one), first.store.clone()).await;
+        assert_eq!(again.warnings, []);
+        let sources: [Box<dyn Source>; 2] = [Box::new(source(&other)), Box::new(remote(&other))];
+        for wrong in sources {
+            let wrong = Backup::take_into(wrong.as_ref(), again.store.clone()).await;
+            let told = wrong.warnings.iter().any(|(_, what)| what.contains("another cluster"));
+            assert!(told, "{:?}", wrong.warnings);
+            // Back to the right one, for the next round.
+            let right = Backup::take_into(&source(&one), again.store.clone()).await;
+            assert!(right.warnings.len() == 1, "{:?}", right.warnings);
+        }
+    });
+}
+
 /// The number of a timeline that the archive knows is left to whoever has it.
 #[test]
 fn a_restored_cluster_begins_a_timeline_that_nobody_has() {

@@ -86,12 +86,21 @@ impl Backup {
         &self,
         options: DatabaseRestoreOptions,
     ) -> Result<(Summary, Vec<(String, String)>), Error> {
+        let (done, warnings) = self.restore_told(options).await;
+        done.map(|summary| (summary, warnings))
+    }
+
+    /// Restores, and says what was told meanwhile, also when it failed.
+    pub async fn restore_told(
+        &self,
+        options: DatabaseRestoreOptions,
+    ) -> (Result<Summary, Error>, Vec<(String, String)>) {
         let observer = Arc::new(Collecting::new());
         let context = Context::new(observer.clone());
         let sink = DatabaseSink::new(options);
         let transfer_options = TransferOptions::default();
         let done = transfer(&self.store as &dyn Source, &sink, &transfer_options, &context).await;
-        done.map(|summary| (summary, observer.warnings()))
+        (done, observer.warnings())
     }
 }
 

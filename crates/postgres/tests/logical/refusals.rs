@@ -93,8 +93,11 @@ fn an_empty_database_is_filled_and_another_is_not() {
             ("SELECT lo_create(7)", "the large object 7"),
         ] {
             mine.batch_execute(make).await.unwrap();
-            let error = backup.restore(fill("mine")).await.unwrap_err();
+            let (done, told) = backup.restore_told(fill("mine")).await;
+            let error = done.unwrap_err();
             assert!(line(&error).contains(&format!("it has {what}")), "{error:?}");
+            // Nothing was touched, and nobody is told to drop it.
+            assert_eq!(told, []);
             mine.batch_execute(
                 "DROP TABLE IF EXISTS t; DROP SCHEMA IF EXISTS s; DROP TYPE IF EXISTS e;
                  DROP FUNCTION IF EXISTS f; SELECT lo_unlink(oid) FROM pg_largeobject_metadata",
