@@ -1,12 +1,11 @@
 //! Checking an RDB while it passes by, on a thread of its own.
 
-use std::io::{self, Read};
-
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::fed::Fed;
 use crate::rdb::{Outcome, RdbError, check};
 
 /// How many buffers may wait to be looked at.
@@ -21,7 +20,7 @@ pub(crate) struct Checker {
 impl Checker {
     pub(crate) fn start() -> Self {
         let (feed, fed) = mpsc::channel(WAITING);
-        let reader = Fed { fed, current: Bytes::new() };
+        let reader = Fed::new(fed);
         Self { feed, thread: tokio::task::spawn_blocking(move || check(reader)) }
     }
 
@@ -35,24 +34,5 @@ impl Checker {
     pub(crate) async fn finish(self) -> Result<Result<Outcome, RdbError>> {
         drop(self.feed);
         self.thread.await.map_err(|source| Error::Panicked { source })
-    }
-}
-
-struct Fed {
-    fed: mpsc::Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Read for Fed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.fed.blocking_recv() {
-                Some(bytes) => self.current = bytes,
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.current.len());
-        self.current.copy_to_slice(&mut buffer[..count]);
-        Ok(count)
     }
 }

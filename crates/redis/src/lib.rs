@@ -66,6 +66,7 @@
 mod checker;
 mod connect;
 mod error;
+mod fed;
 mod follow;
 mod live;
 pub mod rdb;

@@ -1,12 +1,12 @@
 //! From the bytes of an RDB to the keys that are wanted, on a thread of its own.
 
-use std::io::{self, Read};
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::LiveOptions;
+use crate::fed::Fed;
 use crate::rdb::{Checksum, Dialect, Eviction, Item, RdbError, RdbReader};
 
 /// How many buffers may wait to be parsed.
@@ -56,7 +56,7 @@ pub(super) fn start(options: Arc<LiveOptions>) -> (Feed, mpsc::Receiver<Found>) 
     // One batch waits: with the one that is made and the one that is sent, three values are held.
     let (tell, found) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
-        let reader = Fed { fed, current: Bytes::new() };
+        let reader = Fed::new(fed);
         let mut parser = Parser { tell, options, batch: Vec::new(), size: 0, unwanted: 0 };
         let end = match parser.parse(reader) {
             Ok(()) => Found::End { unwanted: parser.unwanted },
@@ -141,24 +141,5 @@ impl Parser {
             return Ok(());
         }
         self.tell.blocking_send(Found::Batch(batch)).map_err(|_| None)
-    }
-}
-
-struct Fed {
-    fed: mpsc::Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Read for Fed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.fed.blocking_recv() {
-                Some(bytes) => self.current = bytes,
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.current.len());
-        self.current.copy_to_slice(&mut buffer[..count]);
-        Ok(count)
     }
 }
