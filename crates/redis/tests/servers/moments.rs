@@ -118,7 +118,12 @@ fn a_killed_server_loses_less_than_a_second() {
             follower.has_base().await;
             let go_on = Arc::new(AtomicBool::new(true));
             let counting = counter(server.port(), Arc::clone(&go_on));
-            tokio::time::sleep(Duration::from_secs(4)).await;
+            // Enough for several pieces of the journal.
+            eventually("enough is counted", async || {
+                let counted = server.ask(&["GET", "counter"]).ok()?.parse::<usize>().ok()?;
+                (counted >= 6000).then_some(())
+            })
+            .await;
             // SIGKILL
             drop(server);
             let killed = Timestamp::now();
