@@ -49,6 +49,9 @@ pub enum Layout {
     /// Bytes may be inserted anywhere: cut where the content says so.
     #[default]
     Stream,
+    /// A stream of small records, of which some are changed, added or removed from one snapshot to
+    /// the next, all over: cut where the content says so, into far smaller pieces.
+    Records,
     /// Pages of this many bytes (a power of two from 512 to 1 MiB) are rewritten in place and
     /// never shift: cut on that grid, and compare page by page.
     Pages(u32),

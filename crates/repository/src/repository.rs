@@ -153,6 +153,8 @@ pub(crate) struct Shared {
     pub(crate) index: Index,
     pub(crate) pool: Pool,
     pub(crate) chunker: Chunker,
+    /// For streams of small records.
+    pub(crate) record_chunker: Chunker,
     pub(crate) warehouse: Option<Arc<dyn Warehouse>>,
 }
 
@@ -386,13 +388,25 @@ impl Repository {
         options: &OpenOptions,
     ) -> Self {
         let chunker = Chunker::new(Gear::new(keys.chunker()), &config.parameters);
+        let gear = Gear::new(keys.chunker());
+        let record_chunker = Chunker::of_records(gear, &config.parameters);
         let index = Index::new(CacheDirectory::new(&options.cache, &keys));
         let keys = Arc::new(keys);
         let features = RwLock::new(config.features.clone());
         let own = RwLock::new(Arc::new(own));
         let warehouse = options.warehouse.clone();
-        let shared =
-            Shared { objects, config, features, keys, own, index, pool, chunker, warehouse };
+        let shared = Shared {
+            objects,
+            config,
+            features,
+            keys,
+            own,
+            index,
+            pool,
+            chunker,
+            record_chunker,
+            warehouse,
+        };
         Self { shared: Arc::new(shared) }
     }
 

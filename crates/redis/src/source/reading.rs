@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lifeboat_core::{
     Attributes, ByteBudget, Completion, Content, Context, Entry, EntryKind, EntryPath, Extent,
-    Reading,
+    Layout, Reading,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -74,6 +74,7 @@ impl Reading for Snapshot {
         });
         let path = EntryPath::new(DUMP)?;
         let entry = Entry::new(path, EntryKind::File, Attributes::new());
+        let entry = entry.with_layout(Layout::Records);
         Ok(Some(entry.with_content(length, Content::stream(stream))))
     }
 

@@ -9,6 +9,10 @@
 //! file. Gear tables can be recovered from chosen plaintext (IACR eprint 2025/532 and 2025/558);
 //! that is why sizes are hidden as well, by spreading chunks over several open packs.
 //!
+//! Streams of small records are cut likewise, into pieces of a sixty-fourth: where records change all
+//! over, what is stored for one is the chunk that it lies in. Such chunks are sealed in blocks, so that
+//! they compress and are read as larger ones do.
+//!
 //! The cut points of a repository must never move: a golden test holds them.
 
 use crate::config::Parameters;
@@ -28,6 +32,11 @@ impl Gear {
     }
 }
 
+/// Chunks of records have such a part of the size of others.
+const RECORDS_PART: u32 = 64;
+/// But never less than so much on average, in bytes.
+const LEAST_RECORDS: u32 = 4 << 10;
+
 /// Finds where chunks end.
 pub(crate) struct Chunker {
     gear: Gear,
@@ -44,13 +53,31 @@ const fn mask(bits: u32) -> u64 {
 }
 
 impl Chunker {
+    /// For streams.
     pub(crate) fn new(gear: Gear, parameters: &Parameters) -> Self {
-        let bits = parameters.chunk_average.ilog2();
+        let Parameters { chunk_min, chunk_average, chunk_max, .. } = *parameters;
+        Self::with_sizes(gear, chunk_min, chunk_average, chunk_max)
+    }
+
+    /// For streams of records.
+    pub(crate) fn of_records(gear: Gear, parameters: &Parameters) -> Self {
+        let Parameters { chunk_min, chunk_average, chunk_max, .. } = *parameters;
+        let part = |size: u32, least: u32| (size / RECORDS_PART).max(least);
+        Self::with_sizes(
+            gear,
+            part(chunk_min, LEAST_RECORDS / 4),
+            part(chunk_average, LEAST_RECORDS),
+            part(chunk_max, LEAST_RECORDS * 4),
+        )
+    }
+
+    fn with_sizes(gear: Gear, min: u32, average: u32, max: u32) -> Self {
+        let bits = average.ilog2();
         Self {
             gear,
-            min: parameters.chunk_min as usize,
-            average: parameters.chunk_average as usize,
-            max: parameters.chunk_max as usize,
+            min: min as usize,
+            average: average as usize,
+            max: max as usize,
             strict: mask(bits + 1),
             loose: mask(bits - 1),
         }
@@ -141,6 +168,21 @@ mod tests {
         let mean = data.len() / sizes.len();
         assert!((700_000..1_600_000).contains(&mean), "{mean}");
         assert_eq!(self::cuts(&vec![0; 9 << 20]), [4 << 20, 8 << 20, 9 << 20]);
+    }
+
+    #[test]
+    fn records_are_cut_into_far_smaller_pieces() {
+        let data = noise(8 << 20);
+        let chunker = Chunker::of_records(Gear::new(&[9; 32]), &Parameters::default());
+        let (mut at, mut sizes) = (0, Vec::new());
+        while at < data.len() {
+            sizes.push(chunker.cut(&data[at..]));
+            at += sizes[sizes.len() - 1];
+        }
+        let (_, inner) = sizes.split_last().unwrap();
+        assert!(inner.iter().all(|size| (4 << 10..=64 << 10).contains(size)));
+        let mean = data.len() / sizes.len();
+        assert!((12 << 10..24 << 10).contains(&mean), "{mean}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Every byte is checked on its way: the sealed chunk must be authentic for just this name, kind,
 //! length and place, and what it opens to must hash to the name that was asked for.
 
+mod ahead;
 mod chunks;
 mod copies;
 mod open;

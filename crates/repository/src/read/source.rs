@@ -12,6 +12,7 @@ use lifeboat_core::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+use super::ahead::fetched_ahead;
 use super::chunks::ChunkReader;
 use super::pieces::PieceCursor;
 use super::sparing::read_sparing;
@@ -22,7 +23,7 @@ use crate::id::ChunkId;
 use crate::snapshot::Snapshot;
 use crate::tree::{EntryRecord, TreeCursor};
 
-/// How many chunks of one content are fetched ahead.
+/// How many small entries are fetched side by side.
 const AHEAD: usize = 4;
 
 /// Entries of up to so many bytes are read ahead, so that whoever takes them finds their content at
@@ -309,17 +310,7 @@ pub(crate) fn read_range(
             Err(error) => Some((Err(error), (None, done))),
         }
     });
-    let extents = pieces
-        .map(move |piece| {
-            let (chunks, context) = (Arc::clone(&chunks), context.clone());
-            async move {
-                let extent = fetch(&chunks, piece?).await?;
-                context.count_read(extent.len());
-                Ok::<_, lifeboat_core::Error>(extent)
-            }
-        })
-        .buffered(AHEAD);
-    Content::stream(extents)
+    Content::stream(fetched_ahead(chunks, pieces, context))
 }
 
 /// The bytes of one piece.

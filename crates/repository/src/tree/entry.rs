@@ -8,6 +8,9 @@ use minicbor::{Decode, Encode};
 
 use crate::content::ContentRecord;
 
+/// The layout that stands for [`Layout::Records`]: no size of a page.
+const RECORDS: u32 = 1;
+
 /// An entry in a leaf.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -18,7 +21,7 @@ pub(crate) struct EntryRecord {
     kind: u8,
     #[n(2)]
     attributes: AttributesRecord,
-    /// 0 for a stream, else the size of a page.
+    /// 0 for a stream, 1 for a stream of records, else the size of a page.
     #[n(3)]
     layout: u32,
     #[n(4)]
@@ -35,6 +38,7 @@ impl EntryRecord {
             attributes: AttributesRecord::new(&info.attributes),
             layout: match info.layout {
                 Layout::Pages(size) => size,
+                Layout::Records => RECORDS,
                 Layout::Stream => 0,
             },
             size: info.size,
@@ -57,7 +61,11 @@ impl EntryRecord {
     }
 
     pub(crate) fn layout(&self) -> Layout {
-        if self.layout == 0 { Layout::Stream } else { Layout::Pages(self.layout) }
+        match self.layout {
+            0 => Layout::Stream,
+            RECORDS => Layout::Records,
+            size => Layout::Pages(size),
+        }
     }
 
     /// What the entry is, or what is wrong with the record.
@@ -218,8 +226,8 @@ mod tests {
             .with("postgres.note", "text")
             .with(names::TARGET, vec![0xff, 0])
             .with(names::XATTRS, vec![(b"user.a".to_vec(), vec![1])]);
-        for (kind, layout) in KINDS.iter().zip([Layout::Stream, Layout::Pages(8192)].iter().cycle())
-        {
+        let layouts = [Layout::Stream, Layout::Pages(8192), Layout::Records];
+        for (kind, layout) in KINDS.iter().zip(layouts.iter().cycle()) {
             let info = EntryInfo {
                 path: EntryPath::new(b"a/\xff").unwrap(),
                 kind: *kind,

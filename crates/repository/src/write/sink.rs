@@ -19,7 +19,7 @@ use super::inventory::{self, Thoroughness};
 use super::pages::{PageBaseline, PageStorer};
 use super::peeked::Peeked;
 use super::sorter::Sorter;
-use super::stream;
+use super::stream::{self, Grain};
 use crate::content::ContentRecord;
 use crate::crypto::Access;
 use crate::error::{Error, Result};
@@ -393,8 +393,12 @@ impl SnapshotWriting {
                 PageStorer::new(&self.chunks, &info.path, page, baseline).store(content).await
             }
             _ => {
+                let grain = match info.layout {
+                    Layout::Records => Grain::Fine,
+                    Layout::Stream | Layout::Pages(_) => Grain::Coarse,
+                };
                 let baseline = old.map(|old| pieces(&old.content));
-                stream::store(&self.chunks, &info.path, content, baseline).await
+                stream::store(&self.chunks, &info.path, grain, content, baseline).await
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Content whose bytes may shift: cut where the content says so.
+//! Content whose bytes may shift: cut where the content says so, into pieces of the size that suits it.
 
 use std::sync::Arc;
 
@@ -8,27 +8,47 @@ use lifeboat_core::{EntryPath, Extent};
 use super::chunks::ChunkWriter;
 use super::peeked::Peeked;
 use super::pieces;
-use crate::chunk::ChunkKind;
+use crate::chunk::{ChunkKind, Chunker};
 use crate::content::{ContentRecord, Piece, push, total};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::read::PieceCursor;
+use crate::repository::Shared;
 
 /// Content up to this size that is at hand is hashed where it is: a hop to another thread would
 /// cost more.
 const SMALL: usize = 64 << 10;
 
+/// What a stream is made of, which says into how large pieces it is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grain {
+    /// Nothing is known of it.
+    Coarse,
+    /// Small records that change one by one.
+    Fine,
+}
+
+impl Grain {
+    fn chunker(self, shared: &Shared) -> &Chunker {
+        match self {
+            Self::Coarse => &shared.chunker,
+            Self::Fine => &shared.record_chunker,
+        }
+    }
+}
+
 /// Stores content cut by the chunker; the result is its record and its length.
 pub(crate) async fn store(
     chunks: &Arc<ChunkWriter>,
     path: &EntryPath,
+    grain: Grain,
     mut content: Peeked,
     mut baseline: Option<PieceCursor>,
 ) -> Result<(ContentRecord, u64)> {
     let mut pieces = Vec::new();
     let mut buffer = BytesMut::new();
     let mut length = 0;
-    let max = chunks.shared().chunker.max();
+    let max = grain.chunker(chunks.shared()).max();
     while let Some(extent) = content.next().await? {
         length += extent.len();
         match extent {
@@ -46,16 +66,16 @@ pub(crate) async fn store(
                 buffer.extend_from_slice(&data);
                 drop(data);
                 if buffer.len() > max {
-                    cut(chunks, &mut buffer, More::Follows, &mut pieces).await?;
+                    cut(chunks, grain, &mut buffer, More::Follows, &mut pieces).await?;
                 }
             }
             Extent::Hole(hole) => {
-                cut(chunks, &mut buffer, More::Ends, &mut pieces).await?;
+                cut(chunks, grain, &mut buffer, More::Ends, &mut pieces).await?;
                 skip(&mut baseline, hole).await?;
                 push(&mut pieces, Piece::hole(hole));
             }
             Extent::Unchanged(same) => {
-                cut(chunks, &mut buffer, More::Ends, &mut pieces).await?;
+                cut(chunks, grain, &mut buffer, More::Ends, &mut pieces).await?;
                 let missing = || Error::NothingUnchanged { path: path.to_string() };
                 let taken = match baseline.as_mut().ok_or_else(missing)?.take(same).await {
                     Err(error) if error.is_damage() => return Err(missing()),
@@ -68,7 +88,7 @@ pub(crate) async fn store(
             }
         }
     }
-    cut(chunks, &mut buffer, More::Ends, &mut pieces).await?;
+    cut(chunks, grain, &mut buffer, More::Ends, &mut pieces).await?;
     Ok((pieces::record(chunks, pieces, None).await?, length))
 }
 
@@ -95,6 +115,7 @@ enum More {
 /// hand yet stays in the buffer.
 async fn cut(
     chunks: &Arc<ChunkWriter>,
+    grain: Grain,
     buffer: &mut BytesMut,
     more: More,
     pieces: &mut Vec<Piece>,
@@ -106,9 +127,10 @@ async fn cut(
     let mut data = std::mem::take(buffer);
     let work = move || {
         let mut found: Vec<(ChunkId, Bytes)> = Vec::new();
-        let least = if more == More::Ends { 1 } else { shared.chunker.max() };
+        let chunker = grain.chunker(&shared);
+        let least = if more == More::Ends { 1 } else { chunker.max() };
         while data.len() >= least {
-            let chunk = data.split_to(shared.chunker.cut(&data)).freeze();
+            let chunk = data.split_to(chunker.cut(&data)).freeze();
             found.push((shared.keys.chunk_id(ChunkKind::Data, &chunk), chunk));
         }
         (found, data)

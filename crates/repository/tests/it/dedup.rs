@@ -54,6 +54,38 @@ async fn only_changed_pages_are_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn little_is_stored_for_records_that_changed_all_over() {
+    let store: std::sync::Arc<dyn object_store::ObjectStore> =
+        std::sync::Arc::new(object_store::memory::InMemory::new());
+    let mut options = crate::common::small();
+    options.parameters = lifeboat_repository::Parameters::default();
+    let repository =
+        lifeboat_repository::Repository::init(store, &crate::common::secret(), &options)
+            .await
+            .unwrap();
+    let mut stored = Vec::new();
+    for layout in [Layout::Stream, Layout::Records] {
+        let store = lifeboat_core::memory::MemoryStore::new(&format!("{layout:?}").to_lowercase());
+        let mut content = noise(11, 8 << 20);
+        let mut last = 0;
+        for _ in 0..2 {
+            let entry = Entry::file(path("dump"), Attributes::new(), content.clone());
+            store.insert(entry.with_layout(layout)).await.unwrap();
+            let (id, summary) = back_up(&store, &repository).await;
+            last = summary.progress.new;
+            assert_restores(&repository, id, &store).await;
+            for at in (100_000..content.len()).step_by(400_000) {
+                content.splice(at..at, *b"one more record");
+            }
+        }
+        stored.push(last);
+    }
+    // 21 places: nearly every chunk of the stream, and some chunks of 16 KiB each.
+    assert!(stored[0] > 6 << 20, "{stored:?}");
+    assert!(stored[1] < 1 << 20, "{stored:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_shifted_are_found_again() {
     let (_, repository) = repository().await;
     let store = lifeboat_core::memory::MemoryStore::new("shift");

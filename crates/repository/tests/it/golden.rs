@@ -359,6 +359,7 @@ fn header(
 fn describe_entry(info: &EntryInfo, bytes: &[u8]) -> Json {
     let page = match info.layout {
         Layout::Pages(page) => page,
+        Layout::Records => 1,
         Layout::Stream => 0,
     };
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);

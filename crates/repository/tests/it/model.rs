@@ -62,12 +62,13 @@ type Past = Arc<Mutex<HashMap<SnapshotId, Image>>>;
 fn grid(layout: Layout) -> usize {
     match layout {
         Layout::Pages(page) => page as usize,
-        Layout::Stream => 4096,
+        Layout::Stream | Layout::Records => 4096,
     }
 }
 
 fn layout(dice: &mut Dice) -> Layout {
-    [Layout::Stream, Layout::Pages(512), Layout::Pages(1024), Layout::Pages(4096)][dice.below(4)]
+    let pages = [Layout::Pages(512), Layout::Pages(1024), Layout::Pages(4096)];
+    [Layout::Stream, Layout::Records, pages[0], pages[1], pages[2]][dice.below(5)]
 }
 
 fn edit(image: &mut Image, past: &[Image], dice: &mut Dice) {
