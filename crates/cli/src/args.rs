@@ -42,7 +42,7 @@ pub(crate) use journals::Journals;
 pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
 pub(crate) use prune::Prune;
 pub(crate) use recovery::{Recovery, Supply, Target, Window};
-pub(crate) use redis::RedisServer;
+pub(crate) use redis::{Redis, RedisKeys, RedisServer};
 pub(crate) use repair::{Mending, Repair, Verify};
 pub(crate) use replica::{Replica, ReplicaPromote, ReplicaStatus};
 pub(crate) use restore::{OtherSecret, Owners, Restore};
@@ -196,6 +196,9 @@ pub(crate) enum Command {
     /// See how far replicas are behind, and let one take the primary's place
     #[command(subcommand)]
     Replica(Replica),
+    /// Look into snapshots of Redis
+    #[command(subcommand)]
+    Redis(Redis),
     /// Look for damage in the repository
     #[command(after_help = repair::VERIFY)]
     Verify(Verify),
@@ -256,6 +259,7 @@ impl Command {
             Self::Wal(Wal::Serve(_)) => "wal serve",
             Self::Replica(Replica::Status(_)) => "replica status",
             Self::Replica(Replica::Promote(_)) => "replica promote",
+            Self::Redis(Redis::Keys(_)) => "redis keys",
             Self::Verify(_) => "verify",
             Self::Prune(_) => "prune",
             Self::DataClass(_) => "data-class",

@@ -182,6 +182,22 @@ pub enum Error {
         /// What is wrong with it.
         source: RdbError,
     },
+    /// The snapshot whose keys are listed is damaged, or not fully understood.
+    #[error("list the keys of {target}")]
+    Listed {
+        /// The snapshot.
+        target: String,
+        /// What is wrong with it.
+        source: RdbError,
+    },
+    /// Two databases would go into one, where their keys could meet.
+    #[error("databases {one} and {other} cannot go into the same one in a file")]
+    DatabasesClash {
+        /// The number of one.
+        one: u64,
+        /// And of the other.
+        other: u64,
+    },
     /// The reading was finished before all of it was read.
     #[error("the backup was ended before everything was read")]
     Unfinished,
@@ -261,9 +277,10 @@ pub enum Error {
 impl Failure for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::BadAddress { .. } | Self::PasswordInAddress | Self::BadName { .. } => {
-                ErrorKind::InvalidInput
-            }
+            Self::BadAddress { .. }
+            | Self::PasswordInAddress
+            | Self::BadName { .. }
+            | Self::DatabasesClash { .. } => ErrorKind::InvalidInput,
             Self::ConnectionFile { source, .. }
             | Self::File { source, .. }
             | Self::Connect { source, .. } => ErrorKind::of_io(source),
@@ -283,6 +300,7 @@ impl Failure for Error {
             | Self::StrangeEntry { .. }
             | Self::StrangeContent { .. }
             | Self::Given { .. }
+            | Self::Listed { .. }
             | Self::NoDump { .. }
             | Self::Restored { .. } => ErrorKind::Corrupt,
             // Cut off on its way: the next one may arrive.
@@ -386,6 +404,11 @@ impl Failure for Error {
                  `lifeboat verify --every-byte` looks for damage"
                     .into()
             }
+            Self::Listed { .. } => {
+                "`lifeboat verify --every-byte` looks for damage; what was listed so far is there"
+                    .into()
+            }
+            Self::DatabasesClash { .. } => "restore each to a file of its own".into(),
             Self::StrangeEntry { .. } | Self::StrangeContent { .. } | Self::NoDump { .. } => {
                 "name another snapshot; `lifeboat snapshots` lists them".into()
             }

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::backup::Taking;
+use super::which::Which;
 
 /// How the server is reached.
 #[derive(Debug, Args)]
@@ -51,6 +52,40 @@ Examples:
   lifeboat backup redis --name cache --url rediss://cache:6380 --tls-ca /etc/ssl/redis-ca.pem
   lifeboat backup redis --name cache --url unix:///run/redis/redis.sock --tag nightly";
 
+/// What is done with snapshots of Redis alone.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Redis {
+    /// List the keys in a snapshot
+    #[command(after_help = REDIS_KEYS)]
+    Keys(RedisKeys),
+}
+
+/// Which keys of which snapshot are listed.
+#[derive(Debug, Args)]
+pub(crate) struct RedisKeys {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Only keys that fit this pattern, as KEYS has it: 'session:*'. Can be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) keys: Vec<String>,
+    /// Only this database. Can be repeated
+    #[arg(long = "db", value_name = "NUMBER")]
+    pub(crate) databases: Vec<u64>,
+}
+
+const REDIS_KEYS: &str = "\
+Each line has the database, the type, how many bytes the key takes in the snapshot (as it is
+serialised, with its name), when it expires, and the name, in which control characters and what is not
+UTF-8 are escaped. The order is that of the server's tables. All of the data is read and checked, with
+constant memory: the end says how many keys there are. To look into values, make a file of some keys and
+start a server from it:
+  lifeboat restore latest --store redis/cache --to /tmp/look/dump.rdb --keys 'session:*'
+
+Examples:
+  lifeboat redis keys latest --store redis/cache
+  lifeboat redis keys 3f2a91bc --keys 'session:*' --keys 'user:*' --db 0
+  lifeboat redis keys latest --store redis/cache --json | jq 'select(.bytes > 1000000)'";
+
 /// How a snapshot of Redis becomes a file.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options for Redis")]
@@ -73,11 +108,12 @@ pub(crate) struct IntoServer {
     /// --replace is given
     #[arg(long, value_name = "URL", conflicts_with = "to", group = "plannable")]
     pub(crate) into: Option<String>,
-    /// Only keys that fit this pattern, as KEYS has it: 'session:*'. Can be repeated
-    #[arg(long, value_name = "PATTERN", requires = "into")]
+    /// Only keys that fit this pattern, as KEYS has it: 'session:*'. Can be repeated. With --to, the
+    /// RDB file holds these keys alone
+    #[arg(long, value_name = "PATTERN")]
     pub(crate) keys: Vec<String>,
     /// Only this database; with a second number, into that one: 0, 0=5. Can be repeated
-    #[arg(long = "db", value_name = "NUMBER[=NUMBER]", requires = "into", value_parser = database)]
+    #[arg(long = "db", value_name = "NUMBER[=NUMBER]", value_parser = database)]
     pub(crate) databases: Vec<(u64, u64)>,
     /// Read the server's password from the first line of this file; unless said, it comes from
     /// REDISCLI_AUTH
@@ -95,6 +131,12 @@ pub(crate) struct IntoServer {
 }
 
 impl IntoServer {
+    /// One of its words that was said and that has a meaning for files of Redis, too.
+    pub(crate) fn choosing_word(&self) -> Option<&'static str> {
+        let said = [(!self.keys.is_empty(), "--keys"), (!self.databases.is_empty(), "--db")];
+        said.into_iter().find_map(|(is_said, word)| is_said.then_some(word))
+    }
+
     /// The server, when it is one.
     pub(crate) fn server(&self) -> Option<RedisServer> {
         Some(RedisServer {

@@ -24,6 +24,7 @@ mod pin;
 mod prune;
 mod recovery;
 mod redis;
+mod redis_keys;
 mod rehearse;
 mod repair;
 mod replica;
@@ -42,7 +43,7 @@ mod which;
 mod window;
 
 pub(crate) use self::wal::{WalService, told};
-use crate::args::Command;
+use crate::args::{Command, Redis};
 use crate::exit::Exit;
 use crate::failure::Failed;
 use crate::session::Session;
@@ -71,6 +72,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<Exit, Fai
         Command::Journals(arguments) => journals::run(&arguments, session).await,
         Command::Wal(command) => wal::run(command, session).await,
         Command::Replica(what) => replica::run(what, session).await,
+        Command::Redis(Redis::Keys(arguments)) => redis_keys::run(&arguments, session).await,
         Command::Verify(arguments) => verify::run(&arguments, session).await,
         Command::Prune(arguments) => prune::run(&arguments, session).await,
         Command::DataClass(arguments) => data_class::run(&arguments, session).await,

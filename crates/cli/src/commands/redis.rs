@@ -3,7 +3,7 @@
 use lifeboat_core::{Attributes, Sink};
 use lifeboat_redis::{
     AppendOnly, AppendOnlyOptions, AppendOnlySink, ConnectOptions, Doing, Existing, KeyPattern,
-    LiveOptions, LiveSink, RdbFileSink, RestoreOptions,
+    KeySelection, LiveOptions, LiveSink, RdbFileSink, RestoreOptions,
 };
 
 use super::moment::PlannedMoment;
@@ -22,6 +22,23 @@ pub(super) fn connection(server: &RedisServer) -> Result<ConnectOptions, Failed>
         options.tls_identity = Some((certificate.clone(), key.clone()));
     }
     Ok(options)
+}
+
+/// Which keys are meant, from the command line.
+pub(super) fn selection(
+    patterns: &[String],
+    databases: &[(u64, u64)],
+) -> Result<KeySelection, Failed> {
+    let mut selection = KeySelection::default();
+    let keys = patterns.iter().map(|pattern| KeyPattern::new(pattern.as_bytes()));
+    selection.keys = keys.collect();
+    for (from, to) in databases {
+        if selection.databases.insert(*from, *to).is_some_and(|other| other != *to) {
+            let message = format!("database {from} cannot go into two others");
+            return Err(Failed::usage(message, "restore twice"));
+        }
+    }
+    Ok(selection)
 }
 
 /// The running server that a snapshot goes into.
@@ -50,14 +67,8 @@ fn live(
     if arguments.recovery.dry_run {
         options.doing = Doing::Look;
     }
-    let patterns = arguments.live.keys.iter();
-    options.keys = patterns.map(|pattern| KeyPattern::new(pattern.as_bytes())).collect();
-    for (from, to) in &arguments.live.databases {
-        if options.databases.insert(*from, *to).is_some_and(|other| other != *to) {
-            let message = format!("database {from} cannot go into two others");
-            return Err(Failed::usage(message, "restore twice"));
-        }
-    }
+    let selection = selection(&arguments.live.keys, &arguments.live.databases)?;
+    (options.keys, options.databases) = (selection.keys, selection.databases);
     Ok(Box::new(LiveSink::new(options)))
 }
 
@@ -87,6 +98,12 @@ pub(super) fn sink(
         return Err(Failed::usage(message, "leave it out; --to names the file to make"));
     }
     if let Some(moment) = moment {
+        if let Some(word) = arguments.live.choosing_word() {
+            let message =
+                format!("{word} is not for a moment of a journal, which comes back whole");
+            let hint = "restore it whole, start a server from it, and take the keys from there";
+            return Err(Failed::usage(message, hint));
+        }
         if arguments.redis.force {
             let hint = "leave it out: the directory has to be empty, or not there yet";
             return Err(Failed::usage("--force is for a restore to an RDB file", hint));
@@ -97,6 +114,7 @@ pub(super) fn sink(
     }
     let mut options = RestoreOptions::new(arguments.to());
     options.config.clone_from(&arguments.redis.redis_conf);
+    options.selection = selection(&arguments.live.keys, &arguments.live.databases)?;
     if arguments.redis.force {
         options.append_only = AppendOnly::Ignore;
     }

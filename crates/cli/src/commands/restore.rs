@@ -109,6 +109,12 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
         let message = format!("--into is for Redis, and this is a snapshot of {}", info.store);
         return Err(Failed::usage(message, "name the place with --to"));
     }
+    if let Some(word) =
+        arguments.live.choosing_word().filter(|_| info.store.kind() != lifeboat_redis::KIND)
+    {
+        let message = format!("{word} is for Redis, and this is a snapshot of {}", info.store);
+        return Err(Failed::usage(message, "leave it out"));
+    }
     if let (Some(table), "postgres", None) = (&arguments.database.table, info.store.kind(), &reach)
     {
         return table::run(table, &arguments, first, planned.as_ref(), session).await;

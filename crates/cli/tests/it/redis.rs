@@ -153,3 +153,47 @@ fn a_server_with_fewer_databases_is_not_touched() {
     assert_eq!(target.ask(&["GET", "a"]).unwrap(), "mine");
     assert_eq!(target.ask(&["-n", "1", "GET", "a"]).unwrap(), "theirs");
 }
+
+#[test]
+fn keys_are_listed_and_sliced() {
+    let home = Home::new();
+    let server = Server::start(newest().unwrap()).unwrap();
+    server
+        .run(
+            "SET session:1 a PXAT 1900000000123\nSET session:2 b\nRPUSH user:1 1 2 3\n\
+             SET \"odd\\x00\\xff\" x\nSELECT 4\nSET session:4 c\n",
+        )
+        .unwrap();
+    home.run(&["backup", "redis", "--name", "cache", "--url", &server.url()]).expect(0);
+    let keys = ["redis", "keys", "latest", "--store", "redis/cache"];
+    let ran = home.run(&keys).expect(0);
+    assert_eq!(ran.0.stdout.lines().count(), 5, "{ran}");
+    assert!(ran.0.stdout.contains("odd\\x00\\xff"), "{ran}");
+    assert!(ran.0.stderr.contains("5 keys of 5"), "{ran}");
+    let some = [&keys[..], &["--keys", "session:*", "--db", "0", "--json"]].concat();
+    let ran = home.run(&some).expect(0);
+    let events = ran.0.stdout.lines().map(|line| serde_json::from_str(line).unwrap());
+    let events: Vec<serde_json::Value> =
+        events.filter(|event: &serde_json::Value| event["event"] == "key").collect();
+    assert_eq!(events.len(), 2, "{ran}");
+    let first = events.iter().find(|event| event["key"] == "session:1").unwrap();
+    assert_eq!(first["expires"], "2030-03-17T17:46:40.123Z");
+    assert_eq!((&first["database"], &first["type"]), (&0.into(), &"string".into()));
+    let summary = ran.end();
+    assert_eq!((&summary["keys"], &summary["of"]), (&2.into(), &5.into()), "{summary}");
+
+    let file = home.arg("slice.rdb");
+    let restore = ["restore", "latest", "--store", "redis/cache", "--to", &file];
+    let ran = home.run(&[&restore[..], &["--keys", "session:*", "--db", "4=0"]].concat()).expect(0);
+    assert!(ran.0.stderr.contains("holds 1 of the 5 keys"), "{ran}");
+    let slice = Server::builder(newest().unwrap()).rdb(home.path("slice.rdb")).start().unwrap();
+    assert_eq!(slice.ask(&["KEYS", "*"]).unwrap(), "session:4");
+    assert_eq!(slice.ask(&["GET", "session:4"]).unwrap(), "c");
+    home.run(&["backup", "files", &home.tree(), "--name", "tree"]).expect(0);
+    home.run(&["redis", "keys", "latest", "--store", "files/tree"])
+        .expect(2)
+        .error_says(&["lifeboat ls"]);
+    let other = home.arg("other");
+    let files = ["restore", "latest", "--store", "files/tree", "--to", &other, "--keys", "a"];
+    home.run(&files).expect(2).error_says(&["--keys is for Redis"]);
+}

@@ -44,6 +44,7 @@ pub use self::counts::LiveCounts;
 pub use self::error::LiveError;
 pub use self::glob::KeyPattern;
 use crate::connect::ConnectOptions;
+use crate::selection::place_of;
 use crate::source::facts;
 
 /// What becomes of keys that are there.
@@ -122,12 +123,7 @@ impl LiveOptions {
 
     /// Whether a key is wanted, and in which database.
     pub(crate) fn place_of(&self, database: u64, key: &[u8]) -> Option<u64> {
-        let to = match self.databases.is_empty() {
-            true => database,
-            false => *self.databases.get(&database)?,
-        };
-        let fits = self.keys.is_empty() || self.keys.iter().any(|pattern| pattern.matches(key));
-        fits.then_some(to)
+        place_of(&self.keys, &self.databases, database, key)
     }
 
     /// Whether everything of the snapshot is wanted, functions as well.

@@ -7,14 +7,12 @@ use tokio::sync::mpsc;
 
 use super::LiveOptions;
 use crate::fed::Fed;
-use crate::rdb::{Checksum, Dialect, Eviction, Item, RdbError, RdbReader};
+use crate::rdb::{Checksum, Dialect, Eviction, Item, LONGEST_NAME, RdbError, RdbReader};
 
 /// How many buffers may wait to be parsed.
 const WAITING: usize = 2;
 /// So much is handed on at a time, or one value that is larger.
 const BATCH: usize = 256 << 10;
-/// No name of a key has more bytes.
-const LONGEST_NAME: usize = 64 << 20;
 
 /// What the thread finds, in order.
 pub(super) enum Found {

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 
 use super::checksum::crc64;
+use super::copying::Copying;
 use super::error::{RdbError, Result};
 use super::lzf;
 
@@ -31,6 +32,8 @@ pub(super) struct Input<R> {
     last: Vec<u8>,
     /// What is taken is kept here as well, while somebody wants it.
     capture: Option<Capture>,
+    /// And goes to another RDB, where it is wanted there.
+    pub(super) copying: Option<Copying>,
 }
 
 /// Bytes that are kept while they are passed over.
@@ -43,8 +46,17 @@ struct Capture {
 
 impl<R: Read> Input<R> {
     pub(super) fn new(reader: R) -> Self {
-        let buffer = vec![0; BUFFER];
-        Self { reader, buffer, at: 0, end: 0, before: 0, crc: 0, last: Vec::new(), capture: None }
+        Self {
+            reader,
+            buffer: vec![0; BUFFER],
+            at: 0,
+            end: 0,
+            before: 0,
+            crc: 0,
+            last: Vec::new(),
+            capture: None,
+            copying: None,
+        }
     }
 
     /// How many bytes were taken.
@@ -101,6 +113,9 @@ impl<R: Read> Input<R> {
             } else if !capture.overflown {
                 capture.bytes.extend_from_slice(&self.buffer[self.at..self.at + count]);
             }
+        }
+        if let Some(copying) = &mut self.copying {
+            copying.take(&self.buffer[self.at..self.at + count]);
         }
         self.at += count;
     }

@@ -29,20 +29,25 @@
 
 mod census;
 mod checksum;
+mod copying;
 mod error;
 mod input;
 mod kind;
 mod lzf;
 mod reader;
 mod value;
+mod writer;
 
 pub(crate) use self::checksum::crc64;
+#[cfg(test)]
+pub(crate) use self::writer::RdbWriter;
 
 use std::io::Read;
 
 pub use self::census::{Census, DatabaseCount, TypeCount};
 pub use self::error::RdbError;
 pub use self::kind::ValueType;
+pub(crate) use self::reader::LONGEST_NAME;
 pub use self::reader::{Aux, Eviction, Item, MAX_NAME, RdbReader, Record};
 
 /// Whose format it is. The two are one up to version 11.

@@ -1,7 +1,8 @@
 //! Walking through an RDB.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 
+use super::copying::{Choose, Copying};
 use super::error::{RdbError, Result};
 use super::input::Input;
 use super::kind::{self, ValueType};
@@ -9,6 +10,8 @@ use super::{Checksum, Dialect, value};
 
 /// Names of keys are held up to this many bytes.
 pub const MAX_NAME: usize = 64 << 10;
+/// No name of a key has more bytes; those that are looked for by pattern are held whole.
+pub(crate) const LONGEST_NAME: usize = 64 << 20;
 /// Auxiliary fields are held up to this many bytes each.
 const MAX_AUX: usize = 1 << 10;
 
@@ -130,6 +133,36 @@ impl<R: Read> RdbReader<R> {
         self
     }
 
+    /// Copies the records of keys that `choose` wants into an RDB that it writes to `to`; functions
+    /// and what modules wrote besides keys are left out. [`finish_copy`](Self::finish_copy) ends it.
+    pub(crate) fn copying(mut self, to: Box<dyn Write + Send>, choose: Choose) -> Self {
+        self.input.copying = Some(Copying::new(to, choose));
+        self.longest_name = LONGEST_NAME;
+        self
+    }
+
+    /// Whether the copy cannot be written any more: reading on is of no use.
+    pub(crate) fn copy_has_failed(&self) -> bool {
+        self.input.copying.as_ref().is_some_and(Copying::has_failed)
+    }
+
+    /// Writes the end of the copy.
+    pub(crate) fn finish_copy(&mut self) -> io::Result<()> {
+        self.input.copying.take().map_or(Ok(()), Copying::finish)
+    }
+
+    fn copy(&mut self, tell: impl FnOnce(&mut Copying)) {
+        if let Some(copying) = &mut self.input.copying {
+            tell(copying);
+        }
+    }
+
+    /// Holds names up to so many bytes.
+    pub(crate) fn naming(mut self, name: usize) -> Self {
+        self.longest_name = name;
+        self
+    }
+
     /// The bytes of the value, or of the library, that was the last item; `None` when there were
     /// too many.
     pub(crate) fn kept(&mut self) -> Option<Vec<u8>> {
@@ -170,6 +203,9 @@ impl<R: Read> RdbReader<R> {
         loop {
             let offset = self.input.offset();
             let code = self.input.byte()?;
+            if start.is_none() {
+                self.copy(|copying| copying.hold(code));
+            }
             let begins = *start.get_or_insert(offset);
             match code {
                 255 => {
@@ -196,7 +232,9 @@ impl<R: Read> RdbReader<R> {
                 250 => {
                     let (name, _) = self.input.string(MAX_AUX)?;
                     let (value, _) = self.input.string(MAX_AUX)?;
-                    return Ok(Some(Item::Aux(Aux { name, value })));
+                    let aux = Aux { name, value };
+                    self.copy(|copying| copying.aux(&aux));
+                    return Ok(Some(Item::Aux(aux)));
                 }
                 249 => eviction = Some(Eviction::Frequency(self.input.byte()?)),
                 248 => eviction = Some(Eviction::Idle(self.input.count()?)),
@@ -241,7 +279,10 @@ impl<R: Read> RdbReader<R> {
                     let (name, name_length) = self.input.string(self.longest_name)?;
                     let value = self.input.offset();
                     self.begin_to_keep();
+                    let database = self.database;
+                    self.copy(|copying| copying.name(database, &name));
                     value::skip(&mut self.input, shape)?;
+                    self.copy(Copying::end);
                     self.kept = self.input.captured();
                     return Ok(Some(Item::Key(Record {
                         database: self.database,
@@ -282,6 +323,7 @@ impl<R: Read> RdbReader<R> {
             return Err(RdbError::Version { version, system: dialect.as_str() });
         }
         (self.dialect, self.version) = (Some(dialect), version);
+        self.copy(|copying| copying.version(dialect, version));
         Ok(dialect)
     }
 

@@ -13,6 +13,7 @@
 
 mod append_only;
 mod set;
+mod slice;
 mod writing;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use lifeboat_core::{Context, Header, Sink, Writing};
 
 pub use self::set::{AppendOnlyForm, AppendOnlyOptions, AppendOnlySink};
 use crate::error::Error;
+use crate::selection::KeySelection;
 
 /// What is done where a server would read append-only files in place of what is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,12 +46,20 @@ pub struct RestoreOptions {
     pub config: Option<PathBuf>,
     /// What is done where that server would not read it.
     pub append_only: AppendOnly,
+    /// Which keys go into the file. When not all do, it is an RDB of these keys alone, without
+    /// functions. Two databases cannot go into one.
+    pub selection: KeySelection,
 }
 
 impl RestoreOptions {
     /// A restore to the file `path`, which must not be there yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), config: None, append_only: AppendOnly::Refuse }
+        Self {
+            path: path.into(),
+            config: None,
+            append_only: AppendOnly::Refuse,
+            selection: KeySelection::default(),
+        }
     }
 }
 

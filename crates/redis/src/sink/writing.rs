@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_core::{Attributes, Completion, Entry, EntryKind, Extent, Receipt, Writing};
+use lifeboat_core::{Attributes, Completion, Content, Entry, EntryKind, Extent, Receipt, Writing};
 use parking_lot::Mutex;
 
+use super::slice::{self, Sliced};
 use super::{AppendOnly, RestoreOptions, append_only};
 use crate::checker::Checker;
 use crate::error::{Error, Result};
 use crate::rdb::{Checksum, Outcome};
+use crate::selection::KeySelection;
 use crate::source::DUMP;
 
 /// Nobody but the server's account reads it.
@@ -26,12 +28,13 @@ pub(super) struct FileWriting {
     /// Where it is written.
     partial: PathBuf,
     file: Arc<File>,
+    selection: KeySelection,
     state: Mutex<State>,
 }
 
 enum State {
     Empty,
-    Whole(Box<Outcome>),
+    Whole(Box<Outcome>, Option<Sliced>),
     Committed,
 }
 
@@ -48,6 +51,9 @@ impl FileWriting {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(Error::File { doing: "look at", path, source }),
         }
+        if let Some((one, other)) = options.selection.clash() {
+            return Err(Error::DatabasesClash { one, other });
+        }
         let parent = match path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
             Some(parent) => parent.to_owned(),
@@ -61,14 +67,15 @@ impl FileWriting {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
         let failed = |source| Error::File { doing: "make", path: partial.clone(), source };
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(MODE);
-        let file = options.open(&partial).map_err(failed)?;
+        let mut making = OpenOptions::new();
+        making.write(true).create_new(true).mode(MODE);
+        let file = making.open(&partial).map_err(failed)?;
         let writing = Self {
             path,
             partial: partial.clone(),
             file: Arc::new(file),
             parent,
+            selection: options.selection.clone(),
             state: Mutex::new(State::Empty),
         };
         writing.give_to_owner_of_directory().map_err(failed)?;
@@ -100,22 +107,73 @@ impl FileWriting {
             let (path, entry) = (self.path.clone(), entry.path.to_string());
             return Err(Error::StrangeEntry { path, entry }.into());
         }
+        let done = match self.selection.is_everything() {
+            true => (self.copy(&mut entry.content).await?, None),
+            false => {
+                let (outcome, sliced) = self.slice(&mut entry.content).await?;
+                (outcome, Some(sliced))
+            }
+        };
+        *self.state.lock() = State::Whole(Box::new(done.0), done.1);
+        Ok(())
+    }
+
+    /// Writes all of it.
+    async fn copy(&self, content: &mut Content) -> lifeboat_core::Result<Outcome> {
         let checker = Checker::start();
-        while let Some(extent) = entry.content.next().await? {
-            // A source of this crate gives nothing else.
-            let Extent::Data(bytes) = extent else {
-                let path = self.path.clone();
-                let entry = "a dump.rdb without its bytes".to_owned();
-                return Err(Error::StrangeEntry { path, entry }.into());
-            };
+        while let Some(bytes) = self.next(content).await? {
             checker.feed(bytes.clone()).await;
             self.append(bytes).await?;
         }
+        Ok(self.whole(checker).await?)
+    }
+
+    /// Writes the keys that are wanted. What is written is read once more, too.
+    async fn slice(&self, content: &mut Content) -> lifeboat_core::Result<(Outcome, Sliced)> {
+        let slice::Slicer { feed, mut sliced, thread } = slice::start(self.selection.clone());
+        let feeding = async move {
+            while let Some(bytes) = self.next(content).await? {
+                if feed.send(bytes).await.is_err() {
+                    // It tells why when it is asked.
+                    break;
+                }
+            }
+            Ok::<_, lifeboat_core::Error>(())
+        };
+        let writing = async move {
+            let checker = Checker::start();
+            while let Some(bytes) = sliced.recv().await {
+                checker.feed(bytes.clone()).await;
+                self.append(bytes).await?;
+            }
+            Ok::<_, Error>(checker)
+        };
+        let (fed, written) = tokio::join!(feeding, writing);
+        let ended = thread.await.map_err(|source| Error::Panicked { source })?;
+        fed?;
+        let checker = written?;
+        let path = self.path.clone();
+        let counts = ended.map_err(|source| Error::Restored { path, source })?;
+        Ok((self.whole(checker).await?, counts))
+    }
+
+    async fn next(&self, content: &mut Content) -> lifeboat_core::Result<Option<Bytes>> {
+        match content.next().await? {
+            Some(Extent::Data(bytes)) => Ok(Some(bytes)),
+            None => Ok(None),
+            // A source of this crate gives nothing else.
+            Some(Extent::Unchanged(_) | Extent::Hole(_)) => {
+                let path = self.path.clone();
+                let entry = "a dump.rdb without its bytes".to_owned();
+                Err(Error::StrangeEntry { path, entry }.into())
+            }
+        }
+    }
+
+    async fn whole(&self, checker: Checker) -> Result<Outcome> {
         let outcome = checker.finish().await?;
         let path = self.path.clone();
-        let outcome = outcome.map_err(|source| Error::Restored { path, source })?;
-        *self.state.lock() = State::Whole(Box::new(outcome));
-        Ok(())
+        outcome.map_err(|source| Error::Restored { path, source })
     }
 
     fn publish(&self) -> Result<()> {
@@ -150,10 +208,10 @@ impl Writing for Shared {
     async fn commit(self: Arc<Self>, _: Completion) -> lifeboat_core::Result<Receipt> {
         let writing = Arc::clone(&self.0);
         let state = std::mem::replace(&mut *writing.state.lock(), State::Empty);
-        let State::Whole(outcome) = state else {
+        let State::Whole(outcome, sliced) = state else {
             return Err(Error::NoDump { path: writing.path.clone() }.into());
         };
-        let facts = said(&writing.path, &outcome);
+        let facts = said(&writing.path, &outcome, sliced);
         let published = tokio::task::spawn_blocking(move || writing.publish()).await;
         published.map_err(|source| Error::Panicked { source })??;
         Ok(Receipt { snapshot: None, facts })
@@ -162,13 +220,23 @@ impl Writing for Shared {
     async fn abort(self: Arc<Self>) {}
 }
 
-fn said(path: &Path, outcome: &Outcome) -> Attributes {
+fn said(path: &Path, outcome: &Outcome, sliced: Option<Sliced>) -> Attributes {
     let next = format!(
         "with the server stopped and \"appendonly no\" in its configuration, see that {} is what \
          its settings dir and dbfilename name, and start it",
         path.display()
     );
     let mut facts = Attributes::new().with("redis.next", next);
+    if let Some(Sliced { wanted, unwanted }) = sliced {
+        let note = match wanted {
+            0 => format!("no key fits: the file holds none; the snapshot has {unwanted}"),
+            _ => format!(
+                "the file holds {wanted} of the {} keys of the snapshot, and no functions",
+                wanted + unwanted
+            ),
+        };
+        facts.set("redis.note.slice", note);
+    }
     if outcome.checksum == Checksum::Absent {
         let note = "the server that wrote the snapshot gave it no checksum of its own";
         facts.set("redis.note.checksum", note);

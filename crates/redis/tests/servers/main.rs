@@ -8,4 +8,5 @@ mod everything;
 mod following;
 mod live;
 mod moments;
+mod slices;
 mod trouble;
