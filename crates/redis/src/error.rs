@@ -134,11 +134,30 @@ pub enum Error {
         /// What is wrong with it.
         source: RdbError,
     },
+    /// The operating system gives no random numbers.
+    #[error("make an id: the operating system gives no random numbers")]
+    NoRandomness,
     /// A thread of ours panicked.
     #[error("checking the snapshot panicked")]
     Panicked {
         /// With what.
         source: tokio::task::JoinError,
+    },
+    /// What a node says of its cluster makes no sense, or not all slots are served.
+    #[error("the cluster, as {target} knows it: {what}")]
+    NoCluster {
+        /// The node.
+        target: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Slots were moved, or a primary replaced, each time the cluster was read.
+    #[error("back up the cluster of {target}: it changed each time it was read: {what}")]
+    Moving {
+        /// The node that was named.
+        target: String,
+        /// What changed the last time.
+        what: String,
     },
     /// What came on the stream of changes is no command.
     #[error("the stream of changes holds \"{byte}\" at {position}, where that makes no command")]
@@ -173,6 +192,24 @@ pub enum Error {
         target: String,
         /// What it holds.
         entry: String,
+    },
+    /// The snapshot of a cluster lacks a shard that its map names.
+    #[error(
+        "restore to {target}: the snapshot holds no {entry}, which its map of the cluster names"
+    )]
+    MissingShard {
+        /// The server, or the directory.
+        target: String,
+        /// What it lacks.
+        entry: String,
+    },
+    /// The map in a snapshot of a cluster is none.
+    #[error("restore to {target}: the snapshot's map of the cluster makes no sense: {what}")]
+    BadMap {
+        /// The server, or the directory.
+        target: String,
+        /// What is wrong with it.
+        what: String,
     },
     /// The snapshot that goes into a server is damaged, or not fully understood.
     #[error("the snapshot that is restored into {target}")]
@@ -291,9 +328,11 @@ impl Failure for Error {
             | Self::AppendOnly { .. }
             | Self::Answered { .. }
             | Self::Tls { .. } => ErrorKind::Refused,
-            Self::NoAnswer { .. } | Self::Lost { .. } | Self::NotNow { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::NoAnswer { .. }
+            | Self::Lost { .. }
+            | Self::NotNow { .. }
+            | Self::NoCluster { .. }
+            | Self::Moving { .. } => ErrorKind::Unavailable,
             Self::NotOffered { .. } => ErrorKind::Unsupported,
             Self::Nonsense { .. }
             | Self::NoCommand { .. }
@@ -302,11 +341,13 @@ impl Failure for Error {
             | Self::Given { .. }
             | Self::Listed { .. }
             | Self::NoDump { .. }
+            | Self::MissingShard { .. }
+            | Self::BadMap { .. }
             | Self::Restored { .. } => ErrorKind::Corrupt,
             // Cut off on its way: the next one may arrive.
             Self::Received { source: RdbError::Truncated { .. }, .. } => ErrorKind::Unavailable,
             Self::Received { .. } => ErrorKind::Corrupt,
-            Self::Panicked { .. } | Self::Unfinished => ErrorKind::Other,
+            Self::Panicked { .. } | Self::Unfinished | Self::NoRandomness => ErrorKind::Other,
             Self::TargetExists { .. }
             | Self::TargetIsDirectory { .. }
             | Self::TargetFilled { .. } => ErrorKind::AlreadyExists,
@@ -342,6 +383,15 @@ impl Failure for Error {
                  and the user into the address: redis://user@host"
                     .into()
             }
+            Self::MayNot { user, answer, .. }
+                if ["cluster", "info"].iter().any(|word| answer.contains(word)) =>
+            {
+                format!(
+                    "on all nodes, as an administrator: ACL SETUSER {user} +psync +replconf +info \
+                     +cluster|nodes"
+                )
+                .into()
+            }
             Self::MayNot { user, .. } => {
                 format!("as an administrator: ACL SETUSER {user} +psync +replconf").into()
             }
@@ -357,6 +407,14 @@ impl Failure for Error {
             }
             Self::Answered { .. } => "look into the server's log".into(),
             Self::Nonsense { .. } => "see that this is a Redis server, and not a proxy".into(),
+            Self::NoCluster { target, .. } => {
+                format!("look at `redis-cli --cluster check {target}`, and mend it first").into()
+            }
+            Self::Moving { .. } => {
+                "wait until the resharding or failover is over (`redis-cli --cluster check`), and \
+                 run the backup again"
+                    .into()
+            }
             Self::NoCommand { .. } => {
                 "a new snapshot is taken; see that the server is one of Redis or Valkey, and that \
                  nothing between it and here changes what it sends"
@@ -367,6 +425,7 @@ impl Failure for Error {
                  a file of its own: redis-check-rdb"
                     .into()
             }
+            Self::NoRandomness => "see that /dev/urandom can be read".into(),
             Self::Panicked { .. } | Self::Unfinished => "please report it".into(),
             Self::TargetExists { .. } => {
                 "move it away, or name a file that is not there yet".into()
@@ -409,7 +468,11 @@ impl Failure for Error {
                     .into()
             }
             Self::DatabasesClash { .. } => "restore each to a file of its own".into(),
-            Self::StrangeEntry { .. } | Self::StrangeContent { .. } | Self::NoDump { .. } => {
+            Self::StrangeEntry { .. }
+            | Self::StrangeContent { .. }
+            | Self::MissingShard { .. }
+            | Self::BadMap { .. }
+            | Self::NoDump { .. } => {
                 "name another snapshot; `lifeboat snapshots` lists them".into()
             }
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {

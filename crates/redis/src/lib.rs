@@ -67,6 +67,7 @@
 //! [`transfer()`]: lifeboat_core::transfer()
 
 mod checker;
+mod cluster;
 mod connect;
 mod error;
 mod fed;
@@ -80,6 +81,7 @@ mod sink;
 mod source;
 mod stream;
 
+pub use self::cluster::{ClusterSource, Nodes, nodes_of};
 pub use self::connect::ConnectOptions;
 pub use self::error::{Error, Result};
 pub use self::follow::{FollowError, FollowOptions, Follower, Following, Watch};
@@ -92,5 +94,6 @@ pub use self::recover::{
 pub use self::selection::KeySelection;
 pub use self::sink::{
     AppendOnly, AppendOnlyForm, AppendOnlyOptions, AppendOnlySink, RdbFileSink, RestoreOptions,
+    ShardsSink,
 };
 pub use self::source::{KIND, RedisSource, facts};

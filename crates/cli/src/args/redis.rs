@@ -35,6 +35,9 @@ pub(crate) struct BackupRedis {
     pub(crate) taking: Taking,
     #[command(flatten)]
     pub(crate) server: RedisServer,
+    /// Back up this server alone, also when it is a node of a cluster
+    #[arg(long)]
+    pub(crate) alone: bool,
 }
 
 pub(super) const BACKUP_REDIS: &str = "\
@@ -45,6 +48,9 @@ and no access to its host is needed. The user needs two rights and no key:
 Who has them can read everything, so keep the password as you keep the data. What arrives is read as
 it passes: a snapshot that is damaged or cut off is none. Name a replica rather than the primary:
 the server forks. `lifeboat doctor redis` says what stands in the way. See docs/redis.md.
+
+A node of a cluster stands for all of it: every shard comes at once, from a replica where one is fit,
+into one snapshot. The user needs +info +cluster|nodes besides, on all nodes.
 
 Examples:
   lifeboat backup redis --name cache
@@ -104,8 +110,8 @@ pub(crate) struct IntoRdb {
 #[command(next_help_heading = "Options for a running Redis server")]
 pub(crate) struct IntoServer {
     /// Restore into this running server, key by key, beside what it holds: redis://[user@]host[:port],
-    /// rediss://…, unix:///path, without a password. Keys that are there stay as they are, unless
-    /// --replace is given
+    /// rediss://…, unix:///path, without a password. A node of a cluster stands for all of it. Keys that
+    /// are there stay as they are, unless --replace is given
     #[arg(long, value_name = "URL", conflicts_with = "to", group = "plannable")]
     pub(crate) into: Option<String>,
     /// Only keys that fit this pattern, as KEYS has it: 'session:*'. Can be repeated. With --to, the

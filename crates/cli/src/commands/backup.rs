@@ -9,7 +9,7 @@ use lifeboat_postgres::{
     BaseBackupOptions, BaseBackupSource, Checkpoint as ServerCheckpoint, ClusterOptions,
     ClusterSource, ConnectOptions, ServerLogs, Unchanged,
 };
-use lifeboat_redis::RedisSource;
+use lifeboat_redis::{ClusterSource, RedisSource, nodes_of};
 use lifeboat_repository::{Access, WriteOptions};
 use serde::Serialize;
 
@@ -39,9 +39,28 @@ pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed
         }
         Backup::Redis(arguments) => {
             let connection = redis::connection(&arguments.server)?;
-            let source = RedisSource::new(&arguments.taking.name, connection);
             let nothing = std::future::ready(Ok(()));
-            take(&source, nothing, &arguments.taking, session).await
+            let name = &arguments.taking.name;
+            let asking = async {
+                match arguments.alone {
+                    true => Ok(None),
+                    false => nodes_of(&connection).await.map_err(about_cluster),
+                }
+            };
+            let Some(nodes) = session.unless_cancelled(asking).await?? else {
+                let source = RedisSource::new(name, connection);
+                return take(&source, nothing, &arguments.taking, session).await;
+            };
+            session.output.say(&format!(
+                "it is a node of a cluster, which is backed up whole: {}, {}",
+                number(nodes.shards as u64, "shard", "shards"),
+                number(nodes.replicas as u64, "replica", "replicas"),
+            ));
+            // Shards that wait to be read make their servers wait.
+            let mut options = TransferOptions::default();
+            options.concurrency = options.concurrency.max(nodes.shards + 1);
+            let source = ClusterSource::new(name, connection);
+            take_with(&source, nothing, &arguments.taking, options, session).await
         }
         Backup::Files(arguments) => {
             let source = files(&arguments)?;
@@ -137,6 +156,15 @@ fn holds_password(conninfo: &str) -> bool {
     in_words || in_url
 }
 
+fn about_cluster(error: lifeboat_redis::Error) -> Failed {
+    let error = lifeboat_core::Error::from(error);
+    let hint = format!(
+        "{}; --alone backs up this server, and none of the others",
+        error.hint().unwrap_or_default()
+    );
+    error.with_hint(hint).into()
+}
+
 /// Takes the snapshot. The source prepares itself while the passphrase is stretched.
 async fn take(
     source: &dyn Source,
@@ -144,11 +172,20 @@ async fn take(
     taking: &Taking,
     session: &Session,
 ) -> Result<Exit, Failed> {
+    take_with(source, preparing, taking, TransferOptions::default(), session).await
+}
+
+async fn take_with(
+    source: &dyn Source,
+    preparing: impl Future<Output = Result<(), Failed>>,
+    taking: &Taking,
+    mut options: TransferOptions,
+    session: &Session,
+) -> Result<Exit, Failed> {
     let preparing = session.unless_cancelled(preparing);
     let (opened, prepared) = tokio::join!(Box::pin(session.repository()), Box::pin(preparing));
     let opened = opened?;
     prepared??;
-    let mut options = TransferOptions::default();
     options.tags.clone_from(&taking.tags);
     if taking.full {
         options.comparison = Comparison::Nothing;
@@ -190,6 +227,18 @@ fn tell(source: &dyn Source, summary: &Summary, info: Option<&SnapshotInfo>, ses
     }
     if let Some(keys) = summary.completion.facts.unsigned(lifeboat_redis::facts::KEYS) {
         say(format!("  keys       {}", number(keys, "key", "keys")));
+    }
+    let facts = &summary.completion.facts;
+    if let Some(shards) = facts.unsigned(lifeboat_redis::facts::SHARDS) {
+        let apart = facts.unsigned(lifeboat_redis::facts::SPREAD).unwrap_or(0);
+        let shards = number(shards, "shard", "shards");
+        say(format!("  shards     {shards}, each as of a moment of its own, {apart} ms apart"));
+    }
+    for (server, why) in
+        facts.pairs(lifeboat_redis::facts::PASSED_OVER).unwrap_or_default().iter().take(20)
+    {
+        let (server, why) = (String::from_utf8_lossy(server), String::from_utf8_lossy(why));
+        say(format!("  not used   replica {server}: {why}"));
     }
     let unchanged = match progress.unchanged {
         0 => String::new(),

@@ -3,7 +3,7 @@
 use lifeboat_core::{Attributes, Sink};
 use lifeboat_redis::{
     AppendOnly, AppendOnlyOptions, AppendOnlySink, ConnectOptions, Doing, Existing, KeyPattern,
-    KeySelection, LiveOptions, LiveSink, RdbFileSink, RestoreOptions,
+    KeySelection, LiveOptions, LiveSink, RdbFileSink, RestoreOptions, ShardsSink, facts as names,
 };
 
 use super::moment::PlannedMoment;
@@ -118,5 +118,8 @@ pub(super) fn sink(
     if arguments.redis.force {
         options.append_only = AppendOnly::Ignore;
     }
-    Ok(Box::new(RdbFileSink::new(options)))
+    match facts.unsigned(names::SHARDS) {
+        Some(_) => Ok(Box::new(ShardsSink::new(options))),
+        None => Ok(Box::new(RdbFileSink::new(options))),
+    }
 }

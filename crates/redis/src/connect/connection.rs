@@ -1,6 +1,7 @@
 //! A connection: commands go out as arrays of strings, answers come back as RESP2 writes them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -18,7 +19,9 @@ const LONGEST_LINE: usize = 64 << 10;
 /// A string in an answer has no more bytes than this. `INFO` has some 10 KiB.
 const LONGEST_STRING: usize = 8 << 20;
 /// An answer has no more parts than this.
-const MOST_PARTS: usize = 4096;
+const MOST_PARTS: usize = 1 << 16;
+/// Lists are not nested deeper than this.
+const DEEPEST: usize = 4;
 
 /// What carries bytes.
 trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -44,6 +47,8 @@ pub(crate) struct Connection {
     target: String,
     user: String,
     patience: Duration,
+    /// Our address and the server's, where it is one of a network.
+    ends: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Connection {
@@ -51,13 +56,14 @@ impl Connection {
         let target = options.target();
         let patience = options.patience;
         let opening = timeout(patience, open(options)).await;
-        let stream = opening.map_err(|_| Error::NoAnswer {
+        let (stream, ends) = opening.map_err(|_| Error::NoAnswer {
             doing: "connect",
             target: target.clone(),
             seconds: patience.as_secs(),
         })??;
         let user = options.user.clone().unwrap_or_else(|| "default".to_owned());
-        let mut connection = Self { stream, buffer: BytesMut::new(), target, user, patience };
+        let buffer = BytesMut::new();
+        let mut connection = Self { stream, buffer, target, user, patience, ends };
         if let Some(password) = &options.password {
             let mut command = vec![&b"AUTH"[..]];
             command.extend(options.user.as_ref().map(String::as_bytes));
@@ -73,6 +79,11 @@ impl Connection {
     /// The server, for people.
     pub(crate) fn target(&self) -> &str {
         &self.target
+    }
+
+    /// Our address and the server's, where it is one of a network.
+    pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.ends
     }
 
     /// Sends a command.
@@ -117,22 +128,40 @@ impl Connection {
 
     /// Reads what is answered to a command.
     pub(crate) async fn answer(&mut self, doing: &'static str) -> Result<Answer> {
-        // Lists in lists are not answered to anything that is asked here but for one level.
-        let line = self.line(doing).await?;
-        match line.split_first() {
-            Some((b'*', count)) => {
-                let count = self.number(doing, count)?;
-                let mut parts = Vec::new();
-                for _ in 0..count.unwrap_or(0).min(MOST_PARTS + 1) {
-                    if parts.len() == MOST_PARTS {
-                        return Err(self.nonsense(doing, "a list without end".to_owned()));
+        // The lists that are not whole yet, each with how many parts it still lacks.
+        let mut open: Vec<(Vec<Answer>, usize)> = Vec::new();
+        let mut parts = 0;
+        loop {
+            let line = self.line(doing).await?;
+            let mut found = match line.split_first() {
+                Some((b'*', count)) => match self.number(doing, count)? {
+                    None => Answer::Nil,
+                    Some(0) => Answer::List(Vec::new()),
+                    Some(count) => {
+                        if open.len() == DEEPEST {
+                            return Err(self.nonsense(doing, "lists in lists".to_owned()));
+                        }
+                        open.push((Vec::new(), count));
+                        continue;
                     }
-                    let line = self.line(doing).await?;
-                    parts.push(self.simple(doing, &line).await?);
-                }
-                Ok(Answer::List(parts))
+                },
+                _ => self.simple(doing, &line).await?,
+            };
+            parts += 1;
+            if parts > MOST_PARTS {
+                return Err(self.nonsense(doing, "a list without end".to_owned()));
             }
-            _ => self.simple(doing, &line).await,
+            loop {
+                let Some((list, missing)) = open.last_mut() else {
+                    return Ok(found);
+                };
+                list.push(found);
+                *missing -= 1;
+                if *missing > 0 {
+                    break;
+                }
+                found = Answer::List(open.pop().map(|(list, _)| list).unwrap_or_default());
+            }
         }
     }
 
@@ -281,22 +310,30 @@ impl Connection {
     }
 }
 
-async fn open(options: &ConnectOptions) -> Result<Box<dyn Stream>> {
+/// A stream to a server; of a network, with our address and the server's.
+type Opened = (Box<dyn Stream>, Option<(SocketAddr, SocketAddr)>);
+
+async fn open(options: &ConnectOptions) -> Result<Opened> {
     let target = options.target();
     let refused = |source| Error::Connect { target: target.clone(), source };
     match &options.place {
-        Place::Socket(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(refused)?)),
+        Place::Socket(path) => {
+            let stream = UnixStream::connect(path).await.map_err(refused)?;
+            Ok((Box::new(stream), None))
+        }
         Place::Network { host, port, tls } => {
             let connector = if *tls { Some(tls::connector(options)?) } else { None };
             let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(refused)?;
             tcp.set_nodelay(true).map_err(refused)?;
+            let local = tcp.local_addr().map_err(refused)?;
+            let ends = Some((local, tcp.peer_addr().map_err(refused)?));
             let Some(connector) = connector else {
-                return Ok(Box::new(tcp));
+                return Ok((Box::new(tcp), ends));
             };
             let failed = |source| Error::Tls { target: target.clone(), source };
             let name = ServerName::try_from(host.clone())
                 .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-            Ok(Box::new(connector.connect(name, tcp).await.map_err(failed)?))
+            Ok((Box::new(connector.connect(name, tcp).await.map_err(failed)?), ends))
         }
     }
 }
@@ -306,4 +343,38 @@ pub(crate) fn printable(text: &[u8]) -> String {
     let shown = &text[..text.len().min(300)];
     let clean = |c: char| if c.is_control() { '?' } else { c };
     String::from_utf8_lossy(shown).chars().map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(bytes: &[u8]) -> Result<Answer> {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        theirs.write_all(bytes).await.unwrap();
+        drop(theirs);
+        let mut connection = Connection {
+            stream: Box::new(ours),
+            buffer: BytesMut::new(),
+            target: String::new(),
+            user: String::new(),
+            patience: Duration::from_secs(60),
+            ends: None,
+        };
+        connection.answer("ask").await
+    }
+
+    #[tokio::test]
+    async fn lists_in_lists_are_read_and_not_without_end() {
+        let text = |text: &str| Answer::Text(text.into());
+        let answer = read(b"*3\r\n+a\r\n*2\r\n$1\r\nb\r\n*0\r\n:7\r\n").await.unwrap();
+        let inner = Answer::List(vec![text("b"), Answer::List(Vec::new())]);
+        assert_eq!(answer, Answer::List(vec![text("a"), inner, text("7")]));
+        assert_eq!(read(b"*-1\r\n").await.unwrap(), Answer::Nil);
+        let deep = b"*1\r\n".repeat(9);
+        assert!(matches!(read(&deep).await, Err(Error::Nonsense { .. })));
+        let long = [&b"*99999999\r\n"[..], &b"+\r\n".repeat(MOST_PARTS + 1)].concat();
+        assert!(matches!(read(&long).await, Err(Error::Nonsense { .. })));
+        assert!(matches!(read(b"*2\r\n+a\r\n").await, Err(Error::Lost { .. })));
+    }
 }

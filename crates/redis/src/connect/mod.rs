@@ -8,6 +8,7 @@
 
 mod address;
 mod connection;
+mod hello;
 mod tls;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use secrecy::SecretString;
 
 pub(crate) use self::address::Place;
 pub(crate) use self::connection::{Answer, Connection, printable};
+pub(crate) use self::hello::Mode;
 use crate::error::{Error, Result};
 
 /// The environment variable that holds the password, as for `redis-cli`.
@@ -94,10 +96,28 @@ impl ConnectOptions {
         self.place.to_string()
     }
 
+    /// Another server, reached in the same way: the same user, password and TLS.
+    pub(crate) fn at(&self, host: &str, port: u16) -> Self {
+        let tls = match &self.place {
+            Place::Network { tls, .. } => *tls,
+            Place::Socket(_) => false,
+        };
+        let place = Place::Network { host: host.to_owned(), port, tls };
+        Self { place, ..self.clone() }
+    }
+
     /// Opens a connection and logs in.
     pub(crate) async fn connect(&self) -> Result<Connection> {
         Connection::open(self).await
     }
+}
+
+/// 40 hexadecimal digits that nobody can guess, as servers name themselves and their histories.
+pub(crate) fn random_id() -> Result<String> {
+    let mut bytes = [0; 20];
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.secure_random.fill(&mut bytes).map_err(|_| Error::NoRandomness)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn zeroizing_read(path: &std::path::Path) -> std::io::Result<SecretString> {

@@ -12,7 +12,8 @@ use super::{Doing, LiveCounts};
 pub enum LiveError {
     /// The server is older than the snapshot, or of another family.
     #[error(
-        "restore into {target}: it takes no values of RDB version {version} ({system}), which those of the snapshot are; nothing was written"
+        "restore into {target}: it takes no values of RDB version {version} ({system}), which those of the snapshot are; {}",
+        so_far(counts)
     )]
     TooNew {
         /// The server.
@@ -21,12 +22,26 @@ pub enum LiveError {
         version: u32,
         /// `Redis` or `Valkey`.
         system: &'static str,
+        /// What had been done: shards of a cluster may be of several versions.
+        counts: Box<LiveCounts>,
     },
-    /// The server is a node of a cluster.
-    #[error("restore into {target}: it is a node of a cluster; nothing was written")]
+    /// The server is a node of a cluster, but does not say so when it is asked.
+    #[error(
+        "restore into {target}: it is a node of a cluster that does not let itself be known as one (HELLO); nothing was written"
+    )]
     Cluster {
         /// The server.
         target: String,
+    },
+    /// A cluster has one database.
+    #[error(
+        "restore into {target}: it is a cluster, which has database 0 alone, and keys would go into database {database}; nothing was written"
+    )]
+    ClusterDatabase {
+        /// The server.
+        target: String,
+        /// The number of the database.
+        database: u64,
     },
     /// The server does not let one of the databases be selected that keys would go to.
     #[error("restore into {target}: nothing was written")]
@@ -77,6 +92,13 @@ pub(super) fn until(doing: Doing, counts: &LiveCounts) -> String {
     }
 }
 
+fn so_far(counts: &LiveCounts) -> String {
+    match counts.written + counts.functions {
+        0 => "nothing was written".to_owned(),
+        _ => format!("until then: {counts}"),
+    }
+}
+
 fn besides(doing: Doing, counts: &LiveCounts) -> String {
     match doing {
         Doing::Write => format!("besides: {counts}"),
@@ -87,7 +109,9 @@ fn besides(doing: Doing, counts: &LiveCounts) -> String {
 impl Failure for LiveError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::TooNew { .. } | Self::Cluster { .. } => ErrorKind::Unsupported,
+            Self::TooNew { .. } | Self::Cluster { .. } | Self::ClusterDatabase { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::NotBegun { source, .. } | Self::Stopped { source, .. } => source.kind(),
             Self::Refused { .. } => ErrorKind::Refused,
         }
@@ -100,6 +124,10 @@ impl Failure for LiveError {
             }
             Self::Cluster { .. } => {
                 "restore to a file, and start a server from it that belongs to no cluster".into()
+            }
+            Self::ClusterDatabase { database, .. } => {
+                format!("restore database 0 alone with --db 0, or this one with --db {database}=0")
+                    .into()
             }
             Self::NotBegun { source, .. } | Self::Stopped { source, doing: Doing::Look, .. } => {
                 return source.hint();

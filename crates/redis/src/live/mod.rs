@@ -25,13 +25,21 @@
 //! A restore that fails leaves what it had written. Running it again does no harm: with
 //! [`Existing::Keep`] it writes what is missing.
 //!
-//! A node of a cluster is refused: keys would belong to others.
+//! # Clusters
+//!
+//! A server that is a node of a cluster stands for all of it: each key goes to the node that serves
+//! its slot, whatever the shape of the cluster that the snapshot is of, or whether it is of one; see
+//! `routing` for what happens when slots move meanwhile. Functions go to all nodes with slots. A
+//! cluster has database 0 alone: keys of others are refused before the first one is written, or go
+//! into that with [`LiveOptions::databases`]. Shards of a snapshot are restored one after the other,
+//! and the end says so when one is missing that the snapshot's map names.
 
 mod counts;
 mod error;
 mod glob;
 mod parsing;
 mod pipeline;
+mod routing;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +92,8 @@ pub struct LiveOptions {
     pub databases: BTreeMap<u64, u64>,
     /// The databases that the snapshot says it holds; empty when it does not say.
     pub held: BTreeSet<u64>,
-    /// So many bytes are sent ahead of their answers; 4 MiB unless said.
+    /// So many bytes are sent ahead of their answers, and held until then; 4 MiB unless said. The
+    /// nodes of a cluster share them.
     pub ahead: usize,
     /// The largest value that is held, in bytes; 512 MiB unless said.
     pub largest: usize,

@@ -1,7 +1,11 @@
 //! Commands that are sent ahead of their answers.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use super::parsing::Key;
 use crate::connect::{Answer, Connection};
 use crate::error::Result;
 
@@ -13,11 +17,23 @@ const MOST_ANSWERS: usize = 16 << 10;
 
 /// What an answer is about.
 pub(super) enum About {
-    /// A key, by its name.
-    Key(Vec<u8>),
-    Functions,
-    /// Whether a key is there.
-    Exists(Vec<u8>),
+    /// A key that is written, or looked for. It is held until it was answered, since a cluster may
+    /// answer that it is to be sent elsewhere.
+    Key(Sent),
+    /// A library of functions, and whether it counts: it goes to each node of a cluster.
+    Functions { counts: bool },
+    /// That what follows may go to a slot that is still on its way.
+    Asking,
+}
+
+/// A key that was sent.
+#[derive(Clone)]
+pub(super) struct Sent {
+    pub(super) key: Arc<Key>,
+    /// How often it was sent elsewhere before.
+    pub(super) detours: u32,
+    /// Since when the cluster says that it is to be sent again.
+    pub(super) since: Option<Instant>,
 }
 
 /// A connection, and the commands that were not answered yet.

@@ -1,16 +1,22 @@
-//! One restore into a running server.
+//! One restore into a running server, or into a cluster.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use lifeboat_core::{Completion, Context, Entry, EntryKind, Extent, Receipt, Timestamp, Writing};
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use lifeboat_core::{
+    Completion, Context, Entry, EntryKind, EntryPath, Extent, Lane, Receipt, Timestamp, Writing,
+};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, sleep};
 
 use super::error::until;
 use super::parsing::{self, Feed, Found, Key, Wanted};
-use super::pipeline::{About, Pipeline};
+use super::pipeline::{About, Sent};
+use super::routing::{Detour, Router};
 use super::{Doing, Existing, LiveCounts, LiveError, LiveOptions};
+use crate::cluster::{self, Parts};
 use crate::connect::{Answer, Connection, printable};
 use crate::error::{Error, Result};
 use crate::rdb::{Dialect, Eviction, crc64};
@@ -18,69 +24,98 @@ use crate::source::DUMP;
 
 const SELECTING: &str = "select the database that keys go to";
 const ASKING: &str = "ask whether the server takes the snapshot's values";
+const RESTORING: &str = "restore";
 /// So many keys are told by name of each kind of trouble.
 const TOLD: u64 = 20;
 /// The instruction before a library of functions.
 const FUNCTIONS: u8 = 245;
 /// A number that is no type of value.
 const NO_TYPE: u8 = 0xff;
+/// Between two attempts to send a key to a cluster that cannot take it now.
+const PAUSE: Duration = Duration::from_millis(250);
+/// A key is not sent elsewhere more often than this.
+const MOST_DETOURS: u32 = 1000;
 
 pub(super) struct LiveWriting {
     options: Arc<LiveOptions>,
-    context: Context,
     target: String,
-    state: Mutex<State>,
-}
-
-enum State {
-    Connected(Box<Connection>),
-    Taken,
-    Whole(LiveCounts),
+    /// `None` after an error.
+    work: Mutex<Option<Box<Work>>>,
 }
 
 /// Connects.
 pub(super) async fn begin(options: Arc<LiveOptions>, context: &Context) -> Result<LiveWriting> {
-    let connection = options.connection.connect().await?;
-    let target = connection.target().to_owned();
+    let router = Router::open(&options).await?;
+    let target = options.connection.target();
     context.phase(match options.doing {
         Doing::Write => "restore the keys",
         Doing::Look => "look at the keys",
     });
-    let state = Mutex::new(State::Connected(Box::new(connection)));
-    Ok(LiveWriting { options, context: context.clone(), target, state })
+    let work = Work {
+        options: Arc::clone(&options),
+        context: context.clone(),
+        target: target.clone(),
+        router,
+        parts: Parts::default(),
+        dumps: 0,
+        version: 0,
+        database: 0,
+        clock: 0,
+        counts: LiveCounts::default(),
+        libraries: BTreeSet::new(),
+        again: Vec::new(),
+        answers: Vec::new(),
+        first_refused: None,
+        ended: false,
+    };
+    Ok(LiveWriting { options, target, work: Mutex::new(Some(Box::new(work))) })
 }
 
 impl LiveWriting {
-    async fn take(&self, mut entry: Entry) -> lifeboat_core::Result<()> {
+    async fn take(&self, entry: Entry) -> lifeboat_core::Result<()> {
         let path = String::from_utf8_lossy(entry.path.as_bytes()).into_owned();
         let strange = |entry: String| Error::StrangeContent { target: self.target.clone(), entry };
-        if path != DUMP || entry.kind != EntryKind::File {
+        let mut held = self.work.lock().await;
+        let Some(mut work) = held.take() else {
+            return Err(strange(path).into());
+        };
+        if entry.kind != EntryKind::File {
             return Err(strange(path).into());
         }
-        let state = std::mem::replace(&mut *self.state.lock(), State::Taken);
-        let State::Connected(connection) = state else {
-            return Err(strange(format!("a second {path}")).into());
+        if path == cluster::MAP && work.parts.is_empty() && work.dumps == 0 {
+            work.parts.take_map(&self.target, entry).await?;
+            *held = Some(work);
+            return Ok(());
+        }
+        let expected = match cluster::shard_of(&entry.path) {
+            Some(first) => work.parts.take_shard(first).is_some(),
+            None => path == DUMP && work.parts.is_empty() && work.dumps == 0,
         };
-        let pipeline = Pipeline::new(*connection, self.options.ahead);
-        let mut work = Work {
-            options: &self.options,
-            context: &self.context,
-            target: &self.target,
-            pipeline,
-            version: 0,
-            database: 0,
-            clock: 0,
-            counts: LiveCounts::default(),
-            first_refused: None,
-            ended: false,
-        };
+        if !expected {
+            return Err(strange(path).into());
+        }
+        work.dumps += 1;
+        self.restore(&mut work, path, entry).await?;
+        *held = Some(work);
+        Ok(())
+    }
+
+    /// Restores what one RDB holds.
+    async fn restore(
+        &self,
+        work: &mut Work,
+        path: String,
+        mut entry: Entry,
+    ) -> lifeboat_core::Result<()> {
         let (feed, found) = parsing::start(Arc::clone(&self.options));
         let feeding = async {
             // Moved, so that the thread sees the end.
             let feed: Feed = feed;
             while let Some(extent) = entry.content.next().await? {
                 let Extent::Data(bytes) = extent else {
-                    return Err(strange(format!("a {path} without its bytes")).into());
+                    let (target, entry) =
+                        (self.target.clone(), format!("a {path} without its bytes"));
+                    return Err(Error::StrangeContent { target, entry }.into());
                 };
                 if feed.send(bytes).await.is_err() {
                     // The thread has said why.
@@ -91,133 +126,160 @@ impl LiveWriting {
             Ok::<_, lifeboat_core::Error>(())
         };
         let (fed, worked) = tokio::join!(feeding, work.run(found));
-        work.ended = true;
+        // Whoever hears of an error here hears how far it came.
+        work.ended = fed.is_err() || worked.is_err();
         if let Err(error) = fed {
             // The thread takes it for an RDB that was cut off: this is why.
             let until = until(self.options.doing, &work.counts);
             return Err(error.context(format!("restore into {}: {until}", self.target)));
         }
-        worked?;
-        *self.state.lock() = State::Whole(work.counts);
-        Ok(())
+        worked
     }
 }
 
 /// What is done, and how far it is.
-struct Work<'a> {
-    options: &'a LiveOptions,
-    context: &'a Context,
-    target: &'a str,
-    pipeline: Pipeline,
-    /// The version of the snapshot's format.
+struct Work {
+    options: Arc<LiveOptions>,
+    context: Context,
+    target: String,
+    router: Router,
+    /// Of a cluster's snapshot: what has come.
+    parts: Parts,
+    /// How many RDBs have come.
+    dumps: u64,
+    /// The version of the format; zero before anything was written.
     version: u16,
     /// The database that the connection is in.
     database: u64,
     /// So many milliseconds is the server's clock ahead of ours.
     clock: i64,
     counts: LiveCounts,
+    /// Libraries of functions that were sent, by checksum and length: all shards of a cluster hold
+    /// the same.
+    libraries: BTreeSet<(u64, usize)>,
+    /// Keys that the cluster wants to be sent elsewhere.
+    again: Vec<(Sent, Detour, String)>,
+    answers: Vec<(About, Answer)>,
     first_refused: Option<(String, String)>,
     /// It came to an end of which somebody is told.
     ended: bool,
 }
 
-impl Drop for Work<'_> {
+impl Drop for Work {
     fn drop(&mut self) {
         if !self.ended && self.version > 0 && self.options.doing == Doing::Write {
             let told = format!(
                 "it was stopped; until then: {}; what was sent last may be there as well",
                 self.counts
             );
-            self.context.warn(self.target, told);
+            self.context.warn(&self.target, told);
         }
     }
 }
 
-impl Work<'_> {
+impl Work {
     async fn run(&mut self, mut found: mpsc::Receiver<Found>) -> lifeboat_core::Result<()> {
-        let mut answers = Vec::new();
         let done = loop {
             match found.recv().await {
                 Some(Found::Version(dialect, version)) => {
                     self.may_begin(dialect, version).await?;
                 }
                 Some(Found::Batch(batch)) => {
-                    let written = self.write(batch, &mut answers).await;
-                    let answered = self.hear(&mut answers);
-                    if let Err(error) = written.and(answered) {
+                    let written = match self.write(batch).await {
+                        Ok(()) => self.follow().await,
+                        error => error,
+                    };
+                    if let Err(error) = written {
                         break Err(error);
                     }
                 }
                 Some(Found::End { unwanted }) => {
-                    self.counts.unwanted = unwanted;
+                    self.counts.unwanted += unwanted;
                     break Ok(());
                 }
                 Some(Found::Failed(source)) => {
-                    break Err(Error::Given { target: self.target.to_owned(), source });
+                    break Err(Error::Given { target: self.target.clone(), source });
                 }
                 None => break Err(Error::Unfinished),
             }
         };
         // What was sent is answered, and counted, whatever happened.
-        let finished = self.pipeline.finish(&mut answers).await;
-        let finished = finished.and(self.hear(&mut answers));
-        let target = self.target.to_owned();
-        if let Err(error) = done.and(finished) {
+        let finished = self.finish().await;
+        let followed = match (&done, &finished) {
+            (Ok(()), Ok(())) => self.follow().await,
+            _ => Ok(()),
+        };
+        if let Err(error) = done.and(finished).and(followed) {
             let (counts, source) = (Box::new(self.counts), Box::new(error));
-            let doing = self.options.doing;
+            let (target, doing) = (self.target.clone(), self.options.doing);
             return Err(LiveError::Stopped { target, doing, counts, source }.into());
-        }
-        if let Some((first, answer)) = self.first_refused.take() {
-            let (keys, counts) = (self.counts.refused, Box::new(self.counts));
-            let doing = self.options.doing;
-            return Err(LiveError::Refused { target, keys, first, answer, doing, counts }.into());
-        }
-        if self.counts.existing > TOLD && self.options.existing == Existing::Keep {
-            let told =
-                format!("{} keys in all were there and stay as they are", self.counts.existing);
-            self.context.warn(self.target, told);
         }
         Ok(())
     }
 
     /// Asks, before anything is written, whether it can be.
     async fn may_begin(&mut self, dialect: Dialect, version: u32) -> lifeboat_core::Result<()> {
-        self.version = u16::try_from(version).unwrap_or(u16::MAX);
-        let target = self.target.to_owned();
-        let probe = footed(&[NO_TYPE], &[], self.version);
+        let target = self.target.clone();
+        let format = u16::try_from(version).unwrap_or(u16::MAX);
+        let payload = [&[NO_TYPE][..], &footed(&[NO_TYPE], &[], format)].concat();
         let name = format!("lifeboat:no-key:{}", Timestamp::now().as_nanosecond());
-        let connection = self.pipeline.connection();
-        let words: [&[u8]; 4] =
-            [b"RESTORE", name.as_bytes(), b"0", &[&[NO_TYPE][..], &probe].concat()];
-        match connection.ask(ASKING, &words).await? {
-            Answer::Error(answer) if answer.contains("Bad data format") => {}
-            Answer::Error(answer) if answer.contains("payload version or checksum") => {
-                let system = dialect.as_str();
-                return Err(LiveError::TooNew { target, version, system }.into());
-            }
-            Answer::Error(answer)
-                if ["MOVED", "ASK", "CLUSTERDOWN"].iter().any(|word| answer.starts_with(word)) =>
+        for index in 0..self.router.len() {
+            let Some(name) = self.router.probe(index, &name) else {
+                continue;
+            };
+            let words: [&[u8]; 4] = [b"RESTORE", name.as_bytes(), b"0", &payload];
+            let connection = self.router.pipeline(index).connection();
+            let answer = connection.ask(ASKING, &words).await?;
+            if let Answer::Error(answer) = &answer
+                && self.router.detour(index, answer).is_some()
             {
-                return Err(LiveError::Cluster { target }.into());
+                // The slot has moved within this moment, which keys will find out as well.
+                continue;
             }
-            Answer::Error(answer) => return Err(may_not(connection, ASKING, answer).into()),
-            other => {
-                let what = format!("{other:?} to a value that is none");
-                return Err(connection.nonsense(ASKING, what).into());
+            let connection = self.router.pipeline(index).connection();
+            match answer {
+                Answer::Error(answer) if answer.contains("Bad data format") => {}
+                Answer::Error(answer) if answer.contains("payload version or checksum") => {
+                    let (system, counts) = (dialect.as_str(), Box::new(self.counts));
+                    return Err(LiveError::TooNew { target, version, system, counts }.into());
+                }
+                Answer::Error(answer)
+                    if ["MOVED", "ASK", "CLUSTERDOWN"].iter().any(|it| answer.starts_with(it)) =>
+                {
+                    return Err(LiveError::Cluster { target }.into());
+                }
+                Answer::Error(answer) => return Err(may_not(connection, ASKING, answer).into()),
+                other => {
+                    let what = format!("{other:?} to a value that is none");
+                    return Err(connection.nonsense(ASKING, what).into());
+                }
             }
         }
         let targets = self.options.targets();
         // A connection begins in the first one, which takes no right to select.
-        if targets.iter().any(|database| *database != 0) {
-            for database in targets {
-                if let Err(source) = self.select(database).await {
-                    let source = Box::new(source);
-                    return Err(LiveError::NotBegun { target, source }.into());
+        let other = targets.iter().find(|database| **database != 0).copied();
+        match other {
+            Some(database) if self.router.is_cluster() => {
+                return Err(LiveError::ClusterDatabase { target, database }.into());
+            }
+            Some(_) => {
+                for database in targets {
+                    if let Err(source) = self.select(database).await {
+                        let source = Box::new(source);
+                        return Err(LiveError::NotBegun { target, source }.into());
+                    }
                 }
             }
+            None => {}
         }
-        // Keys expire by the server's clock.
-        let connection = self.pipeline.connection();
+        self.clock = self.clock_ahead().await?;
+        self.version = format;
+        Ok(())
+    }
+
+    /// How far the server's clock, by which keys expire, is ahead of ours, in milliseconds.
+    async fn clock_ahead(&mut self) -> Result<i64> {
+        let connection = self.router.pipeline(0).connection();
         let time = connection.demand("ask for the time", &[b"TIME"]).await?;
         let number = |answer: &Answer| match answer {
             Answer::Text(digits) => printable(digits).parse::<i64>().ok(),
@@ -231,18 +293,21 @@ impl Work<'_> {
             Answer::Text(_) | Answer::Error(_) | Answer::Nil => None,
         };
         let Some((seconds, micros)) = theirs else {
-            let what = format!("the time {time:?}");
-            return Err(self.pipeline.connection().nonsense(ASKING, what).into());
+            return Err(connection.nonsense(ASKING, format!("the time {time:?}")));
         };
         let theirs = seconds.saturating_mul(1000).saturating_add(micros / 1000);
-        self.clock = theirs.saturating_sub(Timestamp::now().as_millisecond());
-        Ok(())
+        Ok(theirs.saturating_sub(Timestamp::now().as_millisecond()))
     }
 
     /// Goes to another database. Nothing may be without its answer before, and nothing is sent
     /// behind it: where it is refused, what follows would be written to the former one.
     async fn select(&mut self, database: u64) -> Result<()> {
-        let connection = self.pipeline.connection();
+        let target = self.target.clone();
+        if self.router.is_cluster() {
+            let answer = "a cluster has database 0 alone".to_owned();
+            return Err(Error::NotSelected { target, database, answer });
+        }
+        let connection = self.router.pipeline(0).connection();
         let number = database.to_string();
         match connection.ask(SELECTING, &[b"SELECT", number.as_bytes()]).await? {
             Answer::Text(text) if text == b"OK" => {}
@@ -250,8 +315,7 @@ impl Work<'_> {
                 return Err(match connection.refused(SELECTING, answer.clone()) {
                     error @ (Error::Login { .. } | Error::NotNow { .. }) => error,
                     _ => {
-                        let (target, answer) =
-                            (self.target.to_owned(), printable(answer.as_bytes()));
+                        let answer = printable(answer.as_bytes());
                         Error::NotSelected { target, database, answer }
                     }
                 });
@@ -262,61 +326,67 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn write(
-        &mut self,
-        batch: Vec<Wanted>,
-        answers: &mut Vec<(About, Answer)>,
-    ) -> Result<()> {
+    async fn write(&mut self, batch: Vec<Wanted>) -> Result<()> {
         for wanted in batch {
             match wanted {
-                Wanted::Key(key) => self.write_key(key, answers).await?,
-                Wanted::Functions(Some(library)) => match self.options.doing {
-                    Doing::Look => self.counts.functions += 1,
-                    Doing::Write => {
-                        let foot = footed(&[FUNCTIONS], &library, self.version);
-                        let policy: &[u8] = match self.options.existing {
-                            Existing::Keep => b"APPEND",
-                            Existing::Replace => b"REPLACE",
-                        };
-                        let words: [&[&[u8]]; 4] = [
-                            &[b"FUNCTION"],
-                            &[b"RESTORE"],
-                            &[&[FUNCTIONS], &library, &foot],
-                            &[policy],
-                        ];
-                        self.pipeline.send(About::Functions, &words, answers).await?;
-                    }
-                },
+                Wanted::Key(key) => self.write_key(key).await?,
+                Wanted::Functions(Some(library)) => self.write_functions(&library).await?,
                 Wanted::Functions(None) => self.refuse(b"a library of functions", "too large"),
             }
         }
         Ok(())
     }
 
-    async fn write_key(&mut self, key: Key, answers: &mut Vec<(About, Answer)>) -> Result<()> {
+    async fn write_functions(&mut self, library: &[u8]) -> Result<()> {
+        if !self.libraries.insert((crc64(0, library), library.len())) {
+            return Ok(());
+        }
+        if self.options.doing == Doing::Look {
+            self.counts.functions += 1;
+            return Ok(());
+        }
+        let foot = footed(&[FUNCTIONS], library, self.version);
+        let policy: &[u8] = match self.options.existing {
+            Existing::Keep => b"APPEND",
+            Existing::Replace => b"REPLACE",
+        };
+        let words: [&[&[u8]]; 4] =
+            [&[b"FUNCTION"], &[b"RESTORE"], &[&[FUNCTIONS], library, &foot], &[policy]];
+        for index in 0..self.router.len() {
+            self.send(index, About::Functions { counts: index == 0 }, &words).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_key(&mut self, key: Key) -> Result<()> {
         let now = Timestamp::now().as_millisecond().saturating_add(self.clock);
         if key.expires.is_some_and(|at| at <= now) {
             self.counts.expired += 1;
             return Ok(());
         }
-        let Some(value) = key.value.filter(|_| key.name.len() as u64 == key.name_length) else {
+        if key.value.is_none() || key.name.len() as u64 != key.name_length {
             self.refuse(&key.name, "it is larger than what is held of one key");
             return Ok(());
-        };
+        }
         if key.database != self.database {
-            let finished = self.pipeline.finish(answers).await;
-            finished.and(self.hear(answers))?;
+            self.finish().await?;
             self.select(key.database).await?;
         }
+        let index = self.router.server_of(&key.name);
+        self.send_key(index, Sent { key: Arc::new(key), detours: 0, since: None }).await
+    }
+
+    async fn send_key(&mut self, index: usize, sent: Sent) -> Result<()> {
+        let key = Arc::clone(&sent.key);
+        let name: [&[u8]; 1] = [&key.name];
         if self.options.doing == Doing::Look {
-            let words: [&[&[u8]]; 2] = [&[b"EXISTS"], &[&key.name]];
-            return self.pipeline.send(About::Exists(key.name.clone()), &words, answers).await;
+            return self.send(index, About::Key(sent), &[&[b"EXISTS"], &name]).await;
         }
         let kind = [key.encoding];
-        let foot = footed(&kind, &value, self.version);
+        let value = key.value.as_deref().unwrap_or_default();
+        let foot = footed(&kind, value, self.version);
         let expires = key.expires.unwrap_or(0).to_string();
-        let payload: [&[u8]; 3] = [&kind, &value, &foot];
-        let name: [&[u8]; 1] = [&key.name];
+        let payload: [&[u8]; 3] = [&kind, value, &foot];
         let at: [&[u8]; 1] = [expires.as_bytes()];
         let mut words: Vec<&[&[u8]]> = vec![&[b"RESTORE"], &name, &at, &payload];
         if self.options.existing == Existing::Replace {
@@ -339,50 +409,119 @@ impl Work<'_> {
         if let Some(word) = word {
             words.extend([word, &number[..]]);
         }
-        self.pipeline.send(About::Key(key.name.clone()), &words, answers).await
+        self.send(index, About::Key(sent), &words).await
     }
 
-    /// Counts what was answered.
-    fn hear(&mut self, answers: &mut Vec<(About, Answer)>) -> Result<()> {
+    /// Sends a command, and counts what was answered meanwhile.
+    async fn send(&mut self, index: usize, about: About, words: &[&[&[u8]]]) -> Result<()> {
+        let sent = self.router.pipeline(index).send(about, words, &mut self.answers).await;
+        let heard = self.hear(index);
+        sent.and(heard)
+    }
+
+    /// Waits for all answers, and counts them.
+    async fn finish(&mut self) -> Result<()> {
+        let mut done = Ok(());
+        for index in 0..self.router.len() {
+            let finished = self.router.pipeline(index).finish(&mut self.answers).await;
+            let heard = self.hear(index);
+            done = done.and(finished).and(heard);
+        }
+        done
+    }
+
+    /// Sends keys to where the cluster wants them, until it takes them.
+    async fn follow(&mut self) -> Result<()> {
+        while !self.again.is_empty() {
+            let round = std::mem::take(&mut self.again);
+            if round.iter().any(|(_, detour, _)| *detour == Detour::Later) {
+                sleep(PAUSE).await;
+            }
+            for (mut sent, detour, answer) in round {
+                let since = *sent.since.get_or_insert_with(Instant::now);
+                sent.detours += 1;
+                let patience = self.options.connection.patience;
+                if since.elapsed() > patience || sent.detours > MOST_DETOURS {
+                    let (target, answer) = (self.target.clone(), printable(answer.as_bytes()));
+                    return Err(Error::NotNow { doing: RESTORING, target, answer });
+                }
+                let index = match detour {
+                    Detour::Moved { slot, host, port } => {
+                        self.router.moved(slot, &host, port).await?
+                    }
+                    Detour::Ask { host, port } => {
+                        let index = usize::from(self.router.reach(&host, port).await?);
+                        self.send(index, About::Asking, &[&[b"ASKING"]]).await?;
+                        index
+                    }
+                    Detour::Later => self.router.server_of(&sent.key.name),
+                };
+                self.send_key(index, sent).await?;
+            }
+            self.finish().await?;
+        }
+        Ok(())
+    }
+
+    /// Counts what the server `index` answered.
+    fn hear(&mut self, index: usize) -> Result<()> {
         let mut stopped = Ok(());
-        for (about, answer) in answers.drain(..) {
+        for (about, answer) in std::mem::take(&mut self.answers) {
             match (about, answer) {
-                (About::Key(_), Answer::Text(_) | Answer::Nil | Answer::List(_)) => {
-                    self.counts.written += 1;
+                (About::Asking, Answer::Error(answer)) => {
+                    let connection = self.router.pipeline(index).connection();
+                    stopped = stopped.and(Err(may_not(connection, RESTORING, answer)));
                 }
-                (About::Functions, Answer::Text(_) | Answer::Nil | Answer::List(_)) => {
-                    self.counts.functions += 1;
+                (About::Asking, _) => {}
+                (About::Key(sent), Answer::Error(answer)) => {
+                    let told = self.hear_error(index, sent, answer);
+                    stopped = stopped.and(told);
                 }
-                (About::Exists(name), Answer::Text(count)) => {
-                    let there = count != b"0";
-                    self.counts.existing += u64::from(there);
-                    let stays = there && self.options.existing == Existing::Keep;
-                    self.counts.written += u64::from(!stays);
-                    if stays {
-                        self.tell_existing(&name);
+                (About::Key(sent), answer) => self.hear_key(&sent.key.name, &answer),
+                (About::Functions { counts }, Answer::Error(answer)) => {
+                    if !answer.contains("already exists") {
+                        self.refuse(b"functions", &answer);
+                    } else if counts {
+                        self.context.warn("functions", format!("{answer}: it stays as it is"));
                     }
                 }
-                (About::Key(name), Answer::Error(answer)) if answer.starts_with("BUSYKEY") => {
-                    self.counts.existing += 1;
-                    self.tell_existing(&name);
-                }
-                (About::Functions, Answer::Error(answer)) if answer.contains("already exists") => {
-                    self.context.warn("functions", format!("{answer}: it stays as it is"));
-                }
-                (About::Key(name) | About::Exists(name), Answer::Error(answer)) => {
-                    if stops(&answer) {
-                        self.counts.refused += 1;
-                        let error = may_not(self.pipeline.connection(), "restore", answer);
-                        stopped = stopped.and(Err(error));
-                    } else {
-                        self.refuse(&name, &answer);
-                    }
-                }
-                (About::Functions, Answer::Error(answer)) => self.refuse(b"functions", &answer),
-                (About::Exists(name), _) => self.refuse(&name, "no number"),
+                (About::Functions { counts }, _) => self.counts.functions += u64::from(counts),
             }
         }
         stopped
+    }
+
+    /// A key was written, or looked for.
+    fn hear_key(&mut self, name: &[u8], answer: &Answer) {
+        match (self.options.doing, answer) {
+            (Doing::Write, _) => self.counts.written += 1,
+            (Doing::Look, Answer::Text(count)) => {
+                let there = count != b"0";
+                self.counts.existing += u64::from(there);
+                let stays = there && self.options.existing == Existing::Keep;
+                self.counts.written += u64::from(!stays);
+                if stays {
+                    self.tell_existing(name);
+                }
+            }
+            (Doing::Look, _) => self.refuse(name, "no number"),
+        }
+    }
+
+    fn hear_error(&mut self, index: usize, sent: Sent, answer: String) -> Result<()> {
+        if let Some(detour) = self.router.detour(index, &answer) {
+            self.again.push((sent, detour, answer));
+        } else if answer.starts_with("BUSYKEY") {
+            self.counts.existing += 1;
+            self.tell_existing(&sent.key.name);
+        } else if stops(&answer) {
+            self.counts.refused += 1;
+            let connection = self.router.pipeline(index).connection();
+            return Err(may_not(connection, RESTORING, answer));
+        } else {
+            self.refuse(&sent.key.name, &answer);
+        }
+        Ok(())
     }
 
     fn tell_existing(&mut self, name: &[u8]) {
@@ -398,6 +537,35 @@ impl Work<'_> {
             self.context.warn(&name, format!("the key was refused: {answer}"));
         }
         self.first_refused.get_or_insert((name, answer));
+    }
+
+    /// All of the snapshot has come: what is to be told of it.
+    fn end(&mut self) -> lifeboat_core::Result<()> {
+        self.ended = true;
+        let target = self.target.clone();
+        if let Some(entry) = self.parts.missing() {
+            let (counts, source) = (
+                Box::new(self.counts),
+                Box::new(Error::MissingShard { target: target.clone(), entry }),
+            );
+            let doing = self.options.doing;
+            return Err(LiveError::Stopped { target, doing, counts, source }.into());
+        }
+        if self.dumps == 0 {
+            let entry = "no dump.rdb".to_owned();
+            return Err(Error::StrangeContent { target, entry }.into());
+        }
+        if let Some((first, answer)) = self.first_refused.take() {
+            let (keys, counts) = (self.counts.refused, Box::new(self.counts));
+            let doing = self.options.doing;
+            return Err(LiveError::Refused { target, keys, first, answer, doing, counts }.into());
+        }
+        if self.counts.existing > TOLD && self.options.existing == Existing::Keep {
+            let told =
+                format!("{} keys in all were there and stay as they are", self.counts.existing);
+            self.context.warn(&target, told);
+        }
+        Ok(())
     }
 }
 
@@ -449,16 +617,21 @@ fn footed(kind: &[u8], value: &[u8], version: u16) -> [u8; 10] {
 
 #[async_trait]
 impl Writing for LiveWriting {
+    /// One after the other: of a cluster, the map comes first, and one value is held at a time.
+    fn lane(&self, _path: &EntryPath) -> Option<Lane> {
+        Some(Lane(0))
+    }
+
     async fn put(&self, _ordinal: u64, entry: Entry) -> lifeboat_core::Result<()> {
         Box::pin(self.take(entry)).await
     }
 
     async fn commit(self: Arc<Self>, _: Completion) -> lifeboat_core::Result<Receipt> {
-        let state = std::mem::replace(&mut *self.state.lock(), State::Taken);
-        let State::Whole(counts) = state else {
-            let entry = "no dump.rdb".to_owned();
-            return Err(Error::StrangeContent { target: self.target.clone(), entry }.into());
+        let Some(mut work) = self.work.lock().await.take() else {
+            return Err(Error::Unfinished.into());
         };
+        work.end()?;
+        let counts = work.counts;
         let told = match self.options.doing {
             Doing::Write => format!("done: {counts}"),
             Doing::Look => format!("nothing was written; this would be done: {}", counts.seen()),

@@ -68,6 +68,22 @@ impl Census {
         }
     }
 
+    /// Adds what another holds, but for what its server says of itself.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (number, count) in &other.databases {
+            let database = self.databases.entry(*number).or_default();
+            database.keys += count.keys;
+            database.expiring += count.expiring;
+        }
+        for (kind, count) in &other.types {
+            let total = self.types.entry(*kind).or_default();
+            total.keys += count.keys;
+            total.bytes += count.bytes;
+        }
+        self.functions += other.functions;
+        self.module_data += other.module_data;
+    }
+
     /// How many keys in all.
     pub fn keys(&self) -> u64 {
         self.databases.values().map(|database| database.keys).sum()

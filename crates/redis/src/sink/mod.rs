@@ -13,6 +13,7 @@
 
 mod append_only;
 mod set;
+mod shards;
 mod slice;
 mod writing;
 
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use lifeboat_core::{Context, Header, Sink, Writing};
 
 pub use self::set::{AppendOnlyForm, AppendOnlyOptions, AppendOnlySink};
+pub use self::shards::ShardsSink;
 use crate::error::Error;
 use crate::selection::KeySelection;
 

@@ -127,7 +127,7 @@ enum State {
 
 struct Shared(Arc<SetWriting>);
 
-fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { doing, path, source }
 }
@@ -305,7 +305,7 @@ impl SetWriting {
     }
 }
 
-fn sync(directory: &Path) -> Result<()> {
+pub(super) fn sync(directory: &Path) -> Result<()> {
     let synced = File::open(directory).and_then(|opened| opened.sync_all());
     synced.map_err(file_error("write to disk", directory))
 }

@@ -102,11 +102,16 @@ impl FileWriting {
         written.map_err(|source| Error::Panicked { source })?.map_err(self.failed("write"))
     }
 
-    async fn take(&self, mut entry: Entry) -> lifeboat_core::Result<()> {
+    async fn take(&self, entry: Entry) -> lifeboat_core::Result<()> {
         if entry.path.as_bytes() != DUMP.as_bytes() || entry.kind != EntryKind::File {
             let (path, entry) = (self.path.clone(), entry.path.to_string());
             return Err(Error::StrangeEntry { path, entry }.into());
         }
+        self.fill(entry).await
+    }
+
+    /// Writes the RDB that an entry is, or what is wanted of it.
+    pub(super) async fn fill(&self, mut entry: Entry) -> lifeboat_core::Result<()> {
         let done = match self.selection.is_everything() {
             true => (self.copy(&mut entry.content).await?, None),
             false => {
@@ -176,7 +181,8 @@ impl FileWriting {
         outcome.map_err(|source| Error::Restored { path, source })
     }
 
-    fn publish(&self) -> Result<()> {
+    /// Makes the file durable, and then visible.
+    pub(super) fn publish(&self) -> Result<()> {
         self.file.sync_all().map_err(self.failed("write to disk"))?;
         // A link never replaces what came there meanwhile.
         fs::hard_link(&self.partial, &self.path).map_err(|source| match source.kind() {

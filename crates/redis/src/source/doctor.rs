@@ -99,20 +99,20 @@ fn blocked(code: &str, error: &Error) -> Finding {
 
 /// What `INFO` says: lines of `name:value`.
 #[derive(Default)]
-struct Info(BTreeMap<String, String>);
+pub(crate) struct Info(BTreeMap<String, String>);
 
 impl Info {
-    fn parse(text: &[u8]) -> Self {
+    pub(crate) fn parse(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
         let pairs = text.lines().filter_map(|line| line.split_once(':'));
         Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
     }
 
@@ -191,11 +191,11 @@ impl Info {
         }
         if self.is("cluster_enabled", "1") {
             find(
-                Severity::Warning,
+                Severity::Note,
                 "cluster",
-                "the server is one shard of a cluster, and a snapshot holds this shard alone"
+                "the server is a node of a cluster, of which a snapshot holds all shards"
                     .to_owned(),
-                "back up each shard under a name of its own",
+                "all nodes need the same user, with +info and +cluster|nodes besides",
             );
         }
         let (used, total) = (self.number("used_memory_rss"), self.number("total_system_memory"));

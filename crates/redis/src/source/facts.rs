@@ -36,6 +36,18 @@ pub const FUNCTIONS: &str = "redis.functions";
 pub const BYTES: &str = "redis.bytes";
 /// `right`, or `absent` when the server was told to write none (`rdbchecksum no`). Text.
 pub const CHECKSUM: &str = "redis.checksum";
+/// Of a cluster: how many shards it has. Each is an entry of the snapshot. Unsigned.
+pub const SHARDS: &str = "redis.shards";
+/// Of a cluster: the latest decision about which node serves which slots. Unsigned.
+pub const EPOCH: &str = "redis.cluster.epoch";
+/// Of a cluster: from which server each shard came (`replica host:port`), by the name of its entry.
+/// Pairs.
+pub const SERVERS: &str = "redis.cluster.servers";
+/// Of a cluster: replicas that could not be used, and why. Pairs.
+pub const PASSED_OVER: &str = "redis.cluster.passed_over";
+/// Of a cluster: so many milliseconds lie between the moments of the first and the last shard.
+/// Unsigned.
+pub const SPREAD: &str = "redis.cluster.spread_ms";
 /// Why the counts are not complete, if they are not. Text.
 pub const NOT_UNDERSTOOD: &str = "redis.not_understood";
 
@@ -49,14 +61,27 @@ pub(crate) struct Origin {
 }
 
 pub(super) fn of(origin: &Origin, outcome: &Outcome) -> Attributes {
+    let mut facts = counted(outcome)
+        .with(REPLICATION_ID, origin.replication_id.clone())
+        .with(OFFSET, origin.offset);
+    // A server that names none begins with the first.
+    let database = outcome.census.aux("repl-stream-db").and_then(|text| text.parse::<u64>().ok());
+    facts.set(STREAM_DATABASE, database.unwrap_or(0));
+    facts.set(REACHED, origin.reached.to_string());
+    if let Ok(timeline) = Timeline::new(&*origin.replication_id) {
+        Need { timeline, from: Position(origin.offset) }.record(STREAM, &mut facts);
+    }
+    facts
+}
+
+/// What was counted in an RDB, or in several.
+pub(crate) fn counted(outcome: &Outcome) -> Attributes {
     let census = &outcome.census;
     let expiring: u64 = census.databases.values().map(|database| database.expiring).sum();
     let keys = census.databases.iter().map(|(number, database)| (number, database.keys));
     let types: BTreeMap<_, _> =
         census.types.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
     let mut facts = Attributes::new()
-        .with(REPLICATION_ID, origin.replication_id.clone())
-        .with(OFFSET, origin.offset)
         .with(KEYS, census.keys())
         .with(EXPIRING, expiring)
         .with(DATABASES, pairs(keys))
@@ -71,13 +96,6 @@ pub(super) fn of(origin: &Origin, outcome: &Outcome) -> Attributes {
                 Checksum::Absent => "absent",
             },
         );
-    // A server that names none begins with the first.
-    let database = census.aux("repl-stream-db").and_then(|text| text.parse::<u64>().ok());
-    facts.set(STREAM_DATABASE, database.unwrap_or(0));
-    facts.set(REACHED, origin.reached.to_string());
-    if let Ok(timeline) = Timeline::new(&*origin.replication_id) {
-        Need { timeline, from: Position(origin.offset) }.record(STREAM, &mut facts);
-    }
     if let Some(version) = census.aux("valkey-ver").or_else(|| census.aux("redis-ver")) {
         facts.set(VERSION, version);
     }
@@ -87,7 +105,9 @@ pub(super) fn of(origin: &Origin, outcome: &Outcome) -> Attributes {
     facts
 }
 
-fn pairs(counts: impl Iterator<Item = (impl Display, u64)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn pairs(
+    counts: impl Iterator<Item = (impl Display, impl Display)>,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
     counts
         .map(|(name, count)| (name.to_string().into_bytes(), count.to_string().into_bytes()))
         .collect()
@@ -96,7 +116,7 @@ fn pairs(counts: impl Iterator<Item = (impl Display, u64)>) -> Vec<(Vec<u8>, Vec
 /// The moment that the data shows: when the server said that it forks, or when it did by its own
 /// clock. The earlier one, because a server may hand out a snapshot that it had already begun for
 /// another replica, and nobody must believe that a snapshot holds more than it does.
-pub(super) fn taken(told: Timestamp, census: &Census) -> Timestamp {
+pub(crate) fn taken(told: Timestamp, census: &Census) -> Timestamp {
     let forked = census.aux("ctime").and_then(|text| text.parse().ok());
     let forked = forked.and_then(|seconds| Timestamp::from_second(seconds).ok());
     forked.map_or(told, |forked| forked.min(told))

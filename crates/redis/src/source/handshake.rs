@@ -28,10 +28,16 @@ pub(crate) enum Synchronized {
 /// Asks for a snapshot alone.
 pub(super) async fn start(mut connection: Connection, context: &Context) -> Result<Started> {
     context.phase("wait for the server to fork");
+    let origin = snapshot_alone(&mut connection).await?;
+    receive(connection, origin).await
+}
+
+/// Asks for a snapshot with nothing behind it, and says where it is once the server has forked.
+pub(crate) async fn snapshot_alone(connection: &mut Connection) -> Result<Origin> {
     // A server before 7.0 does not know this; one that denies REPLCONF denies the next as well.
     let _ = connection.ask(ASKING, &[b"REPLCONF", b"rdb-only", b"1"]).await?;
-    match synchronize(&mut connection, None).await? {
-        Synchronized::Full(origin) => receive(connection, origin).await,
+    match synchronize(connection, None).await? {
+        Synchronized::Full(origin) => Ok(origin),
         Synchronized::Continued(_) => {
             Err(connection.nonsense(ASKING, "it goes on where nothing was".to_owned()))
         }

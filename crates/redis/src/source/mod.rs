@@ -28,9 +28,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lifeboat_core::{Baseline, Context, Inspection, Reading, Source, StoreRef};
 
+pub(crate) use self::doctor::Info;
 pub(crate) use self::facts::Origin;
-pub(crate) use self::handshake::{Started, Synchronized, receive, synchronize};
-pub(crate) use self::reading::Snapshot;
+pub(crate) use self::handshake::{Started, Synchronized, receive, snapshot_alone, synchronize};
+pub(crate) use self::reading::{Snapshot, content};
 use crate::connect::ConnectOptions;
 
 /// The kind of store.

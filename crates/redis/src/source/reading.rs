@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt, stream};
 use lifeboat_core::{
     Attributes, ByteBudget, Completion, Content, Context, Entry, EntryKind, EntryPath, Extent,
     Layout, Reading,
@@ -58,24 +60,14 @@ impl Reading for Snapshot {
             return Ok(None);
         };
         let length = payload.length().unwrap_or(0);
-        let (outcome, context) = (Arc::clone(&self.outcome), self.context.clone());
-        let flow = Flow {
-            target: payload.target().to_owned(),
-            payload: Some(payload),
-            after: self.after.take(),
-            checker: Some(Checker::start()),
-            outcome,
-            budget: context.budget().clone(),
-            context,
-        };
-        let stream = futures_util::stream::try_unfold(flow, |mut flow| async move {
-            let extent = flow.next().await?;
-            Ok(extent.map(|extent| (extent, flow)))
-        });
+        let started = Started { payload, origin: self.origin.clone() };
+        let started = std::future::ready(Ok(started)).boxed();
+        let outcome = Arc::clone(&self.outcome);
+        let content = content(started, self.after.take(), outcome, &self.context);
         let path = EntryPath::new(DUMP)?;
         let entry = Entry::new(path, EntryKind::File, Attributes::new());
         let entry = entry.with_layout(Layout::Records);
-        Ok(Some(entry.with_content(length, Content::stream(stream))))
+        Ok(Some(entry.with_content(length, content)))
     }
 
     async fn finish(self: Box<Self>) -> lifeboat_core::Result<Completion> {
@@ -92,6 +84,36 @@ impl Reading for Snapshot {
         completion.facts = facts::of(&self.origin, &outcome);
         Ok(completion)
     }
+}
+
+/// The RDB that is about to come, checked while it passes. `outcome` is set when it ended whole, and
+/// `after` gets the connection when all of it has come.
+pub(crate) fn content(
+    started: BoxFuture<'static, Result<Started>>,
+    after: Option<oneshot::Sender<Connection>>,
+    outcome: Arc<Mutex<Option<Outcome>>>,
+    context: &Context,
+) -> Content {
+    let context = context.clone();
+    let flow = async move {
+        let payload = started.await?.payload;
+        Ok::<_, Error>(Flow {
+            target: payload.target().to_owned(),
+            payload: Some(payload),
+            after,
+            checker: Some(Checker::start()),
+            outcome,
+            budget: context.budget().clone(),
+            context,
+        })
+    };
+    let stream = flow.map_ok(|flow| {
+        stream::try_unfold(flow, |mut flow| async move {
+            let extent = flow.next().await?;
+            Ok::<_, lifeboat_core::Error>(extent.map(|extent| (extent, flow)))
+        })
+    });
+    Content::stream(stream.map_err(lifeboat_core::Error::from).try_flatten_stream())
 }
 
 /// What turns the payload into content, and has it checked meanwhile.

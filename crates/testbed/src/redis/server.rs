@@ -62,9 +62,7 @@ impl Builder {
             if let Some(files) = &self.files {
                 copy_all(files, dir.path()).context("copy the files")?;
             }
-            let listener = TcpListener::bind(("127.0.0.1", 0)).context("ask for a free port")?;
-            let port = listener.local_addr().context("ask for a free port")?.port();
-            drop(listener);
+            let port = self.free_port()?;
             match self.launch(dir, port)? {
                 Ok(server) => return Ok(server),
                 Err(log) if log.contains("Address already in use") => {}
@@ -72,6 +70,26 @@ impl Builder {
             }
         }
         bail!("no free port found in {PORT_ATTEMPTS} attempts")
+    }
+
+    fn free_port(&self) -> Result<u16> {
+        let free = |port: u16| {
+            let listener = TcpListener::bind(("127.0.0.1", port)).context("ask for a free port")?;
+            Ok(listener.local_addr().context("ask for a free port")?.port())
+        };
+        if !self.settings.iter().any(|(name, _)| name == "cluster-enabled") {
+            return free(0);
+        }
+        // The nodes of a cluster talk among themselves on the port 10000 further up.
+        for _ in 0..1000 {
+            let port = free(0)?;
+            if let Some(bus) = port.checked_add(10_000)
+                && free(bus).is_ok()
+            {
+                return Ok(port);
+            }
+        }
+        bail!("no free port found for a node of a cluster")
     }
 
     fn launch(&self, dir: tempfile::TempDir, port: u16) -> Result<Result<Server, String>> {
