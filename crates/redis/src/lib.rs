@@ -7,14 +7,15 @@
 //! | a server to back up, and what stands in the way | [`RedisSource`] |
 //! | an RDB file to restore to, with all keys or some | [`RdbFileSink`], [`RestoreOptions`], [`AppendOnly`], [`KeySelection`] |
 //! | the keys of a snapshot, listed | [`KeyListing`] |
-//! | a running server to restore into | [`LiveSink`], [`LiveOptions`], [`KeyPattern`], [`LiveError`] |
+//! | directories of a cluster's shards to restore to | [`ShardsSink`] |
+//! | a running server, or a cluster, to restore into | [`LiveSink`], [`LiveOptions`], [`KeyPattern`], [`LiveError`] |
 //! | every change, about a second behind the server | [`Follower`], [`FollowOptions`], [`StreamJournal`], [`FollowError`] |
 //! | any moment back | [`RecoveryPlan`], [`RecoverySource`], [`AppendOnlySink`], [`Windows`], [`RecoveryError`] |
 //! | the format itself, read as a stream | [`rdb`] |
 //! | what a snapshot says of itself | [`facts`] |
 //! | what can go wrong | [`enum@Error`], [`rdb::RdbError`] |
 //!
-//! Redis 6 to 8 and Valkey, a primary or a replica. Of a cluster each shard is a store of its own.
+//! Redis 6 to 8 and Valkey, a primary, a replica, or a cluster.
 //! Backup and restore are a [`Source`] and a [`Sink`], moved by [`transfer()`]; this crate knows no
 //! repository.
 //!
@@ -58,8 +59,11 @@
 //! would save more of the second and cost more of the first: each takes some 230 bytes of its own in
 //! the repository, which is 1.1 % here, and 4.6 % of a dataset that compresses to a quarter.
 //!
+//! Of a cluster there is one such entry for each shard, `shard-00000.rdb`, named by its first slot, and
+//! `cluster.nodes` with the map of the slots, in the words of the server.
+//!
 //! Not part of a snapshot, because no server hands it out that way: users of access control lists,
-//! the configuration, the modules themselves, and the layout of a cluster.
+//! the configuration, and the modules themselves.
 //!
 //! [`Layout::Records`]: lifeboat_core::Layout::Records
 //! [`Source`]: lifeboat_core::Source
@@ -81,7 +85,7 @@ mod sink;
 mod source;
 mod stream;
 
-pub use self::cluster::{ClusterSource, Nodes, nodes_of};
+pub use self::cluster::{Nodes, RedisClusterSource, nodes_of};
 pub use self::connect::ConnectOptions;
 pub use self::error::{Error, Result};
 pub use self::follow::{FollowError, FollowOptions, Follower, Following, Watch};

@@ -9,7 +9,7 @@ use lifeboat_postgres::{
     BaseBackupOptions, BaseBackupSource, Checkpoint as ServerCheckpoint, ClusterOptions,
     ClusterSource, ConnectOptions, ServerLogs, Unchanged,
 };
-use lifeboat_redis::{ClusterSource, RedisSource, nodes_of};
+use lifeboat_redis::{RedisClusterSource, RedisSource, nodes_of};
 use lifeboat_repository::{Access, WriteOptions};
 use serde::Serialize;
 
@@ -59,7 +59,7 @@ pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed
             // Shards that wait to be read make their servers wait.
             let mut options = TransferOptions::default();
             options.concurrency = options.concurrency.max(nodes.shards + 1);
-            let source = ClusterSource::new(name, connection);
+            let source = RedisClusterSource::new(name, connection);
             take_with(&source, nothing, &arguments.taking, options, session).await
         }
         Backup::Files(arguments) => {

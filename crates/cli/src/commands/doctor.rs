@@ -4,7 +4,7 @@ use lifeboat_core::{Error, Finding, Inspection, Severity, Source, StoreRef};
 use lifeboat_files::FilesSource;
 use lifeboat_objstore::conformance::honours_put_if_absent;
 use lifeboat_postgres::{BaseBackupSource, ClusterSource, DatabaseSource};
-use lifeboat_redis::RedisSource;
+use lifeboat_redis::{RedisClusterSource, RedisSource, nodes_of};
 use lifeboat_repository::Access;
 use object_store::path::Path;
 use serde::Serialize;
@@ -56,8 +56,14 @@ pub(super) async fn run(subject: Option<Doctor>, session: &Session) -> Result<Ex
             ("files", look_at(&source, session, |error| about_tree(error, &path)).await?)
         }
         Some(Doctor::Redis(server)) => {
-            let source = RedisSource::new("server", redis::connection(&server)?);
-            ("redis", look_at(&source, session, |error| error).await?)
+            let connection = redis::connection(&server)?;
+            let alone = session.unless_cancelled(nodes_of(&connection)).await?;
+            let source: Box<dyn Source> = match alone {
+                Ok(None) => Box::new(RedisSource::new("server", connection)),
+                // What is in the way is found once more, and told with the rest.
+                Ok(Some(_)) | Err(_) => Box::new(RedisClusterSource::new("server", connection)),
+            };
+            ("redis", look_at(&*source, session, |error| error).await?)
         }
         None | Some(Doctor::Repo) => ("repository", repository(session).await?),
     };

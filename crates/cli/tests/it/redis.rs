@@ -1,6 +1,6 @@
 //! Redis: there and back, and what stands in the way.
 
-use lifeboat_testbed::redis::{Server, newest};
+use lifeboat_testbed::redis::{Cluster, Server, newest};
 
 use crate::common::Home;
 
@@ -196,4 +196,49 @@ fn keys_are_listed_and_sliced() {
     let other = home.arg("other");
     let files = ["restore", "latest", "--store", "files/tree", "--to", &other, "--keys", "a"];
     home.run(&files).expect(2).error_says(&["--keys is for Redis"]);
+}
+
+#[test]
+fn a_cluster_comes_back() {
+    let home = Home::new();
+    let cluster = Cluster::start(newest().unwrap(), 3, 0).unwrap();
+    for key in 0..60 {
+        cluster.ask(&["SET", &format!("key:{key}"), "value"]).unwrap();
+    }
+    let url = cluster.url();
+    let ran = home.run(&["doctor", "redis", "--url", &url]).expect(0);
+    assert!(ran.0.stderr.contains("of which a snapshot holds all shards"), "{ran}");
+    let take = ["backup", "redis", "--name", "cache", "--url", &url];
+    let ran = home.run(&take).expect(0);
+    let told = ["backed up whole: 3 shards, 0 replicas", "keys       60 keys", "moment of its own"];
+    assert!(told.iter().all(|words| ran.0.stderr.contains(words)), "{ran}");
+    let held = |ran: serde_json::Value| ran["facts"]["redis.keys"].as_u64().unwrap();
+    let json = |words: &[&str]| home.run(&[words, &["--json"]].concat()).expect(0).end();
+    assert_eq!(held(json(&take)), 60);
+
+    let target = Cluster::start(newest().unwrap(), 2, 0).unwrap();
+    let into = target.url();
+    let restore = ["restore", "latest", "--store", "redis/cache"];
+    let done = json(&[&restore[..], &["--into", &into]].concat());
+    assert_eq!(done["facts"]["redis.keys.written"], 60, "{done}");
+    assert_eq!(target.ask(&["GET", "key:7"]).unwrap(), "value");
+    let files = home.arg("shards");
+    let ran = home.run(&[&restore[..], &["--to", &files]].concat()).expect(0);
+    assert!(ran.0.stderr.contains("CLUSTER MEET"), "{ran}");
+    assert!(home.path("shards/shard-05461/nodes.conf").exists());
+    let listed = json(&["redis", "keys", "latest", "--store", "redis/cache"]);
+    assert_eq!(listed["keys"], 60, "{listed}");
+
+    // One shard alone, when that is what is meant.
+    let alone = json(&["backup", "redis", "--name", "shard", "--url", &url, "--alone"]);
+    assert!((1..60).contains(&held(alone)));
+    let node = &cluster.primaries[0];
+    node.ask(&["ACL", "SETUSER", "few", "on", "nopass", "-@all", "+psync", "+replconf"]).unwrap();
+    let few = url.replace("redis://", "redis://few@");
+    std::fs::write(home.path("password"), "x\n").unwrap();
+    let take = ["backup", "redis", "--name", "few", "--url", &few, "--password-file"];
+    let password = home.arg("password");
+    let take = [&take[..], &[&password]].concat();
+    home.run(&take).expect(1).error_says(&["+cluster|nodes", "--alone"]);
+    home.run(&[&take[..], &["--alone"]].concat()).expect(0);
 }

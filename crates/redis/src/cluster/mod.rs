@@ -40,7 +40,7 @@ use lifeboat_core::{Entry, EntryPath, Extent};
 pub(crate) use self::map::{Shard, SlotMap};
 pub(crate) use self::slot::{SLOTS, slot_of};
 pub(crate) use self::source::shards_of;
-pub use self::source::{ClusterSource, Nodes, nodes_of};
+pub use self::source::{Nodes, RedisClusterSource, nodes_of};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::facts;

@@ -50,12 +50,12 @@ pub async fn nodes_of(connection: &ConnectOptions) -> Result<Option<Nodes>> {
 
 /// The cluster that a node belongs to: all shards, in one snapshot.
 #[derive(Debug, Clone)]
-pub struct ClusterSource {
+pub struct RedisClusterSource {
     store: StoreRef,
     connection: ConnectOptions,
 }
 
-impl ClusterSource {
+impl RedisClusterSource {
     /// The cluster of the node behind `connection`, called `name`. The others are reached in the
     /// same way, at the addresses that they announce.
     pub fn new(name: impl Into<String>, connection: ConnectOptions) -> Self {
@@ -240,7 +240,7 @@ pub(crate) async fn shards_of(connection: &mut Connection) -> Result<(SlotMap, V
 }
 
 #[async_trait]
-impl Source for ClusterSource {
+impl Source for RedisClusterSource {
     fn store(&self) -> &StoreRef {
         &self.store
     }

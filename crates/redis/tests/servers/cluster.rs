@@ -11,7 +11,7 @@ use lifeboat_core::{
     Reading, Result, Source, StoreRef, TransferOptions, transfer,
 };
 use lifeboat_redis::{
-    ClusterSource, ConnectOptions, Doing, LiveError, LiveOptions, LiveSink, RestoreOptions,
+    ConnectOptions, Doing, LiveError, LiveOptions, LiveSink, RedisClusterSource, RestoreOptions,
     ShardsSink, facts, nodes_of,
 };
 use lifeboat_testbed::redis::{Cluster, Installation, Server, newest, of_version};
@@ -23,7 +23,7 @@ fn options(url: &str) -> ConnectOptions {
 }
 
 fn try_cluster(url: &str) -> Result<(MemoryStore, Completion)> {
-    let source = ClusterSource::new("cache", options(url));
+    let source = RedisClusterSource::new("cache", options(url));
     let snapshot = MemoryStore::new("cache");
     let (how, context) = (TransferOptions::default(), Context::silent());
     let summary = run(transfer(&source, &snapshot, &how, &context))?;
@@ -198,7 +198,7 @@ fn a_node_that_may_not_be_asked_for_the_others_says_what_is_missing() {
     let error = Error::from(error);
     assert!(error.hint().unwrap().contains("+cluster|nodes"), "{error:?}");
     node.ask(&["ACL", "SETUSER", "backup", "+info", "+cluster|nodes"]).unwrap();
-    let source = ClusterSource::new("cache", connection);
+    let source = RedisClusterSource::new("cache", connection);
     let snapshot = MemoryStore::new("cache");
     run(transfer(&source, &snapshot, &TransferOptions::default(), &Context::silent())).unwrap();
 
