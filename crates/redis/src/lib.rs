@@ -88,7 +88,7 @@ mod stream;
 pub use self::cluster::{Nodes, RedisClusterSource, nodes_of};
 pub use self::connect::ConnectOptions;
 pub use self::error::{Error, Result};
-pub use self::follow::{FollowError, FollowOptions, Follower, Following, Watch};
+pub use self::follow::{FollowError, FollowOptions, Follower, Following, NewServer, Watch};
 pub use self::listing::KeyListing;
 pub use self::live::{Doing, Existing, KeyPattern, LiveCounts, LiveError, LiveOptions, LiveSink};
 pub use self::recover::{

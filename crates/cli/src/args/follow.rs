@@ -24,6 +24,10 @@ pub(crate) struct FollowRedis {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) server: RedisServer,
+    /// The server takes the place of another one, whose changes are kept under this name: go on
+    /// with it, behind a gap. Needed once; a promoted replica does not need it
+    #[arg(long)]
+    pub(crate) adopt: bool,
 }
 
 const FOLLOW_REDIS: &str = "\

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lifeboat_core::StoreRef;
-use lifeboat_redis::{FollowOptions, Follower, Following};
+use lifeboat_redis::{FollowOptions, Follower, Following, NewServer};
 use lifeboat_repository::{Access, WriteOptions};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -72,7 +72,8 @@ pub(super) async fn run(arguments: &FollowRedis, session: &Session) -> Result<Ex
         _ => bases(&opened.snapshots(session).await?, &store),
     };
     let sink = Arc::new(opened.repository.sink(&WriteOptions::default()));
-    let options = FollowOptions::new(connection).with_bases(known);
+    let new_server = if arguments.adopt { NewServer::Adopt } else { NewServer::Refuse };
+    let options = FollowOptions::new(connection).with_bases(known).with_new_server(new_server);
     let follower = Follower::new(journal(&opened, &store)?, sink, options);
     let told = Told::new(session.output.clone());
     let take = |what: &Following| told.take(what);

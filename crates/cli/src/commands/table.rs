@@ -44,6 +44,7 @@ pub(super) async fn run(
         return Err(Failed::usage("--path and --tablespace are not for a table", hint));
     }
     let sink = table_sink(name, table, arguments)?;
+    session.unless_cancelled(sink.look()).await??;
     let Raised { server, restored, .. } =
         raise(&arguments.scratch, found, plan, &arguments.thawing, session).await?;
     session.context.phase("copy the table");

@@ -141,6 +141,24 @@ fn a_database_and_a_table_come_back() {
 }
 
 #[test]
+fn a_database_of_another_cluster_under_a_used_name_is_told() {
+    let home = Home::new();
+    let programs = newest().unwrap().bin_dir.to_str().unwrap().to_owned();
+    let start = || Cluster::builder().installation(newest().unwrap()).start().unwrap();
+    let (one, other) = (start(), start());
+    let take = |of: &Cluster| {
+        let conninfo = of.conninfo();
+        let words = ["backup", "database", "--name", "shop", "--conninfo", &conninfo];
+        home.run(&[&words[..], &["--programs", &programs]].concat())
+    };
+    take(&one).expect(0);
+    take(&one).expect(0);
+    let ran = take(&other).expect(3);
+    assert!(ran.0.stderr.contains("is of another cluster"), "{ran}");
+    take(&other).expect(0);
+}
+
+#[test]
 fn a_restore_that_is_killed_is_not_taken_for_the_whole() {
     let home = Home::new();
     let cluster = Cluster::builder().installation(newest().unwrap()).start().unwrap();

@@ -170,6 +170,19 @@ fn what_cannot_be_followed_says_why() {
 }
 
 #[test]
+fn a_refused_server_keeps_nothing_of_it() {
+    let start = || Cluster::builder().installation(newest().unwrap()).start().unwrap();
+    let (one, other) = (start(), start());
+    let mut service = Service::start(Home::new(), &one, &[]);
+    service.catches_up(&one);
+    let home = service.stop();
+    let conninfo = other.conninfo();
+    let follow = ["follow", "postgres", "--name", "shop", "--conninfo", &conninfo];
+    home.run(&follow).expect(1).error_says(&["wal adopt"]);
+    assert_eq!(ask(&other, "SELECT count(*)::text FROM pg_replication_slots"), "0");
+}
+
+#[test]
 fn a_key_that_may_only_write_is_enough() {
     let cluster = Cluster::builder().installation(newest().unwrap()).start().unwrap();
     let mut home = Home::new();

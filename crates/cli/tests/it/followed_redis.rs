@@ -113,7 +113,7 @@ fn a_server_comes_back_as_it_was_at_any_moment() {
     assert!(service.events("base").is_empty());
     assert_eq!(service.events("warning"), [] as [Value; 0]);
     service.stop();
-    let last = server.digest().unwrap();
+    let (last, server_url) = (server.digest().unwrap(), server.url());
     drop(server);
 
     let listed = home.run(&["window", "--store", "redis/cache", "--json"]).expect(0);
@@ -168,9 +168,17 @@ fn a_server_comes_back_as_it_was_at_any_moment() {
     assert!(!home.run(&look).expect(0).0.stderr.contains("does not go on"));
     let empty = Server::start(newest().unwrap()).unwrap();
     empty.ask(&["SET", "new", "1"]).unwrap();
-    let mut service = Service::start(&home, &empty.url());
+    // At another address, it may be another server.
+    let follow = ["follow", "redis", "--name", "cache", "--url", &empty.url()];
+    let known = server_url.trim_start_matches("redis://");
+    home.run(&follow).expect(1).error_says(&[known, "--adopt"]);
+    let mut service = Service::start_with(&home, &empty.url(), &["--adopt"]);
     service.has_base();
     service.catches_up(&empty);
+    drop(service);
+    // It is the one that counts now.
+    let mut service = Service::start(&home, &empty.url());
+    service.waits("it is followed", |it| !it.events("streaming").is_empty());
     drop(service);
     let ran = home.run(&look).expect(0);
     let told = ran.0.stderr.split_once("does not go on from").unwrap().1;

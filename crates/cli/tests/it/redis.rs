@@ -50,6 +50,32 @@ fn a_server_comes_back() {
 }
 
 #[test]
+fn another_server_under_a_used_name_is_told() {
+    let home = Home::new();
+    let start = || Server::start(newest().unwrap()).unwrap();
+    let (server, replica, other) = (start(), start(), start());
+    let take = |of: &Server| home.run(&["backup", "redis", "--name", "cache", "--url", &of.url()]);
+    take(&server).expect(0);
+    // A replica has the same history, and keeps it when it is promoted.
+    let port = server.port().to_string();
+    replica.ask(&["REPLICAOF", "127.0.0.1", &port]).unwrap();
+    let began = std::time::Instant::now();
+    while !replica.ask(&["INFO", "replication"]).unwrap().contains("master_link_status:up") {
+        assert!(began.elapsed() < crate::common::LIMIT);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    take(&replica).expect(0);
+    replica.ask(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    take(&replica).expect(0);
+    let ran = take(&other).expect(3);
+    let address = other.url();
+    let address = address.trim_start_matches("redis://");
+    let told = ["is of another server", address, "forget the new one"];
+    assert!(told.iter().all(|words| ran.0.stderr.contains(words)), "{ran}");
+    take(&other).expect(0);
+}
+
+#[test]
 fn what_is_for_others_is_refused() {
     let home = Home::new();
     let server = Server::start(newest().unwrap()).unwrap();

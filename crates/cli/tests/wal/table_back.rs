@@ -62,7 +62,8 @@ fn one_table_of_a_cluster_comes_back_as_of_a_moment() {
         assert_eq!(beside, expected);
         // Into its place: others refer to it, so it is refused; once they do not, it is done.
         let said = restore(&[&table[..], &at, &["--replace"]].concat(), 1).stderr;
-        assert!(said.contains("lines"), "{said}");
+        assert!(said.contains("lines refers to it"), "{said}");
+        assert!(!said.contains("scratch"), "{said}");
         shop.batch_execute("DROP TABLE lines").await.unwrap();
         restore(&[&table[..], &at, &["--replace"]].concat(), 0);
         let replaced: String =
@@ -80,5 +81,11 @@ fn one_table_of_a_cluster_comes_back_as_of_a_moment() {
         let nobody = ["--to", "nobody", "--table", "public.orders", "--beside", "public.x"];
         let said = restore(&nobody, 1).stderr;
         assert!(said.contains("nobody"), "{said}");
+        // Nothing is restored for what cannot be done.
+        for (beside, why) in [("public.orders", "--beside"), ("none.x", "no schema none")] {
+            let words = ["--to", "shop", "--table", "public.orders", "--beside", beside];
+            let said = restore(&words, 1).stderr;
+            assert!(said.contains(why) && !said.contains("scratch"), "{said}");
+        }
     });
 }

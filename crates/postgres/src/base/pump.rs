@@ -107,7 +107,7 @@ impl Pump {
     ) -> lifeboat_core::Result<(Self, mpsc::Receiver<Item>)> {
         let verify = options.verify_pages == VerifyPages::Verify && server.about.checksums;
         let system_id = server.about.identity.system_id;
-        lineage::tell_of_another(since.as_deref(), system_id, context);
+        lineage::tell_of_another(since.as_deref(), facts::SYSTEM_ID, system_id, context);
         if let Some(since) = since {
             let connection = &options.connection;
             let why = match Prior::offer(&mut server, since, connection, verify).await? {

@@ -80,6 +80,22 @@ const RELATIONS: &str = "
       AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
       AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
+/// The cluster that the database is in; `None` when the role may not ask.
+pub(crate) async fn system_id(session: &Session) -> Result<Option<u64>> {
+    const WHAT: &str = "ask for the system identifier";
+    // A refused question would end the transaction.
+    let query = "SELECT coalesce(has_function_privilege(to_regprocedure(\
+                 'pg_catalog.pg_control_system()'), 'EXECUTE'), false)";
+    let row = session.one(WHAT, query, &[]).await?;
+    if !row.try_get::<_, bool>(0).map_err(|error| failed(WHAT, error))? {
+        return Ok(None);
+    }
+    let query = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
+    let row = session.one(WHAT, query, &[]).await?;
+    let id: i64 = row.try_get(0).map_err(|error| failed(WHAT, error))?;
+    Ok(Some(id.cast_unsigned()))
+}
+
 /// All relations of the database, by name.
 pub(crate) async fn relations(session: &Session) -> Result<Vec<Relation>> {
     const WHAT: &str = "list the tables";

@@ -41,6 +41,22 @@ pub enum DatabaseError {
         /// Its name.
         name: String,
     },
+    /// There is a table of the name that a new one shall have.
+    #[error("the database {database} has a table {table} already")]
+    TableThere {
+        /// The database.
+        database: String,
+        /// The table.
+        table: String,
+    },
+    /// The table cannot be emptied.
+    #[error("the rows of {table} cannot be replaced: {by} refers to it with a foreign key")]
+    ReferredTo {
+        /// The table.
+        table: String,
+        /// The tables that refer to it.
+        by: String,
+    },
     /// A name cannot be understood.
     #[error("\"{text}\" names no table: {why}")]
     BadName {
@@ -270,7 +286,10 @@ impl Failure for DatabaseError {
             | Self::Script { .. }
             | Self::Differs { .. }
             | Self::Taken { .. } => ErrorKind::Corrupt,
-            Self::Exists { .. } | Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
+            Self::Exists { .. } | Self::NotEmpty { .. } | Self::TableThere { .. } => {
+                ErrorKind::AlreadyExists
+            }
+            Self::ReferredTo { .. } => ErrorKind::Refused,
             Self::RowSecurity { .. }
             | Self::InUse { .. }
             | Self::NotSwapped { .. }
@@ -285,6 +304,10 @@ impl Failure for DatabaseError {
             Self::Entry { source } => return source.hint().map(|hint| hint.to_owned().into()),
             Self::NoSuch { .. } => {
                 "see how it is written with \\d in psql: letters count as they stand".into()
+            }
+            Self::TableThere { .. } => "name another one with --beside".into(),
+            Self::ReferredTo { .. } => {
+                "restore it with --beside, and take from there what is missing; or drop the foreign key first".into()
             }
             Self::BadName { .. } => "write SCHEMA.TABLE, such as shop.orders".into(),
             Self::TooManyNamed { .. } => "name their schemas instead".into(),

@@ -58,6 +58,7 @@ pub(crate) mod attributes {
 /// | fact | value |
 /// |---|---|
 /// | `database.name` | the database |
+/// | `database.system_id` | the cluster that the database is in; left out where nobody may ask |
 /// | `database.version`, `database.version_number` | the server's version: `15.18`, 150018 |
 /// | `database.encoding` | the encoding of the database, `UTF8` |
 /// | `database.content` | what was asked for: `everything`, `schema` or `data` |
@@ -66,6 +67,7 @@ pub(crate) mod attributes {
 /// | `database.dump_program` | the version of the `pg_dump` that wrote the schema |
 pub(crate) mod facts {
     pub(crate) const NAME: &str = "database.name";
+    pub(crate) const SYSTEM_ID: &str = "database.system_id";
     pub(crate) const VERSION: &str = "database.version";
     pub(crate) const VERSION_NUMBER: &str = "database.version_number";
     pub(crate) const ENCODING: &str = "database.encoding";

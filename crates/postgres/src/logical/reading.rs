@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lifeboat_core::{Attributes, Completion, Context, Entry, EntryKind, EntryPath, Reading};
+use lifeboat_core::{
+    Attributes, Baseline, Completion, Context, Entry, EntryKind, EntryPath, Reading,
+};
 use parking_lot::Mutex;
 
 use super::catalog::{self, Extension, Relation};
@@ -19,6 +21,7 @@ use super::program::{Done, Found, Program, Run, Writes};
 use super::rows::Rows;
 use super::tally::Tally;
 use crate::gate::Gate;
+use crate::source::lineage;
 
 /// What comes next.
 enum Planned {
@@ -69,7 +72,11 @@ pub(super) struct DatabaseReading {
 }
 
 impl DatabaseReading {
-    pub(super) async fn begin(options: &DatabaseOptions, context: &Context) -> Result<Self> {
+    pub(super) async fn begin(
+        options: &DatabaseOptions,
+        since: Option<&dyn Baseline>,
+        context: &Context,
+    ) -> Result<Self> {
         context.phase("lock the tables");
         let moment = Moment::take(options).await?;
         let about = catalog::about(&moment.leader, options).await?;
@@ -81,6 +88,10 @@ impl DatabaseReading {
             counters: Vec::new(),
             facts: about.to_facts(),
         };
+        if let Some(system_id) = catalog::system_id(&moment.leader).await? {
+            lineage::tell_of_another(since, facts::SYSTEM_ID, system_id, context);
+            plan.facts.set(facts::SYSTEM_ID, system_id.to_string());
+        }
         plan.make(&about, context).await?;
         let Plan { rest, counters, facts, .. } = plan;
         context.phase("read the rows");

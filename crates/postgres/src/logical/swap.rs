@@ -79,6 +79,20 @@ fn exchange(name: &str, leaves_as: &str, comes: &str) -> String {
     )
 }
 
+/// What stands in the way of a database that is to be replaced.
+struct Use {
+    template: bool,
+    /// The connection itself goes to it.
+    own: bool,
+    sessions: i64,
+    whose: Option<String>,
+    /// How many transactions are prepared in it.
+    prepared: i64,
+    may_rename: bool,
+    /// The roles whose sessions this one may not end.
+    unending: Option<String>,
+}
+
 /// An error unless the database that is there can be replaced now.
 async fn replaceable(admin: &Session, options: &DatabaseRestoreOptions) -> Result<()> {
     const WHAT: &str = "ask who uses the database";
@@ -93,34 +107,61 @@ async fn replaceable(admin: &Session, options: &DatabaseRestoreOptions) -> Resul
                 || ' as ' || coalesce(a.usename::text, 'nobody'), ', ') \
               FROM pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> pg_backend_pid() \
                 AND a.backend_type <> 'autovacuum worker'), \
-             (SELECT count(*) FROM pg_prepared_xacts x WHERE x.database = d.datname) \
-             FROM pg_database d WHERE d.datname = $1::text::name",
+             (SELECT count(*) FROM pg_prepared_xacts x WHERE x.database = d.datname), \
+             pg_has_role(d.datdba, 'USAGE') AND (m.rolsuper OR m.rolcreatedb), \
+             (SELECT string_agg(DISTINCT s.rolname::text, ', ') FROM pg_stat_activity a \
+              JOIN pg_roles s ON s.oid = a.usesysid WHERE a.datid = d.oid AND NOT m.rolsuper \
+                AND (s.rolsuper OR NOT (pg_has_role(s.oid, 'USAGE') \
+                                        OR pg_has_role('pg_signal_backend', 'USAGE')))) \
+             FROM pg_database d, pg_roles m \
+             WHERE d.datname = $1::text::name AND m.rolname = current_user",
             &[&database],
         )
         .await?;
-    let read = || -> Result<(bool, bool, i64, Option<String>, i64), tokio_postgres::Error> {
-        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?))
+    let read = || -> Result<Use, tokio_postgres::Error> {
+        Ok(Use {
+            template: row.try_get(0)?,
+            own: row.try_get(1)?,
+            sessions: row.try_get(2)?,
+            whose: row.try_get(3)?,
+            prepared: row.try_get(4)?,
+            may_rename: row.try_get(5)?,
+            unending: row.try_get(6)?,
+        })
     };
-    let (template, own, sessions, whose, prepared) = read().map_err(|error| failed(WHAT, error))?;
+    let found = read().map_err(|error| failed(WHAT, error))?;
     let irreplaceable = |why: &str| {
         Err(DatabaseError::Irreplaceable { database: database.clone(), why: why.to_owned() })
     };
-    if template {
+    if found.template {
         return irreplaceable("it is a template of new databases");
     }
-    if own {
+    if found.own {
         let why = "the connection itself goes to it; connect to another, such as postgres";
         return irreplaceable(why);
     }
-    if prepared > 0 {
+    if !found.may_rename {
+        let why = "this role may not change its name: that takes its owner, with CREATEDB, or a \
+                   superuser";
+        return irreplaceable(why);
+    }
+    if found.prepared > 0 {
         let why = "it has prepared transactions (pg_prepared_xacts): end them in it with COMMIT \
                    PREPARED or ROLLBACK PREPARED";
         return irreplaceable(why);
     }
-    if sessions > 0 && options.others == Others::Refuse {
-        let noun = if sessions == 1 { "session" } else { "sessions" };
-        let sessions = format!("{sessions} {noun} ({})", whose.unwrap_or_default());
+    if found.sessions > 0 && options.others == Others::Refuse {
+        let count = found.sessions;
+        let noun = if count == 1 { "session" } else { "sessions" };
+        let sessions = format!("{count} {noun} ({})", found.whose.unwrap_or_default());
         return Err(DatabaseError::InUse { database, sessions });
+    }
+    if let Some(roles) = found.unending.filter(|_| options.others == Others::Disconnect) {
+        let why = format!(
+            "this role may not end the sessions of {roles}: GRANT pg_signal_backend to it (those \
+             of a superuser only a superuser ends)"
+        );
+        return irreplaceable(&why);
     }
     Ok(())
 }

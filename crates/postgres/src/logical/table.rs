@@ -83,16 +83,18 @@ impl TableSink {
     pub fn new(options: TableOptions) -> Self {
         Self { options }
     }
-}
 
-#[async_trait]
-impl Sink for TableSink {
-    async fn write(
-        &self,
-        _: &Header,
-        context: &Context,
-    ) -> lifeboat_core::Result<Box<dyn Writing>> {
-        context.check()?;
+    /// Connects, and refuses what can be refused before there are rows: for who has hours to wait for
+    /// them.
+    ///
+    /// # Errors
+    /// When the database cannot be reached, has no such table or schema, or has a table of the new
+    /// one's name; when other tables refer to the one whose rows are to be replaced.
+    pub async fn look(&self) -> lifeboat_core::Result<()> {
+        Ok(self.begin().await.map(drop)?)
+    }
+
+    async fn begin(&self) -> Result<Putting> {
         let connection = self.options.connection.with_database(&self.options.database);
         let session = Session::open(&connection).await?;
         let putting = Putting {
@@ -104,7 +106,19 @@ impl Sink for TableSink {
             rows: Mutex::default(),
         };
         putting.begin().await?;
-        Ok(Box::new(putting))
+        Ok(putting)
+    }
+}
+
+#[async_trait]
+impl Sink for TableSink {
+    async fn write(
+        &self,
+        _: &Header,
+        context: &Context,
+    ) -> lifeboat_core::Result<Box<dyn Writing>> {
+        context.check()?;
+        Ok(Box::new(self.begin().await?))
     }
 }
 
@@ -148,12 +162,40 @@ impl Putting {
                 what: "table",
                 name: table.to_string(),
             }),
+            TablePlace::Replace => match self.referring().await? {
+                Some(by) => Err(DatabaseError::ReferredTo { table: table.to_string(), by }),
+                None => Ok(()),
+            },
             TablePlace::Beside(other) if self.is_there(other).await? => {
-                let database = self.options.database.clone();
-                Err(DatabaseError::NotEmpty { database, what: format!("the table {other}") })
+                let (database, table) = (self.options.database.clone(), other.to_string());
+                Err(DatabaseError::TableThere { database, table })
             }
-            TablePlace::Replace | TablePlace::Beside(_) => Ok(()),
+            TablePlace::Beside(other) if !self.has_schema(&other.schema).await? => {
+                Err(DatabaseError::NoSuch {
+                    database: self.options.database.clone(),
+                    what: "schema",
+                    name: other.schema.clone(),
+                })
+            }
+            TablePlace::Beside(_) => Ok(()),
         }
+    }
+
+    /// Other tables that refer to the table.
+    async fn referring(&self) -> Result<Option<String>> {
+        const WHAT: &str = "look for foreign keys";
+        let query = "SELECT string_agg(DISTINCT conrelid::regclass::text, ', ') FROM pg_constraint \
+                     WHERE contype = 'f' AND confrelid = to_regclass($1) \
+                       AND conrelid <> confrelid AND conparentid = 0";
+        let row = self.session.one(WHAT, query, &[&self.options.table.quoted()]).await?;
+        Ok(row.try_get(0).map_err(|error| failed(WHAT, error))?)
+    }
+
+    async fn has_schema(&self, schema: &str) -> Result<bool> {
+        const WHAT: &str = "look for the schema";
+        let query = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text::name)";
+        let row = self.session.one(WHAT, query, &[&schema]).await?;
+        Ok(row.try_get(0).map_err(|error| failed(WHAT, error))?)
     }
 
     async fn is_there(&self, table: &TableName) -> Result<bool> {

@@ -133,16 +133,21 @@ impl Target {
             Occupied::Fill if about.content.has_schema() => self.empty(options).await,
             Occupied::Fill => Ok(()),
             Occupied::Refuse | Occupied::Replace | Occupied::Swap => {
-                let owner = match (self.occupied, options.owners) {
-                    // It gets its owner with the rest that the other database has, at the end.
-                    (Occupied::Swap, _) | (_, Keep::LeaveOut) => None,
-                    _ => Some(about.belongings.owner.as_str()),
+                let owner = match options.owners {
+                    Keep::Restore if !self.is_owned_late(options) => Some(&*about.belongings.owner),
+                    _ => None,
                 };
                 self.run(&creation(&self.name, about, self.admin.major(), owner)).await
             }
         };
         self.made.store(made.is_ok(), Ordering::Relaxed);
         made
+    }
+
+    /// Whether it gets its owner at the end: with the rest of what the other database has, or
+    /// because the role may be one of those that are still to be made.
+    fn is_owned_late(&self, options: &DatabaseRestoreOptions) -> bool {
+        self.occupied == Occupied::Swap || options.roles == Keep::Restore
     }
 
     /// A session in the database.
@@ -244,20 +249,21 @@ impl Target {
                 .flatten()
                 .collect());
         }
-        if !about.content.has_schema() || about.selected {
-            return Ok(Vec::new());
-        }
         let known = &about.belongings;
-        let mut statements = known.settings(name);
-        if self.occupied == Occupied::Fill {
+        let mut statements = Vec::new();
+        let is_new = self.occupied != Occupied::Fill;
+        if is_new && options.owners == Keep::Restore && self.is_owned_late(options) {
+            let owner = identifier(&known.owner);
+            statements.push(format!("ALTER DATABASE {} OWNER TO {owner}", identifier(name)));
+        }
+        if !about.content.has_schema() || about.selected {
+            return Ok(statements);
+        }
+        statements.extend(known.settings(name));
+        if !is_new {
             return Ok(statements);
         }
         let owner = match options.owners {
-            Keep::Restore if self.occupied == Occupied::Swap => {
-                let owner = identifier(&known.owner);
-                statements.push(format!("ALTER DATABASE {} OWNER TO {owner}", identifier(name)));
-                known.owner.clone()
-            }
             Keep::Restore => known.owner.clone(),
             Keep::LeaveOut => Belongings::of(&self.admin, name).await?.owner,
         };

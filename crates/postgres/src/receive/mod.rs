@@ -201,7 +201,7 @@ impl Receiver {
         watch: &Watch<'_>,
         context: &Context,
     ) -> Result<()> {
-        let connecting = self.connect(context);
+        let connecting = self.connect();
         let mut session = tokio::select! {
             () = context.cancelled() => return Ok(()),
             session = connecting => session?,
@@ -238,15 +238,28 @@ impl Receiver {
         }
     }
 
-    async fn connect(&self, context: &Context) -> Result<Session> {
+    async fn connect(&self) -> Result<Session> {
         let mut client = Client::connect(&self.options.connection).await?;
         let size = client.segment_size().await?;
-        if client.make_slot(&self.options.slot).await? {
-            let subject = format!("replication slot {}", self.options.slot);
+        Ok(Session { client, size })
+    }
+
+    /// Up to where the slot holds WAL back. It is made when there is none.
+    async fn slot(&self, client: &mut Client, context: &Context) -> Result<Option<Lsn>> {
+        let name = &self.options.slot;
+        // Versions that cannot be asked have it, or are told to make it.
+        if client.major()? >= 15
+            && let Some(slot) = client.read_slot(name).await?
+        {
+            return Ok(slot.from);
+        }
+        if client.make_slot(name).await? {
+            let subject = format!("replication slot {name}");
             context
                 .note(&subject, "it was made: the server keeps its WAL until it is durable here");
         }
-        Ok(Session { client, size })
+        let slot = client.read_slot(name).await?;
+        Ok(slot.ok_or_else(|| ReceiveError::NoSlot { slot: name.to_string() })?.from)
     }
 
     /// Receives one timeline. The next one and where it begins; `None` when somebody asked to stop.
@@ -288,8 +301,12 @@ impl Receiver {
         watch: &Watch<'_>,
         context: &Context,
     ) -> Result<Beginning> {
-        let identity = session.client.identify().await?;
+        let mut identity = session.client.identify().await?;
+        // A server that does not belong here is refused before anything is made on it.
         let way = self.histories(&mut session.client, &identity, context).await?;
+        let slot = self.slot(&mut session.client, context).await?;
+        // What a new slot keeps begins after the position that was told before.
+        identity.position = session.client.identify().await?.position;
         let line = |index: usize| WalLine::new(identity.system_id, way[index].timeline);
         let newest = match self.archive.newest(identity.system_id).await {
             // Who may write and not read is not warned.
@@ -303,13 +320,9 @@ impl Receiver {
             );
             context.warn(session.client.target(), told);
         }
-        let slot = session.client.read_slot(&self.options.slot).await?;
-        let Some(slot) = slot else {
-            return Err(ReceiveError::NoSlot { slot: self.options.slot.to_string() }.into());
-        };
-        let mut place = self.place(session, &identity, &way, slot.from).await?;
+        let mut place = self.place(session, &identity, &way, slot).await?;
         if let Some(removed) = memory.removed.take() {
-            let from = self.after_loss(session, slot.from.filter(|from| *from > removed)).await?;
+            let from = self.after_loss(session, slot.filter(|from| *from > removed)).await?;
             if let Some((index, durable)) = place {
                 self.record(&way, &identity, (index, durable), from, watch, context).await?;
             }
@@ -317,7 +330,7 @@ impl Receiver {
         }
         let fresh = place.is_none();
         let (index, position) = place.unwrap_or_else(|| {
-            let from = slot.from.unwrap_or(identity.position);
+            let from = slot.unwrap_or(identity.position);
             (holding(&way, from), session.floor(from))
         });
         let behind = identity.position.0.saturating_sub(position.0);

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use lifeboat_core::{Baseline, Context};
 
-use super::facts;
 use super::summaries::summarised;
 use crate::connect::{Session, parsed};
 use crate::error::Result;
@@ -83,11 +82,16 @@ async fn found(session: &Session, timeline: u32, start: Lsn) -> Result<Option<St
     Ok((!all.is_empty()).then(|| all.join(" ")))
 }
 
-/// Warns when the last snapshot of this name is of another cluster: a mistyped address would else
-/// be found out when the wrong cluster comes back.
-pub(crate) fn tell_of_another(since: Option<&dyn Baseline>, system_id: u64, context: &Context) {
+/// Warns when the last snapshot of this name, which says in the fact `told` whose it is, is of
+/// another cluster: a mistyped address would else be found out when the wrong data comes back.
+pub(crate) fn tell_of_another(
+    since: Option<&dyn Baseline>,
+    told: &str,
+    system_id: u64,
+    context: &Context,
+) {
     let Some(since) = since.map(Baseline::snapshot) else { return };
-    let known = since.facts.text(facts::SYSTEM_ID).unwrap_or_default();
+    let known = since.facts.text(told).unwrap_or_default();
     if known != system_id.to_string() && !known.is_empty() {
         context.warn(
             &since.store.to_string(),

@@ -92,7 +92,7 @@ impl ClusterReading {
         let (databases, mut recorded) = ask(&session).await?;
 
         let system_id = cluster.control.system_id;
-        lineage::tell_of_another(since.as_deref(), system_id, context);
+        lineage::tell_of_another(since.as_deref(), facts::SYSTEM_ID, system_id, context);
         let trust = Trust::of(since, &cluster, options.unchanged, options.verify_pages);
         let began = Timestamp::now();
         let backup =

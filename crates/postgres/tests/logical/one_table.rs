@@ -82,7 +82,7 @@ fn a_table_comes_beside_the_one_that_is_there_or_was() {
         };
         assert_eq!(count("orders of old").await, count("orders").await);
         let error = put(&backup, &cluster, name("orders"), beside).await.unwrap_err();
-        assert!(error.one_line().contains("it has the table"), "{error:?}");
+        assert!(error.one_line().contains("has a table public.orders of old already"), "{error:?}");
 
         // It was dropped: the snapshot knows how it was.
         let kinds = digest(&client, "shop.kinds").await;

@@ -219,9 +219,20 @@ fn missing_rights_are_named() {
         let error = Backup::try_take(rows).await.err().unwrap();
         assert!(line(&error).contains("BYPASSRLS"), "{error:?}");
         client
-            .batch_execute("ALTER ROLE little BYPASSRLS; ALTER ROLE little SUPERUSER")
+            .batch_execute("ALTER ROLE little BYPASSRLS; SELECT lo_from_bytea(4242, 'x')")
             .await
             .unwrap();
+        let findings = DatabaseSource::new("shop", little()).inspect().await.unwrap().findings;
+        assert_eq!(findings[0].code, "large_objects_unreadable", "{findings:?}");
+        assert!(Backup::try_take(little()).await.is_err());
+        let all = "GRANT SELECT ON LARGE OBJECT {oid} TO little";
+        for row in client.query("SELECT oid FROM pg_largeobject_metadata", &[]).await.unwrap() {
+            let grant = all.replace("{oid}", &row.get::<_, u32>(0).to_string());
+            client.batch_execute(&grant).await.unwrap();
+        }
+        let findings = DatabaseSource::new("shop", little()).inspect().await.unwrap().findings;
+        assert!(!findings.iter().any(|it| it.code == "large_objects_unreadable"), "{findings:?}");
+        client.batch_execute("ALTER ROLE little SUPERUSER").await.unwrap();
         let inspection = DatabaseSource::new("shop", little()).inspect().await.unwrap();
         assert!(inspection.findings.is_empty(), "{inspection:?}");
         Backup::take(little()).await;
@@ -405,7 +416,8 @@ fn roles_come_back_when_they_are_asked_for() {
         let client = cluster.connect("postgres").await.unwrap();
         client
             .batch_execute(
-                "ALTER ROLE reader LOGIN PASSWORD 'secret'; GRANT reader TO \"Other Owner\"",
+                "ALTER ROLE reader LOGIN PASSWORD 'secret'; GRANT reader TO \"Other Owner\"; \
+                 ALTER DATABASE shop OWNER TO \"Other Owner\"",
             )
             .await
             .unwrap();
@@ -420,12 +432,14 @@ fn roles_come_back_when_they_are_asked_for() {
         let row = there
             .query_one(
                 "SELECT (SELECT NOT rolcanlogin FROM pg_roles WHERE rolname = 'reader'),
-                 pg_has_role('Other Owner', 'reader', 'MEMBER')",
+                 pg_has_role('Other Owner', 'reader', 'MEMBER'),
+                 (SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = 'shop')",
                 &[],
             )
             .await
             .unwrap();
         assert!(row.get::<_, bool>(0) && row.get::<_, bool>(1));
+        assert_eq!(row.get::<_, String>(2), "Other Owner");
         let facts: &Attributes = backup.facts();
         assert!(format!("{facts:?}").find("secret").is_none());
     });

@@ -7,7 +7,7 @@ use lifeboat_core::{
     Collecting, Context, Entry, EntryPath, Error, ErrorKind, Source, Summary, TransferOptions,
     transfer,
 };
-use lifeboat_postgres::{DatabaseRestoreOptions, DatabaseSink, Occupied, Others};
+use lifeboat_postgres::{ConnectOptions, DatabaseRestoreOptions, DatabaseSink, Occupied, Others};
 use lifeboat_testbed::postgres::{Cluster, all, newest, oldest};
 use tokio_postgres::Client;
 
@@ -318,5 +318,38 @@ fn a_swap_that_fails_leaves_the_database_as_it_was() {
         assert!(error.one_line().contains("the server ended the session"), "{error:?}");
         assert_eq!(databases(&cluster).await.len(), 3);
         same().await;
+    });
+}
+
+#[test]
+fn a_role_that_could_not_finish_a_swap_does_not_begin_it() {
+    run(async {
+        let cluster = shop(newest().unwrap()).await;
+        let backup = Backup::take(options(&cluster, "shop")).await;
+        let admin = cluster.connect("postgres").await.unwrap();
+        let make = "CREATE ROLE swapper LOGIN CREATEDB; CREATE ROLE visitor LOGIN";
+        admin.batch_execute(make).await.unwrap();
+        let before = databases(&cluster).await;
+        let text = format!("host=127.0.0.1 port={} user=swapper dbname=postgres", cluster.port());
+        let attempt = || async {
+            let mut options = over(&cluster, "shop");
+            options.connection = ConnectOptions::parse(&text).unwrap();
+            options.others = Others::Disconnect;
+            let sink = DatabaseSink::new(options);
+            let (options, context) = (TransferOptions::default(), Context::silent());
+            let done = transfer(&backup.store as &dyn Source, &sink, &options, &context).await;
+            assert_eq!(databases(&cluster).await, before);
+            done.unwrap_err().to_string()
+        };
+        let told = attempt().await;
+        assert!(told.contains("may not change its name"), "{told}");
+        admin.batch_execute("ALTER DATABASE shop OWNER TO swapper").await.unwrap();
+        let as_visitor = format!("host=127.0.0.1 port={} user=visitor dbname=shop", cluster.port());
+        let (visitor, connection) =
+            tokio_postgres::connect(&as_visitor, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let told = attempt().await;
+        assert!(told.contains("may not end the sessions of visitor"), "{told}");
+        visitor.batch_execute("SELECT 1").await.unwrap();
     });
 }

@@ -22,6 +22,18 @@ pub enum FollowError {
         /// Up to where.
         to: u64,
     },
+    /// The name is that of another server.
+    #[error(
+        "{store} has the changes of the server {known}, and this is {found}, which does not go on from them"
+    )]
+    OtherServer {
+        /// The store.
+        store: String,
+        /// Where the other one was reached.
+        known: String,
+        /// Where this one is.
+        found: String,
+    },
     /// The server's history ends before what the journal has of it.
     #[error(
         "the server is at {offset} of its history {replication_id}, and the journal has it up to {kept}"
@@ -49,6 +61,7 @@ impl Failure for FollowError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Differs { .. } => ErrorKind::AlreadyExists,
+            Self::OtherServer { .. } => ErrorKind::Refused,
             Self::Behind { .. } | Self::KnownHistory { .. } | Self::BaseEnded => {
                 ErrorKind::Unavailable
             }
@@ -60,6 +73,11 @@ impl Failure for FollowError {
             Self::Differs { .. } => {
                 "two servers are followed under one name, or one was set back without getting a \
                  new replication id: follow each under a name of its own"
+                    .into()
+            }
+            Self::OtherServer { .. } => {
+                "follow it under a --name of its own; if it has taken the other one's place, say \
+                 --adopt"
                     .into()
             }
             Self::Behind { .. } => {

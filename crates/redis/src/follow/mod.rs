@@ -45,10 +45,10 @@ use self::sealing::{Sealer, Work};
 use self::session::Session;
 use crate::connect::Connection;
 use crate::recover::StreamJournal;
-use crate::source::{Origin, Synchronized, receive, synchronize};
+use crate::source::{Former, Origin, Synchronized, receive, synchronize};
 
 pub use self::error::FollowError;
-pub use self::options::FollowOptions;
+pub use self::options::{FollowOptions, NewServer};
 
 /// The first pause before another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -157,8 +157,8 @@ impl Follower {
     ///
     /// # Errors
     /// Whatever trying again cannot mend: when the server refuses us before anything has streamed;
-    /// when the journal holds other changes in the same place; when the journal cannot be read at
-    /// the beginning.
+    /// when it is another server than the one that is kept under this name; when the journal holds
+    /// other changes in the same place; when the journal cannot be read at the beginning.
     pub async fn run(&self, watch: &Watch<'_>, context: &Context) -> Result<()> {
         let resuming = resume(&self.journal, &self.options.bases);
         let (line, base) = tokio::select! {
@@ -238,6 +238,9 @@ impl Follower {
                     Ok(connection)
                 }
                 Synchronized::Full(origin) => {
+                    if !state.streamed {
+                        self.mind_other(&origin).await?;
+                    }
                     self.begin_anew(state, connection, origin, watch, context).await
                 }
             }
@@ -265,6 +268,24 @@ impl Follower {
             context,
         };
         session.run(&mut connection).await
+    }
+
+    /// An error when the server is another one than that of the newest snapshot, unless that was
+    /// said.
+    async fn mind_other(&self, origin: &Origin) -> Result<()> {
+        let newest = self.options.bases.iter().max_by_key(|base| base.reached);
+        let Some((base, known)) = newest.and_then(|base| Some((base, base.server.as_deref()?)))
+        else {
+            return Ok(());
+        };
+        let former = Former { replication_id: base.timeline.as_str(), server: known };
+        if self.options.new_server == NewServer::Adopt
+            || !former.is_other(&origin.replication_id, &self.options.connection).await
+        {
+            return Ok(());
+        }
+        let (store, known) = (self.store.to_string(), known.to_owned());
+        Err(FollowError::OtherServer { store, known, found: origin.server.clone() }.into())
     }
 
     /// The server goes on where the journal ends; perhaps under another id.

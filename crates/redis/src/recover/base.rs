@@ -15,6 +15,8 @@ pub struct BaseSnapshot {
     pub snapshot: SnapshotId,
     /// Which history, by its replication id.
     pub timeline: Timeline,
+    /// Where the server was reached, if the snapshot says so.
+    pub server: Option<String>,
     /// Where in it, in bytes.
     pub offset: u64,
     /// From when on moments can be restored with what follows it.
@@ -35,6 +37,7 @@ impl BaseSnapshot {
         Some(Self {
             snapshot: info.id,
             timeline: need.timeline,
+            server: info.facts.text(facts::SERVER).map(ToOwned::to_owned),
             offset: need.from.0,
             reached: info.facts.text(facts::REACHED)?.parse().ok()?,
             database: info.facts.unsigned(facts::STREAM_DATABASE)?,

@@ -179,6 +179,7 @@ mod tests {
 
     fn base(timeline: &str, offset: u64) -> BaseSnapshot {
         BaseSnapshot {
+            server: None,
             snapshot: SnapshotId::from_bytes([1; 32]),
             timeline: line(timeline),
             offset,

@@ -11,6 +11,8 @@ use crate::stream::STREAM;
 
 /// The version of the server, as the RDB names it. Text.
 pub const VERSION: &str = "redis.version";
+/// Where the server was reached: host and port, or a socket. Text.
+pub const SERVER: &str = "redis.server";
 /// Which history of changes the offset belongs to: 40 characters. Text.
 pub const REPLICATION_ID: &str = "redis.replication_id";
 /// Where in that history the snapshot is, in bytes. Unsigned.
@@ -54,6 +56,8 @@ pub const NOT_UNDERSTOOD: &str = "redis.not_understood";
 /// Where a snapshot is in the history of its server.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
+    /// Where it was reached.
+    pub(crate) server: String,
     pub(crate) replication_id: String,
     pub(crate) offset: u64,
     /// When the server had said so.
@@ -62,6 +66,7 @@ pub(crate) struct Origin {
 
 pub(super) fn of(origin: &Origin, outcome: &Outcome) -> Attributes {
     let mut facts = counted(outcome)
+        .with(SERVER, origin.server.clone())
         .with(REPLICATION_ID, origin.replication_id.clone())
         .with(OFFSET, origin.offset);
     // A server that names none begins with the first.

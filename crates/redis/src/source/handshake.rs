@@ -58,7 +58,12 @@ pub(crate) async fn synchronize(
     let answer = not_empty(connection, ASKING).await?;
     let reached = Timestamp::now();
     if let Some((replication_id, offset)) = full_resync(&answer) {
-        return Ok(Synchronized::Full(Origin { replication_id, offset, reached }));
+        return Ok(Synchronized::Full(Origin {
+            server: connection.target().to_owned(),
+            replication_id,
+            offset,
+            reached,
+        }));
     }
     match continued(&answer) {
         Some(id) if from.is_some() => Ok(Synchronized::Continued(id)),
@@ -103,7 +108,7 @@ fn continued(line: &[u8]) -> Option<Option<String>> {
     }
 }
 
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 

@@ -20,6 +20,7 @@
 mod doctor;
 pub mod facts;
 mod handshake;
+mod lineage;
 mod payload;
 mod reading;
 
@@ -31,6 +32,7 @@ use lifeboat_core::{Baseline, Context, Inspection, Reading, Source, StoreRef};
 pub(crate) use self::doctor::Info;
 pub(crate) use self::facts::Origin;
 pub(crate) use self::handshake::{Started, Synchronized, receive, snapshot_alone, synchronize};
+pub(crate) use self::lineage::Former;
 pub(crate) use self::reading::{Snapshot, content};
 use crate::connect::ConnectOptions;
 
@@ -64,15 +66,19 @@ impl Source for RedisSource {
         Ok(doctor::inspect(&self.connection).await?)
     }
 
-    /// Everything comes over the wire each time, so the baseline is of no use; what did not change
-    /// is found again by its content.
+    /// Everything comes over the wire each time, and what did not change is found again by its
+    /// content. The baseline only says whose the last snapshot was.
     async fn read(
         &self,
-        _since: Option<Arc<dyn Baseline>>,
+        since: Option<Arc<dyn Baseline>>,
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Reading>> {
         let connection = self.connection.connect().await?;
         let started = handshake::start(connection, context).await?;
+        if let Some(since) = since.as_deref() {
+            let id = &started.origin.replication_id;
+            lineage::tell_of_another(since, id, &self.connection, context).await;
+        }
         Ok(Box::new(reading::Snapshot::new(started, context)))
     }
 }
