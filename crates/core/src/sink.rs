@@ -35,6 +35,16 @@ pub trait Sink: Send + Sync {
         order == Order::Sorted
     }
 
+    /// Checks that the write may begin, and touches nothing: for whoever wants to know before it is
+    /// time. What can only be seen by writing is not seen.
+    ///
+    /// # Errors
+    /// Those of [`Sink::write`], as far as they can be told.
+    async fn look(&self, header: &Header, context: &Context) -> Result<()> {
+        let _ = (header, context);
+        Ok(())
+    }
+
     /// Checks that the write may begin, and begins it.
     ///
     /// # Errors

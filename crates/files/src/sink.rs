@@ -109,6 +109,11 @@ impl FilesSink {
 
 #[async_trait]
 impl Sink for FilesSink {
+    async fn look(&self, _: &Header, _: &Context) -> Result<()> {
+        let sink = self.clone();
+        blocking(move || Target::look(&sink.path, sink.options.existing)).await
+    }
+
     async fn write(&self, _: &Header, context: &Context) -> Result<Box<dyn Writing>> {
         let (sink, context) = (self.clone(), context.clone());
         let writing = blocking(move || {

@@ -52,6 +52,18 @@ impl Target {
         Ok(target)
     }
 
+    /// Checks that the directory may be a target.
+    pub(crate) fn look(path: &Path, existing: Existing) -> Result<()> {
+        if matches!(path.try_exists(), Ok(false)) {
+            return Ok(());
+        }
+        let root = Root::open(path)?;
+        match (contents(&root)?.1.first(), existing) {
+            (Some(first), Existing::Refuse) => Err(refusal(&root, first)?.into()),
+            (Some(_), Existing::Replace) | (None, _) => Ok(()),
+        }
+    }
+
     fn move_aside(&mut self, found: &[Listed]) -> Result<()> {
         let found = found.iter().filter(|listed| listed.name != MARKER.as_bytes());
         for listed in found {

@@ -42,7 +42,7 @@ pub(crate) struct Database {
     /// Leave out the rows of this table, not the table; can be repeated
     #[arg(long, value_name = "SCHEMA.TABLE")]
     pub(crate) without_rows: Vec<String>,
-    /// Keep the server's roles as well
+    /// Keep the server's roles as well: with the hashes of their passwords, unless said
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "with-passwords", value_name = "HOW")]
     pub(crate) roles: Option<KeptRoles>,

@@ -12,22 +12,22 @@ use super::which::{StoreName, store};
 pub(crate) struct Target {
     /// Recover to this moment, with its time zone: '2026-11-22 03:00:00+01', 2026-11-22T02:00:00Z.
     /// Also for Redis
-    #[arg(long, value_name = "TIME", value_parser = moment, groups = ["target", "plannable"])]
+    #[arg(long, value_name = "TIME", value_parser = moment, group = "target")]
     to_time: Option<Timestamp>,
     /// Recover to this position in the WAL, such as 1/6B374D48
-    #[arg(long, value_name = "LSN", value_parser = lsn, groups = ["target", "plannable"])]
+    #[arg(long, value_name = "LSN", value_parser = lsn, group = "target")]
     to_lsn: Option<Lsn>,
     /// Recover to the end of this transaction, as pg_current_xact_id() or xmin names it
-    #[arg(long, value_name = "XID", groups = ["target", "plannable"])]
+    #[arg(long, value_name = "XID", group = "target")]
     to_xid: Option<u64>,
     /// Recover to this restore point, as pg_create_restore_point() named it
-    #[arg(long, value_name = "NAME", groups = ["target", "plannable"])]
+    #[arg(long, value_name = "NAME", group = "target")]
     to_name: Option<String>,
     /// Recover to the end of the snapshot, and tell the server so
-    #[arg(long, groups = ["target", "plannable"])]
+    #[arg(long, group = "target")]
     to_immediate: bool,
     /// Recover to the end of all WAL in the repository. Of Redis, to the end of its journal
-    #[arg(long, groups = ["target", "plannable"])]
+    #[arg(long, group = "target")]
     to_latest: bool,
     /// Recover along this timeline; without it, along the newest that the snapshots lead to
     #[arg(long, value_name = "NUMBER", requires = "target")]
@@ -49,9 +49,9 @@ pub(crate) struct Recovery {
     /// Whence the server takes the WAL
     #[arg(long, value_enum, default_value_t = Supply::Fetch, requires = "target")]
     pub(crate) wal: Supply,
-    /// Say what would be recovered, from which snapshot and with which WAL, and touch nothing. Also
-    /// for Redis, and with --into
-    #[arg(long, requires = "plannable")]
+    /// Say what would be restored, from which snapshot and with which WAL, see whether the target
+    /// can take it, and touch nothing. For every kind of store
+    #[arg(long)]
     pub(crate) dry_run: bool,
     /// Let the cluster come up as a standby: with --primary, with the WAL in the repository, or with
     /// both

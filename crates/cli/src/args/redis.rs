@@ -112,7 +112,7 @@ pub(crate) struct IntoServer {
     /// Restore into this running server, key by key, beside what it holds: redis://[user@]host[:port],
     /// rediss://…, unix:///path, without a password. A node of a cluster stands for all of it. Keys that
     /// are there stay as they are, unless --replace is given
-    #[arg(long, value_name = "URL", conflicts_with = "to", group = "plannable")]
+    #[arg(long, value_name = "URL", conflicts_with = "to")]
     pub(crate) into: Option<String>,
     /// Only keys that fit this pattern, as KEYS has it: 'session:*'. Can be repeated. With --to, the
     /// RDB file holds these keys alone

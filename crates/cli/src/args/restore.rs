@@ -20,7 +20,7 @@ pub(crate) struct Restore {
     pub(crate) which: Which,
     /// The directory to restore into: new, or empty. Of a snapshot of a database: the name of the
     /// database to create; of Redis: the RDB file to make, or with a recovery target the directory
-    #[arg(long, value_name = "DIR", required_unless_present = "into")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["into", "dry_run"])]
     to: Option<PathBuf>,
     /// Only this entry, with what is beneath it; can be repeated. For files
     #[arg(long = "path", value_name = "PATH", value_parser = path)]

@@ -1,6 +1,7 @@
 //! `lifeboat follow`: receives the changes of a store, until it is stopped.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use lifeboat_core::StoreRef;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::backup::refuse_password;
+use super::elsewhere::{self, other_names};
 use super::follow_redis;
 use super::wal::{WalService, listener};
 use crate::args::{Follow, FollowPostgres};
@@ -88,6 +90,13 @@ async fn postgres(arguments: &FollowPostgres, session: &Session) -> Result<Exit,
     let archive = WalArchive::open(&store, |name| -> Arc<dyn JournalLog> {
         Arc::new(opened.repository.journal(name, &JournalOptions::default()))
     })?;
+    let names = match archive.systems().await {
+        // Only who begins can be at the wrong name.
+        Ok(systems) if systems.is_empty() => {
+            other_names(&opened.repository, &arguments.name).await?
+        }
+        _ => BTreeMap::new(),
+    };
     let receiver = Receiver::new(archive, options);
     let told = Told::new(session.output.clone());
     let service = Arc::new(WalService::new(session, &opened, &arguments.name)?);
@@ -106,7 +115,14 @@ async fn postgres(arguments: &FollowPostgres, session: &Session) -> Result<Exit,
             None => std::future::pending().await,
         }
     };
-    let take = |what: &Following| told.take(what);
+    let once = Once::new();
+    let take = |what: &Following| {
+        if let Following::Streaming { line, .. } = what {
+            let (system, name) = (line.system_id, &arguments.name);
+            once.call_once(|| elsewhere::tell(&names, system, name, &session.context));
+        }
+        told.take(what);
+    };
     let outcome = tokio::select! {
         outcome = receiver.run(&take, &session.context) => outcome,
         () = answering => Ok(()),

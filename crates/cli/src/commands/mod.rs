@@ -8,6 +8,8 @@ mod data_class;
 mod database;
 mod diff;
 mod doctor;
+mod dry_run;
+mod elsewhere;
 mod export;
 mod find;
 mod follow;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::which::{LATEST, choose};
 use crate::args::{Recovery, Which};
 use crate::failure::Failed;
-use crate::output::{size, time};
+use crate::output::{moment_at, size, time};
 use crate::session::{Opened, Session};
 
 /// A recovery that can be done, and the snapshot from which it begins.
@@ -83,7 +83,7 @@ pub(super) async fn planned(
     );
     session.output.say(&format!(
         "recover {store} to {}: from snapshot {} as of {}, with {} of changes up to {}",
-        time(plan.to_time),
+        moment_at(plan.to_time),
         base.id.short(),
         time(base.taken),
         size(plan.changes()),

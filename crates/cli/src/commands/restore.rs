@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::moment::{self, PlannedMoment};
 use super::two::{Found, found, open};
 use super::which::Reach;
-use super::{database, recovery, redis, table, thaw};
+use super::{database, dry_run, recovery, redis, table, thaw};
 use crate::args::{Owners, Recovery, Restore, Supply};
 use crate::exit::Exit;
 use crate::failure::{Failed, place};
@@ -93,9 +93,6 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
             };
             (planned.base.clone(), Some(planned))
         };
-        if arguments.recovery.dry_run {
-            return Ok(Exit::with_warnings(session.context.warnings()));
-        }
         (vec![open(opened, &base, session).await?], planned)
     } else {
         (found(&arguments, session).await?, None)
@@ -134,6 +131,9 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
             }
             return Err(Failed::usage(message, "list the entries with `lifeboat ls`"));
         }
+    }
+    if arguments.recovery.dry_run && arguments.live.into.is_none() {
+        return dry_run::look(&info, &arguments, &*sink, session).await;
     }
     if let [one] = &found[..] {
         // With a second repository, what the first one cannot give comes from there.
@@ -214,11 +214,18 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
     );
     let done = if arguments.recovery.dry_run { "looked through" } else { "restored" };
     session.output.say(&format!(
-        "{done} {what}: {}, {}, into {target} in {}",
+        "{done} {what}: {}, {}{}, into {target} in {}",
         number(summary.progress.entries, "entry", "entries"),
         size(summary.progress.read),
+        if arguments.delta { " fetched" } else { "" },
         duration(summary.elapsed)
     ));
+    let facts = &summary.receipt.facts;
+    if let (Some(rows), Some(table)) =
+        (facts.unsigned("database.rows"), facts.text("database.table"))
+    {
+        session.output.say(&format!("  {} into {table}", number(rows, "row", "rows")));
+    }
     let shares = shares(&copies, &summary);
     for share in shares.iter().filter(|_| shares.len() > 1) {
         session.output.say(&format!("  {} from {}", size(share.bytes), share.repository));

@@ -1,10 +1,11 @@
 //! `lifeboat restore --table`, of a cluster: one table comes back through a scratch server.
 
-use lifeboat_core::{Source, TransferOptions, transfer};
+use lifeboat_core::{Header, Sink, Source, TransferOptions, transfer};
 use lifeboat_postgres::{DatabaseOptions, DatabaseSource, Parts, TableName};
 use serde::Serialize;
 
 use super::database::table_sink;
+use super::dry_run;
 use super::recovery::Planned;
 use super::scratch::{Raised, raise};
 use super::two::Found;
@@ -35,7 +36,8 @@ pub(super) async fn run(
     session: &Session,
 ) -> Result<Exit, Failed> {
     let info = found.snapshot.info().clone();
-    let Some(name) = arguments.to().to_str().filter(|name| !name.contains('/')) else {
+    let is_name = |name: &&str| !name.is_empty() && !name.contains('/');
+    let Some(name) = arguments.to().to_str().filter(is_name) else {
         let hint = "write --to NAME: the database that has the table, there and in the snapshot";
         return Err(Failed::usage("--to names a database here, and no directory", hint));
     };
@@ -44,7 +46,12 @@ pub(super) async fn run(
         return Err(Failed::usage("--path and --tablespace are not for a table", hint));
     }
     let sink = table_sink(name, table, arguments)?;
-    session.unless_cancelled(sink.look()).await??;
+    if arguments.recovery.dry_run {
+        return dry_run::look(&info, arguments, &sink, session).await;
+    }
+    session
+        .unless_cancelled(sink.look(&Header::new(info.store.clone()), &session.context))
+        .await??;
     let Raised { server, restored, .. } =
         raise(&arguments.scratch, found, plan, &arguments.thawing, session).await?;
     session.context.phase("copy the table");

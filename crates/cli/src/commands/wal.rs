@@ -11,11 +11,14 @@ use std::time::Duration;
 use lifeboat_core::journal::Appended;
 use lifeboat_core::{Collecting, Context, Error, ErrorKind, StoreRef};
 use lifeboat_objstore::{Intent, Location};
-use lifeboat_postgres::{AtGap, GetOptions, Got, Notes, PushOptions, Spool, Tail, WalArchive};
-use lifeboat_repository::id_without_key;
+use lifeboat_postgres::{
+    AtGap, GetOptions, Got, Notes, PushOptions, Pushed, Spool, Tail, WalArchive,
+};
+use lifeboat_repository::{Repository, id_without_key};
 use object_store::ObjectStore;
 use serde::Serialize;
 
+use super::elsewhere;
 use crate::args::{Gap, Wal, WalAdopt, WalGet, WalPush, WalServe};
 use crate::exit::Exit;
 use crate::failure::Failed;
@@ -123,10 +126,21 @@ async fn push(arguments: &WalPush, session: &Session) -> Result<Exit, Failed> {
     let pushing = Box::pin(archive.push(&arguments.path, &options, &session.context));
     let pushed = session.unless_cancelled(pushing).await?;
     let pushed = pushed.map_err(|error| opened.of_store(error))?;
+    mind_name(&pushed, &opened.repository, &cluster.name, &session.context).await;
     if let Some(words) = filled(pushed.filled, file) {
         session.output.note(&words);
     }
     Ok(end(&session.output, file, word(pushed.appended), pushed.ahead, Exit::Complete))
+}
+
+/// Warns when a cluster that is begun under a name has another one already. The file is archived,
+/// whatever can be said of that.
+async fn mind_name(pushed: &Pushed, repository: &Repository, name: &str, context: &Context) {
+    if let Some(line) = pushed.begun
+        && let Ok(names) = elsewhere::other_names(repository, name).await
+    {
+        elsewhere::tell(&names, line.system_id, name, context);
+    }
 }
 
 fn word(appended: Appended) -> &'static str {
@@ -193,6 +207,7 @@ pub(crate) struct WalService {
     session: Session,
     location: Location,
     store: Arc<dyn ObjectStore>,
+    repository: Repository,
     archive: WalArchive,
     name: String,
 }
@@ -204,6 +219,7 @@ impl WalService {
             session: Session::new(session.global.clone(), session.output.clone()),
             store: session.store(&location, Intent::Existing)?,
             location,
+            repository: opened.repository.clone(),
             archive: archive(opened, name)?,
             name: name.to_owned(),
         })
@@ -235,6 +251,7 @@ impl WalService {
                 let mut options = PushOptions::new(&data_directory).with_ahead(ahead);
                 options.notes = noting;
                 let pushed = Box::pin(self.archive.push(&path, &options, context)).await?;
+                mind_name(&pushed, &self.repository, &self.name, context).await;
                 let file = path.file_name().and_then(|name| name.to_str());
                 if let Some(words) = filled(pushed.filled, file) {
                     context.note("", words);

@@ -16,7 +16,7 @@ use super::which::resolve;
 use crate::args::Window;
 use crate::exit::Exit;
 use crate::failure::Failed;
-use crate::output::{number, one_line, time};
+use crate::output::{moment_at, moment_from, number, one_line};
 use crate::session::Session;
 
 /// The event `window`.
@@ -59,9 +59,9 @@ fn add(table: &mut Table, store: &StoreRef, window: &RedisWindow, session: &Sess
     table.add_row([
         one_line(&store.to_string()),
         one_line(id),
-        time(window.from_time),
+        moment_from(window.from_time),
         from.clone(),
-        time(window.to_time),
+        moment_at(window.to_time),
         to.clone(),
         window.bases.len().to_string(),
     ]);
@@ -145,9 +145,9 @@ pub(super) async fn run(arguments: &Window, session: &Session) -> Result<Exit, F
             table.add_row([
                 one_line(&store.to_string()),
                 window.line.timeline.to_string(),
-                time(window.from_time),
+                moment_from(window.from_time),
                 window.from.to_string(),
-                window.to_time.map_or("-".to_owned(), time),
+                window.to_time.map_or("-".to_owned(), moment_at),
                 window.to.to_string(),
                 window.bases.len().to_string(),
             ]);

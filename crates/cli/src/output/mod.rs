@@ -25,7 +25,10 @@ use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failed;
 use human::Human;
-pub(crate) use text::{duration, facts_to_json, long_entry, number, one_line, size, time};
+pub(crate) use text::{
+    duration, facts_to_json, long_entry, moment as moment_at, moment_from, number, one_line, size,
+    time,
+};
 
 /// Where people and programs read what happens. Clones share it.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use lifeboat_core::{Attributes, EntryInfo, EntryKind, EntryPath, Value, names};
 use serde_json::{Map, json};
 
@@ -21,6 +21,17 @@ pub(crate) fn number(count: u64, one: &str, many: &str) -> String {
 pub(crate) fn time(moment: Timestamp) -> String {
     let zoned = moment.to_zoned(TimeZone::system());
     zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A moment as `--to-time` takes it, to the millisecond at or before it.
+pub(crate) fn moment(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f%:z").to_string()
+}
+
+/// As [`moment`], to the millisecond at or after it.
+pub(crate) fn moment_from(at: Timestamp) -> String {
+    let later = at.checked_add(SignedDuration::from_nanos(999_999)).unwrap_or(at);
+    moment(later)
 }
 
 /// A stretch of time.
@@ -151,6 +162,16 @@ mod tests {
             layout: Layout::Stream,
             size: 5,
         }
+    }
+
+    #[test]
+    fn a_moment_is_written_as_it_is_read() {
+        let at: Timestamp = "2026-11-22T02:00:00.1234567Z".parse().unwrap();
+        let read = |text: String| text.parse::<Timestamp>().unwrap().to_string();
+        assert_eq!(read(moment(at)), "2026-11-22T02:00:00.123Z");
+        assert_eq!(read(moment_from(at)), "2026-11-22T02:00:00.124Z");
+        let whole: Timestamp = "2026-11-22T02:00:00Z".parse().unwrap();
+        assert_eq!(read(moment_from(whole)), whole.to_string());
     }
 
     #[test]

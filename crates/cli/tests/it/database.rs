@@ -50,7 +50,11 @@ fn a_database_and_a_table_come_back() {
     assert_eq!(done["target"], "copy");
     assert_eq!(done["facts"]["database.rows"], first["facts"]["database.rows"]);
     assert_eq!(digests("copy"), before);
-    with(&["--to", "copy"]).expect(1).error_says(&["copy: it exists already", "replaced"]);
+    with(&["--to", "copy"]).expect(1).error_says(&[
+        "copy: it exists already",
+        "--replace",
+        "--swap",
+    ]);
     let ran = with(&["--to", "copy", "--replace"]).expect(0);
     assert!(ran.0.stderr.contains("next: ANALYZE"), "{ran}");
     assert_eq!(digests("copy"), before);

@@ -56,6 +56,11 @@ fn under_a_restore() {
     noise(&home.path("tree/noise"), 12);
     home.run(&["backup", "files", &tree, "--name", "tree"]).expect(0);
     let target = disk.path().join("out");
+    // It is seen beforehand.
+    let look = ["restore", "latest", "--to", target.to_str().unwrap(), "--dry-run", "--json"];
+    let looked = home.run(&look).expect(3).end();
+    assert!(looked["room"].as_u64().unwrap() < looked["bytes"].as_u64().unwrap(), "{looked}");
+    assert!(!target.exists());
     let ran = home.run(&["restore", "latest", "--to", target.to_str().unwrap()]).expect(1);
     ran.error_says(&["No space left"]);
     let left = if target.exists() { contents(&target) } else { Vec::new() };

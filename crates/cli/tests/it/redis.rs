@@ -151,8 +151,6 @@ fn a_snapshot_goes_into_a_running_server() {
     home.run(&["restore", "latest", "--store", "redis/cache"]).expect(2);
     let ran = home.run(&["restore", "latest", "--store", "tree", "--into", &url]);
     ran.expect(2).error_says(&["--into is for Redis"]);
-    let old = home.arg("x");
-    home.run(&["restore", "latest", "--store", "tree", "--to", &old, "--dry-run"]).expect(2);
 }
 
 #[test]

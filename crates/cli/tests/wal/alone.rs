@@ -302,6 +302,22 @@ fn another_system_needs_words() {
 }
 
 #[test]
+fn a_second_name_for_a_cluster_is_told_once() {
+    let scene = Scene::new();
+    let (cluster, names) = stopped();
+    let data = cluster.data_dir();
+    let push = |name: &str, file: &str| {
+        let path = format!("pg_wal/{file}");
+        let said = scene.run_in(data, &["wal", "push", &path, "--name", name], 0).stderr;
+        said.contains("is kept under the name shop already")
+    };
+    assert!(!push("shop", &names[0]));
+    assert!(push("shpo", &names[0]));
+    assert!(!push("shpo", &names[1]));
+    assert!(!push("shop", &names[1]));
+}
+
+#[test]
 fn backup_and_partial_files_are_kept_and_given_for_nothing_else() {
     let scene = Scene::new();
     let (cluster, names) = stopped();

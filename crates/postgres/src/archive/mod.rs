@@ -113,8 +113,11 @@ impl WalArchive {
         Ok(self.systems().await?.contains(&system_id))
     }
 
-    /// The system identifiers that have timelines.
-    async fn systems(&self) -> Result<Vec<u64>> {
+    /// The system identifiers that have timelines, in order.
+    ///
+    /// # Errors
+    /// When the timelines cannot be listed or read.
+    pub async fn systems(&self) -> Result<Vec<u64>> {
         let timelines = self.wal.timelines().await?;
         let lines = timelines.iter().filter_map(|info| WalLine::of(&info.timeline));
         let mut systems: Vec<_> = lines.map(|line| line.system_id).collect();

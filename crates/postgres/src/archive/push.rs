@@ -63,6 +63,8 @@ impl PushOptions {
 pub struct Pushed {
     /// Whether the file was there already.
     pub appended: Appended,
+    /// The timeline that was begun with it.
+    pub begun: Option<WalLine>,
     /// How many segments behind it were archived with it.
     pub ahead: usize,
     /// What was found to be missing before it, and is lost; recorded as gaps.
@@ -102,16 +104,18 @@ impl WalArchive {
         let Some(name) = WalName::parse(file_name, local.size) else {
             return Err(ArchiveError::name(file_name).into());
         };
-        let mut pushed = Pushed { appended: Appended::Same, ahead: 0, lost: Vec::new(), filled: 0 };
+        let mut pushed =
+            Pushed { appended: Appended::Same, begun: None, ahead: 0, lost: Vec::new(), filled: 0 };
         match name {
             WalName::History { timeline } => {
                 let bytes = blocking(move || read_small(&path)).await?;
                 let history = super::TimelineHistory::parse(timeline, bytes)?;
                 let line = local.line(timeline);
                 pushed.appended = self.begin(line, Some(&history), NewSystem::Refuse).await?;
+                pushed.begun = (pushed.appended == Appended::New).then_some(line);
             }
             WalName::Segment { timeline, segment } => {
-                self.ensure(&local, timeline, &path).await?;
+                pushed.begun = self.ensure(&local, timeline, &path).await?;
                 pushed.appended = self.segment_at(&local, &path, timeline, segment).await?;
                 self.mind_gap(&local, timeline, segment, &mut pushed, context).await?;
                 if let Some(notes) = &options.notes {
@@ -120,12 +124,12 @@ impl WalArchive {
                 }
             }
             WalName::Partial { timeline, segment } => {
-                self.ensure(&local, timeline, &path).await?;
+                pushed.begun = self.ensure(&local, timeline, &path).await?;
                 pushed.appended =
                     self.keep_partial(&local, &path, timeline, segment, file_name).await?;
             }
             WalName::Backup { timeline, .. } => {
-                self.ensure(&local, timeline, &path).await?;
+                pushed.begun = self.ensure(&local, timeline, &path).await?;
                 let bytes = blocking({
                     let path = path.clone();
                     move || read_small(&path)
@@ -157,15 +161,16 @@ impl WalArchive {
     }
 
     /// Begins the timeline of a file, with the history that lies beside it, unless it was begun.
-    async fn ensure(&self, local: &Local, timeline: u32, path: &Path) -> Result<()> {
+    async fn ensure(&self, local: &Local, timeline: u32, path: &Path) -> Result<Option<WalLine>> {
         let line = local.line(timeline);
         if self.has(line).await? {
-            return Ok(());
+            return Ok(None);
         }
         let beside = path.parent().map_or_else(|| local.wal(), Path::to_owned);
         let reader = local.clone();
         let history = blocking(move || reader.history(&beside, timeline)).await?;
-        self.begin(line, history.as_ref(), NewSystem::Refuse).await.map(|_| ())
+        let begun = self.begin(line, history.as_ref(), NewSystem::Refuse).await?;
+        Ok((begun == Appended::New).then_some(line))
     }
 
     /// Archives one segment.

@@ -335,7 +335,7 @@ impl Failure for DatabaseError {
             }
             Self::NewerForm { .. } => "use the version that took the snapshot, or a newer one".into(),
             Self::Exists { .. } => {
-                "name another database, or say that it shall be replaced".into()
+                "name another database; or say --replace, or --swap to keep the one that is there".into()
             }
             Self::Missing { .. } => "create it, or let the restore create it".into(),
             Self::NotEmpty { .. } => "name an empty database, or a new one".into(),

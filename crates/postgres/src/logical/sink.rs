@@ -33,6 +33,10 @@ impl DatabaseSink {
 
 #[async_trait]
 impl Sink for DatabaseSink {
+    async fn look(&self, _: &Header, _: &Context) -> lifeboat_core::Result<()> {
+        Ok(target::prepare(&self.options).await.map(drop)?)
+    }
+
     async fn write(
         &self,
         _: &Header,

@@ -84,16 +84,6 @@ impl TableSink {
         Self { options }
     }
 
-    /// Connects, and refuses what can be refused before there are rows: for who has hours to wait for
-    /// them.
-    ///
-    /// # Errors
-    /// When the database cannot be reached, has no such table or schema, or has a table of the new
-    /// one's name; when other tables refer to the one whose rows are to be replaced.
-    pub async fn look(&self) -> lifeboat_core::Result<()> {
-        Ok(self.begin().await.map(drop)?)
-    }
-
     async fn begin(&self) -> Result<Putting> {
         let connection = self.options.connection.with_database(&self.options.database);
         let session = Session::open(&connection).await?;
@@ -112,6 +102,10 @@ impl TableSink {
 
 #[async_trait]
 impl Sink for TableSink {
+    async fn look(&self, _: &Header, _: &Context) -> lifeboat_core::Result<()> {
+        Ok(self.begin().await.map(drop)?)
+    }
+
     async fn write(
         &self,
         _: &Header,

@@ -193,7 +193,7 @@ impl Restore {
             facts.set("postgres.kept", kept);
             let mib = kept >> 20;
             let text = format!(
-                "{mib} MiB were the same in the directory already, and were left as they are"
+                "{mib} MiB of files were in the directory already, and were left as they are"
             );
             facts.set("postgres.note.delta", text);
             facts.set(

@@ -17,7 +17,7 @@ use lifeboat_core::{Attributes, Bytes, Context, Header, Sink, Writing};
 
 pub use self::owner::Ownership;
 pub use self::tablespace::TablespaceMapping;
-use self::writing::ClusterWriting;
+use self::writing::{ClusterWriting, Plan};
 use crate::recovery::RecoverySettings;
 use crate::source::blocking;
 
@@ -183,6 +183,11 @@ impl ClusterSink {
 
 #[async_trait]
 impl Sink for ClusterSink {
+    async fn look(&self, _: &Header, _: &Context) -> lifeboat_core::Result<()> {
+        let options = self.options.clone();
+        blocking(move || Plan::of(&options).map(drop)).await
+    }
+
     async fn write(
         &self,
         _: &Header,

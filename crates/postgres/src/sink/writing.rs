@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -74,9 +75,17 @@ pub(super) fn marker() -> Result<EntryPath> {
     EntryPath::new(ClusterSink::MARKER)
 }
 
-impl ClusterWriting {
-    /// Checks, and then makes the target. Blocks.
-    pub(super) fn begin(options: RestoreOptions) -> Result<Self> {
+/// What is known of a target before it is touched.
+pub(super) struct Plan {
+    path: PathBuf,
+    former: Option<Former>,
+    owners: Owners,
+    tablespaces: Tablespaces,
+}
+
+impl Plan {
+    /// Refuses what can be refused, and touches nothing.
+    pub(super) fn of(options: &RestoreOptions) -> Result<Self> {
         let (path, former) = match (target::vacant(&options.target), options.existing) {
             (Ok(path), _) => (path, None),
             (
@@ -103,10 +112,21 @@ impl ClusterWriting {
                 return Err(not_restorable(why));
             }
         }
-        let owners = Owners::new(options.ownership)?;
-        let tablespaces =
-            Tablespaces::new(&path, options.tablespaces, options.facts.as_ref(), former.clone())?;
+        let owners = Owners::new(options.ownership.clone())?;
+        let tablespaces = Tablespaces::new(
+            &path,
+            options.tablespaces.clone(),
+            options.facts.as_ref(),
+            former.clone(),
+        )?;
+        Ok(Self { path, former, owners, tablespaces })
+    }
+}
 
+impl ClusterWriting {
+    /// Checks, and then makes the target. Blocks.
+    pub(super) fn begin(options: RestoreOptions) -> Result<Self> {
+        let Plan { path, former, owners, tablespaces } = Plan::of(&options)?;
         let made = !path.exists();
         let restore = Restore {
             root: target::make_directory(&path)?,

@@ -80,6 +80,13 @@ impl RdbFileSink {
 
 #[async_trait]
 impl Sink for RdbFileSink {
+    async fn look(&self, _: &Header, _: &Context) -> lifeboat_core::Result<()> {
+        let options = self.options.clone();
+        let look = move || writing::FileWriting::look(&options).map(drop);
+        let looked = tokio::task::spawn_blocking(look).await;
+        Ok(looked.map_err(|source| Error::Panicked { source })??)
+    }
+
     async fn write(
         &self,
         _header: &Header,

@@ -21,6 +21,7 @@ use lifeboat_core::{
 use parking_lot::Mutex;
 
 use super::append_only::setting;
+use super::writing::absolute;
 use crate::checker::Checker;
 use crate::error::{Error, Result};
 use crate::recover::STREAM_FILE;
@@ -92,6 +93,12 @@ impl AppendOnlySink {
 
 #[async_trait]
 impl Sink for AppendOnlySink {
+    async fn look(&self, _: &Header, _: &Context) -> lifeboat_core::Result<()> {
+        let options = self.options.clone();
+        let looked = tokio::task::spawn_blocking(move || Target::of(&options).map(drop)).await;
+        Ok(looked.map_err(|source| Error::Panicked { source })??)
+    }
+
     async fn write(
         &self,
         _header: &Header,
@@ -102,6 +109,53 @@ impl Sink for AppendOnlySink {
         let writing = begun.map_err(|source| Error::Panicked { source })??;
         context.phase("write the files");
         Ok(Box::new(Shared(Arc::new(writing))))
+    }
+}
+
+/// What is known of the directory before it is touched.
+struct Target {
+    directory: PathBuf,
+    is_there: bool,
+    /// What the files, and the directory of several, are called.
+    file_name: String,
+    directory_name: String,
+}
+
+impl Target {
+    /// Refuses what can be refused, and touches nothing.
+    fn of(options: &AppendOnlyOptions) -> Result<Self> {
+        let directory = options.directory.clone();
+        let (mut file_name, mut directory_name) =
+            ("appendonly.aof".to_owned(), "appendonlydir".to_owned());
+        if let Some(path) = &options.config {
+            let read = fs::read_to_string(path);
+            let text = read.map_err(file_error("read the configuration", path))?;
+            for (name, set) in
+                [("appendfilename", &mut file_name), ("appenddirname", &mut directory_name)]
+            {
+                if let Some(value) = setting(&text, name) {
+                    // As the server does: a name, and no path.
+                    if value.is_empty() || value.starts_with('.') || value.contains('/') {
+                        let (path, name) = (path.clone(), name.to_owned());
+                        return Err(Error::BadName { path, name, value });
+                    }
+                    *set = value;
+                }
+            }
+        }
+        let is_there = match fs::read_dir(&directory) {
+            Ok(mut entries) => {
+                if let Some(entry) = entries.next() {
+                    let entry = entry.map_err(file_error("look into", &directory))?;
+                    let found = entry.file_name().to_string_lossy().into_owned();
+                    return Err(Error::TargetFilled { path: directory, found });
+                }
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(file_error("look into", &directory)(error)),
+        };
+        Ok(Self { directory, is_there, file_name, directory_name })
     }
 }
 
@@ -135,39 +189,11 @@ pub(super) fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Er
 impl SetWriting {
     /// Checks the target, and makes a directory in it.
     fn begin(options: &AppendOnlyOptions) -> Result<Self> {
-        let directory = options.directory.clone();
-        let (mut file_name, mut directory_name) =
-            ("appendonly.aof".to_owned(), "appendonlydir".to_owned());
-        if let Some(path) = &options.config {
-            let read = fs::read_to_string(path);
-            let text = read.map_err(file_error("read the configuration", path))?;
-            for (name, set) in
-                [("appendfilename", &mut file_name), ("appenddirname", &mut directory_name)]
-            {
-                if let Some(value) = setting(&text, name) {
-                    // As the server does: a name, and no path.
-                    if value.is_empty() || value.starts_with('.') || value.contains('/') {
-                        let (path, name) = (path.clone(), name.to_owned());
-                        return Err(Error::BadName { path, name, value });
-                    }
-                    *set = value;
-                }
-            }
-        }
-        match fs::read_dir(&directory) {
-            Ok(mut entries) => {
-                if let Some(entry) = entries.next() {
-                    let entry = entry.map_err(file_error("look into", &directory))?;
-                    let found = entry.file_name().to_string_lossy().into_owned();
-                    return Err(Error::TargetFilled { path: directory, found });
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut builder = fs::DirBuilder::new();
-                let made = builder.mode(DIRECTORY_MODE).create(&directory);
-                made.map_err(file_error("make", &directory))?;
-            }
-            Err(error) => return Err(file_error("look into", &directory)(error)),
+        let Target { directory, is_there, file_name, directory_name } = Target::of(options)?;
+        if !is_there {
+            let mut builder = fs::DirBuilder::new();
+            let made = builder.mode(DIRECTORY_MODE).create(&directory);
+            made.map_err(file_error("make", &directory))?;
         }
         let meta = fs::metadata(&directory).map_err(file_error("look at", &directory))?;
         let partial = directory.join(format!(".{file_name}.{}.partial", std::process::id()));
@@ -337,7 +363,7 @@ impl Writing for Shared {
         let next = format!(
             "start the server with \"appendonly yes\" and \"dir {}\" in its configuration; with \
              \"appendonly no\" it would not read these files, and start empty",
-            writing.directory.display()
+            absolute(&writing.directory).display()
         );
         let facts = Attributes::new().with("redis.next", next);
         let published = tokio::task::spawn_blocking(move || writing.publish()).await;

@@ -44,6 +44,27 @@ pub(super) struct Shared(pub(super) Arc<FileWriting>);
 impl FileWriting {
     /// Checks the target, and makes a file beside it.
     pub(super) fn begin(options: &RestoreOptions) -> Result<Self> {
+        let (path, parent) = Self::look(options)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
+        let failed = |source| Error::File { doing: "make", path: partial.clone(), source };
+        let mut making = OpenOptions::new();
+        making.write(true).create_new(true).mode(MODE);
+        let file = making.open(&partial).map_err(failed)?;
+        let writing = Self {
+            path,
+            partial: partial.clone(),
+            file: Arc::new(file),
+            parent,
+            selection: options.selection.clone(),
+            state: Mutex::new(State::Empty),
+        };
+        writing.give_to_owner_of_directory().map_err(failed)?;
+        Ok(writing)
+    }
+
+    /// The file and its directory. Refuses what can be refused, and touches nothing.
+    pub(super) fn look(options: &RestoreOptions) -> Result<(PathBuf, PathBuf)> {
         let path = options.path.clone();
         match path.symlink_metadata() {
             Ok(there) if there.is_dir() => return Err(Error::TargetIsDirectory { path }),
@@ -64,22 +85,7 @@ impl FileWriting {
         {
             return Err(Error::AppendOnly { path, why });
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
-        let failed = |source| Error::File { doing: "make", path: partial.clone(), source };
-        let mut making = OpenOptions::new();
-        making.write(true).create_new(true).mode(MODE);
-        let file = making.open(&partial).map_err(failed)?;
-        let writing = Self {
-            path,
-            partial: partial.clone(),
-            file: Arc::new(file),
-            parent,
-            selection: options.selection.clone(),
-            state: Mutex::new(State::Empty),
-        };
-        writing.give_to_owner_of_directory().map_err(failed)?;
-        Ok(writing)
+        Ok((path, parent))
     }
 
     /// A server reads its files under its own account, which is that of its directory.
@@ -226,11 +232,16 @@ impl Writing for Shared {
     async fn abort(self: Arc<Self>) {}
 }
 
+/// A path that means the same to a server that is started elsewhere.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 fn said(path: &Path, outcome: &Outcome, sliced: Option<Sliced>) -> Attributes {
     let next = format!(
         "with the server stopped and \"appendonly no\" in its configuration, see that {} is what \
          its settings dir and dbfilename name, and start it",
-        path.display()
+        absolute(path).display()
     );
     let mut facts = Attributes::new().with("redis.next", next);
     if let Some(Sliced { wanted, unwanted }) = sliced {
