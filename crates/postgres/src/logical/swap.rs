@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use super::error::{DatabaseError, Result};
 use super::name::{cut, identifier, literal};
 use super::restore::{DatabaseRestoreOptions, Occupied, Others};
-use super::target::provisional;
+use super::target::{self, provisional};
 use crate::connect::{Session, failed};
 
 /// How long to wait for somebody who changes the database itself. Who connects meanwhile, waits too.
@@ -43,9 +43,25 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// For the restored database, which takes this name now.
-    pub(super) fn new(wanted: &str, restored: &str, occupied: Occupied, now: Timestamp) -> Self {
-        let at = now.strftime("%Y%m%d_%H%M%S");
+    /// For the restored database, which takes this name now; no database is called as the other
+    /// will be.
+    pub(super) async fn free(
+        admin: &Session,
+        wanted: &str,
+        restored: &str,
+        occupied: Occupied,
+    ) -> Result<Self> {
+        let at = Timestamp::now().strftime("%Y%m%d_%H%M%S").to_string();
+        let mut names = Self::new(wanted, restored, occupied, &at);
+        let mut number = 1;
+        while target::exists(admin, &names.kept).await? {
+            number += 1;
+            names = Self::new(wanted, restored, occupied, &format!("{at}_{number}"));
+        }
+        Ok(names)
+    }
+
+    fn new(wanted: &str, restored: &str, occupied: Occupied, at: &str) -> Self {
         let kept = match occupied {
             Occupied::Swap => cut(wanted, &format!("_before_{at}")),
             _ => provisional(wanted),
@@ -273,7 +289,7 @@ mod tests {
 
     #[test]
     fn names_say_what_they_are_and_change_in_one_transaction() {
-        let now: Timestamp = "2026-11-22T06:45:12Z".parse().unwrap();
+        let now = "20261122_064512";
         let names = Names::new("Shop", "x", Occupied::Swap, now);
         assert_eq!(names.kept, "Shop_before_20261122_064512");
         assert_eq!(

@@ -280,8 +280,7 @@ impl Target {
         options: &DatabaseRestoreOptions,
         context: &Context,
     ) -> Result<Attributes> {
-        let now = jiff::Timestamp::now();
-        let names = Names::new(&self.into, &self.name, self.occupied, now);
+        let names = Names::free(&self.admin, &self.into, &self.name, self.occupied).await?;
         let ended = swap::change(&self.admin, options, &names).await?;
         if ended > 0 {
             let was = if ended == 1 { "session was" } else { "sessions were" };

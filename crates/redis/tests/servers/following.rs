@@ -12,7 +12,7 @@ use lifeboat_core::{
 };
 use lifeboat_redis::{
     AppendOnlyOptions, AppendOnlySink, BaseSnapshot, ConnectOptions, FollowOptions, Follower,
-    Following, Moment, RecoveryPlan, RecoverySource, StreamJournal,
+    Following, Moment, NewServer, RecoveryPlan, RecoverySource, StreamJournal,
 };
 use lifeboat_testbed::redis::{Installation, Server};
 
@@ -160,10 +160,15 @@ pub(crate) struct AtWork {
 
 impl AtWork {
     pub(crate) fn start(kept: &Kept, url: &str) -> Self {
+        Self::start_with(kept, url, NewServer::Refuse)
+    }
+
+    pub(crate) fn start_with(kept: &Kept, url: &str, new_server: NewServer) -> Self {
         let collected = Arc::new(Collecting::new());
         let context = Context::new(collected.clone());
         let options = FollowOptions::new(ConnectOptions::parse(url).unwrap())
             .with_bases(kept.shelf.bases())
+            .with_new_server(new_server)
             .with_longest_pause(Duration::from_millis(500));
         let follower = Follower::new(kept.journal(), Arc::new(kept.shelf.clone()), options);
         let events: Arc<Mutex<Vec<Following>>> = Arc::default();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lifeboat_core::{Failure, Timestamp};
-use lifeboat_redis::{Following, Moment, RecoveryError, Windows};
+use lifeboat_redis::{Following, Moment, NewServer, RecoveryError, Windows};
 use lifeboat_testbed::proxy::{Direction, Proxy, Toxics};
 use lifeboat_testbed::redis::{Server, all, newest};
 
@@ -325,7 +325,7 @@ fn the_history_that_was_left_is_named_when_a_server_came_back_empty() {
         assert_eq!(kept.plan(Moment::Latest).await.unwrap().left, None);
 
         let empty = Server::start(installation).unwrap();
-        let follower = AtWork::start(&kept, &empty.url());
+        let follower = AtWork::start_with(&kept, &empty.url(), NewServer::Adopt);
         eventually("a second base", async || (kept.shelf.bases().len() == 2).then_some(())).await;
         empty.ask(&["SET", "new", "1"]).unwrap();
         follower.catches_up(&empty).await;
