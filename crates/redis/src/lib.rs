@@ -11,6 +11,7 @@
 //! | a running server, or a cluster, to restore into | [`LiveSink`], [`LiveOptions`], [`KeyPattern`], [`LiveError`] |
 //! | every change, about a second behind the server | [`Follower`], [`FollowOptions`], [`StreamJournal`], [`FollowError`] |
 //! | any moment back | [`RecoveryPlan`], [`RecoverySource`], [`AppendOnlySink`], [`Windows`], [`RecoveryError`] |
+//! | a snapshot on a server of its own, examined | [`Scratch`], [`ScratchServer`], [`fn@examine`], [`Examination`], [`ScratchError`] |
 //! | the format itself, read as a stream | [`rdb`] |
 //! | what a snapshot says of itself | [`facts`] |
 //! | what can go wrong | [`enum@Error`], [`rdb::RdbError`] |
@@ -70,6 +71,7 @@
 //! [`Sink`]: lifeboat_core::Sink
 //! [`transfer()`]: lifeboat_core::transfer()
 
+mod bulk;
 mod checker;
 mod cluster;
 mod connect;
@@ -80,6 +82,7 @@ mod listing;
 mod live;
 pub mod rdb;
 mod recover;
+mod scratch;
 mod selection;
 mod sink;
 mod source;
@@ -94,6 +97,10 @@ pub use self::live::{Doing, Existing, KeyPattern, LiveCounts, LiveError, LiveOpt
 pub use self::recover::{
     BaseSnapshot, Moment, RecoveryError, RecoveryPlan, RecoverySource, StreamJournal, Window,
     Windows,
+};
+pub use self::scratch::{
+    Examination, ExamineOptions, Problem, Sample, Scratch, ScratchError, ScratchOptions,
+    ScratchServer, SourceComparison, examine,
 };
 pub use self::selection::KeySelection;
 pub use self::sink::{

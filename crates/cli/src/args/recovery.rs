@@ -104,6 +104,19 @@ impl Target {
             .or(word(self.to_latest, RecoveryTarget::Latest))
     }
 
+    /// One of its words that is for a cluster alone.
+    pub(crate) fn word_for_clusters(&self) -> Option<&'static str> {
+        let said = [
+            (self.to_lsn.is_some(), "--to-lsn"),
+            (self.to_xid.is_some(), "--to-xid"),
+            (self.to_name.is_some(), "--to-name"),
+            (self.to_immediate, "--to-immediate"),
+            (self.timeline.is_some(), "--timeline"),
+            (self.exclusive, "--exclusive"),
+        ];
+        said.into_iter().find_map(|(is_said, word)| is_said.then_some(word))
+    }
+
     pub(crate) fn bound(&self) -> Bound {
         if self.exclusive { Bound::Exclusive } else { Bound::Inclusive }
     }

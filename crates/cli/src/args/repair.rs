@@ -59,13 +59,17 @@ production and without touching it, where every page, row, index and foreign key
 queries are asked. Exit code 1 means that something is wrong with it, 3 that something could not be
 checked. See docs/postgres-verify.md.
 
+A snapshot of Redis is loaded by a scratch server, too: keys are counted by database, and compared one by
+one with what the snapshot holds, and with --source with a running server. See docs/redis.md.
+
 Examples:
   lifeboat verify
   lifeboat verify --every-byte --json
   lifeboat verify --sample 5%
   lifeboat verify --within 30d --max-duration 1h
   lifeboat verify --restore latest --store postgres/shop
-  lifeboat verify --restore latest --store postgres/shop --to-latest --checks expected.json";
+  lifeboat verify --restore latest --store postgres/shop --to-latest --checks expected.json
+  lifeboat verify --restore latest --store redis/cache --compare all";
 
 /// What is mended.
 #[derive(Debug, Subcommand)]

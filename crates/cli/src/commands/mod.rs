@@ -28,6 +28,7 @@ mod recovery;
 mod redis;
 mod redis_keys;
 mod rehearse;
+mod rehearse_redis;
 mod repair;
 mod replica;
 mod restore;

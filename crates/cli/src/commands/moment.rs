@@ -9,7 +9,7 @@ use lifeboat_repository::{JournalOptions, SnapshotList};
 use serde::Serialize;
 
 use super::which::{LATEST, choose};
-use crate::args::{Recovery, Which};
+use crate::args::{Recovery, Target, Which};
 use crate::failure::Failed;
 use crate::output::{moment_at, size, time};
 use crate::session::{Opened, Session};
@@ -43,11 +43,25 @@ pub(super) async fn planned(
     opened: &Opened,
     session: &Session,
 ) -> Result<PlannedMoment, Failed> {
-    if let Some(word) = recovery.word_for_clusters() {
+    let word = recovery.word_for_clusters();
+    planned_to(which, &recovery.target, word, store, list, opened, session).await
+}
+
+/// As [`planned`], for the target alone; `word` is one that was said and is for clusters.
+pub(super) async fn planned_to(
+    which: &Which,
+    target: &Target,
+    word: Option<&str>,
+    store: &StoreRef,
+    list: &SnapshotList,
+    opened: &Opened,
+    session: &Session,
+) -> Result<PlannedMoment, Failed> {
+    if let Some(word) = word {
         let message = format!("{word} is for PostgreSQL, and {store} is not");
         return Err(Failed::usage(message, "for Redis there are --to-time and --to-latest"));
     }
-    let moment = match recovery.target.get() {
+    let moment = match target.get() {
         Some(RecoveryTarget::Time(at)) => Moment::Time(at),
         _ => Moment::Latest,
     };

@@ -10,7 +10,8 @@ use lifeboat_postgres::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::recovery::{Planned, planned};
+use super::recovery::{Planned, planned, store_of};
+use super::rehearse_redis;
 use super::scratch::{Raised, raise};
 use super::two::open;
 use super::which::find;
@@ -68,12 +69,23 @@ pub(super) async fn run(
     session: &Session,
 ) -> Result<Exit, Failed> {
     let rehearsal = &arguments.rehearsal;
+    let which = Which { snapshot: snapshot.to_owned(), store: rehearsal.store.clone() };
+    let opened = session.repository().await?;
+    let store = match rehearsal.target.get() {
+        Some(_) => store_of(&which, &opened.listed(session).await?, &opened, session)?,
+        None => find(&which, &opened, session).await?.store,
+    };
+    if store.kind() == lifeboat_redis::KIND {
+        return rehearse_redis::run(&which, &store, opened, arguments, session).await;
+    }
+    if let Some(word) = rehearsal.redis.word() {
+        let message = format!("{word} is for Redis, and {store} is not");
+        return Err(Failed::usage(message, "leave it out"));
+    }
     let queries = match &rehearsal.checks {
         Some(path) => checks(path)?,
         None => Vec::new(),
     };
-    let which = Which { snapshot: snapshot.to_owned(), store: rehearsal.store.clone() };
-    let opened = session.repository().await?;
     let action = TargetAction::Promote;
     let plan = planned(&which, &rehearsal.target, action, &opened, session).await?;
     let info = match &plan {

@@ -163,6 +163,15 @@ fn a_server_comes_back_as_it_was_at_any_moment() {
     let all = ["restore", "latest", "--store", "cache", "--to", &latest, "--to-latest"];
     home.run(&all).expect(0);
     assert_eq!(restored("latest").digest().unwrap(), last);
+    let programs = newest().unwrap().directory().unwrap();
+    let programs = ["--programs", programs.path().to_str().unwrap()];
+    let rehearse = ["verify", "--restore", "latest", "--store", "cache", "--to-latest", "--json"];
+    let summary = home.run(&[&rehearse[..], &programs].concat()).expect(0).end();
+    // FLUSHALL, and then two keys.
+    assert_eq!((&summary["keys"], &summary["sound"]), (&2.into(), &true.into()), "{summary}");
+    let before = ["verify", "--restore", "latest", "--store", "cache", "--to-time", &then];
+    let ran = home.run(&[&before[..], &programs].concat()).expect(0);
+    assert!(ran.0.stderr.contains("sound: 3 keys in 2 databases"), "{ran}");
     home.run(&["verify", "--every-byte"]).expect(0);
 
     // The server comes back empty: its end is not what was lost, and that is said.

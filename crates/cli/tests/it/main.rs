@@ -20,6 +20,7 @@ mod keys;
 mod postgres;
 mod read_only;
 mod redis;
+mod rehearsed_redis;
 mod s3;
 mod second;
 mod secrets;

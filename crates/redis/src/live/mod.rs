@@ -51,6 +51,7 @@ use lifeboat_core::{Attributes, Context, Header, Sink, Writing};
 pub use self::counts::LiveCounts;
 pub use self::error::LiveError;
 pub use self::glob::KeyPattern;
+pub(crate) use self::writing::footed;
 use crate::connect::ConnectOptions;
 use crate::selection::place_of;
 use crate::source::facts;

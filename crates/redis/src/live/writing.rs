@@ -606,7 +606,7 @@ fn may_not(connection: &Connection, doing: &'static str, answer: String) -> Erro
 
 /// What stands behind a serialised value: the version of the format in two bytes, and the checksum
 /// of all before it in eight.
-fn footed(kind: &[u8], value: &[u8], version: u16) -> [u8; 10] {
+pub(crate) fn footed(kind: &[u8], value: &[u8], version: u16) -> [u8; 10] {
     let version = version.to_le_bytes();
     let crc = crc64(crc64(crc64(0, kind), value), &version);
     let mut foot = [0; 10];

@@ -9,5 +9,6 @@ mod everything;
 mod following;
 mod live;
 mod moments;
+mod scratch;
 mod slices;
 mod trouble;

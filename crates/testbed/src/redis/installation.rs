@@ -60,6 +60,27 @@ impl Installation {
         command
     }
 
+    /// A directory with the program as `redis-server`, as an operator would name one: it finds its
+    /// libraries by itself.
+    #[cfg(feature = "servers")]
+    pub fn directory(&self) -> Result<tempfile::TempDir> {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().context("make a directory for the program")?;
+        let mut script = "#!/bin/sh\n".to_owned();
+        for (name, value) in self.command().get_envs() {
+            if let Some(value) = value {
+                script += &format!("export {}='{}'\n", name.display(), value.display());
+            }
+        }
+        script += &format!("exec '{}' \"$@\"\n", self.program.display());
+        let path = directory.path().join("redis-server");
+        fs::write(&path, script).context("write the program")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .context("make the program one")?;
+        Ok(directory)
+    }
+
     /// Major and minor.
     pub fn number(&self) -> (u32, u32) {
         let mut parts = self.version.split('.').map(|part| part.parse().unwrap_or(0));
