@@ -7,7 +7,7 @@ use lifeboat_core::{
 };
 use lifeboat_redis::{
     Examination, ExamineOptions, Problem, RecoverySource, Scratch, ScratchOptions, ScratchServer,
-    SourceComparison, examine,
+    SourceComparison, examine, facts,
 };
 use lifeboat_repository::{Selection, ThawNeed};
 use serde::Serialize;
@@ -111,6 +111,12 @@ pub(super) async fn run(
     } else {
         find(which, &opened, session).await?
     };
+    if info.facts.unsigned(facts::SHARDS).is_some() {
+        let message = format!("{store} is a cluster, and a scratch server is one server");
+        let hint = "back up a node of it with --alone under another name, and restore that; \
+                    `lifeboat redis keys` reads and checks every shard";
+        return Err(Failed::usage(message, hint));
+    }
     let found = open(opened, &info, session).await?;
     let need = ThawNeed::Content(vec![(info.id, Selection::all())]);
     thaw::see(&found.opened, &need, &arguments.thawing, session).await?;
