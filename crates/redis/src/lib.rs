@@ -9,6 +9,7 @@
 //! | the keys of a snapshot, listed | [`KeyListing`] |
 //! | directories of a cluster's shards to restore to | [`ShardsSink`] |
 //! | a running server, or a cluster, to restore into | [`LiveSink`], [`LiveOptions`], [`KeyPattern`], [`LiveError`] |
+//! | a running server that is replaced by a snapshot, or by a moment | [`MasterSink`], [`MasterOptions`], [`MasterError`] |
 //! | every change, about a second behind the server | [`Follower`], [`FollowOptions`], [`StreamJournal`], [`FollowError`] |
 //! | any moment back | [`RecoveryPlan`], [`RecoverySource`], [`AppendOnlySink`], [`Windows`], [`RecoveryError`] |
 //! | a snapshot on a server of its own, examined | [`Scratch`], [`ScratchServer`], [`fn@examine`], [`Examination`], [`ScratchError`] |
@@ -80,6 +81,7 @@ mod fed;
 mod follow;
 mod listing;
 mod live;
+mod master;
 pub mod rdb;
 mod recover;
 mod scratch;
@@ -94,6 +96,7 @@ pub use self::error::{Error, Result};
 pub use self::follow::{FollowError, FollowOptions, Follower, Following, NewServer, Watch};
 pub use self::listing::KeyListing;
 pub use self::live::{Doing, Existing, KeyPattern, LiveCounts, LiveError, LiveOptions, LiveSink};
+pub use self::master::{Holding, MasterError, MasterOptions, MasterSink};
 pub use self::recover::{
     BaseSnapshot, Moment, RecoveryError, RecoveryPlan, RecoverySource, StreamJournal, Window,
     Windows,

@@ -51,7 +51,7 @@ use lifeboat_core::{Attributes, Context, Header, Sink, Writing};
 pub use self::counts::LiveCounts;
 pub use self::error::LiveError;
 pub use self::glob::KeyPattern;
-pub(crate) use self::writing::footed;
+pub(crate) use self::writing::{Probed, footed, probe, probe_name};
 use crate::connect::ConnectOptions;
 use crate::selection::place_of;
 use crate::source::facts;

@@ -221,38 +221,23 @@ impl Work {
     async fn may_begin(&mut self, dialect: Dialect, version: u32) -> lifeboat_core::Result<()> {
         let target = self.target.clone();
         let format = u16::try_from(version).unwrap_or(u16::MAX);
-        let payload = [&[NO_TYPE][..], &footed(&[NO_TYPE], &[], format)].concat();
-        let name = format!("lifeboat:no-key:{}", Timestamp::now().as_nanosecond());
+        let name = probe_name();
         for index in 0..self.router.len() {
             let Some(name) = self.router.probe(index, &name) else {
                 continue;
             };
-            let words: [&[u8]; 4] = [b"RESTORE", name.as_bytes(), b"0", &payload];
             let connection = self.router.pipeline(index).connection();
-            let answer = connection.ask(ASKING, &words).await?;
-            if let Answer::Error(answer) = &answer
-                && self.router.detour(index, answer).is_some()
-            {
-                // The slot has moved within this moment, which keys will find out as well.
-                continue;
-            }
-            let connection = self.router.pipeline(index).connection();
-            match answer {
-                Answer::Error(answer) if answer.contains("Bad data format") => {}
-                Answer::Error(answer) if answer.contains("payload version or checksum") => {
+            let elsewhere = match probe(connection, &name, format).await? {
+                Probed::Takes => continue,
+                Probed::TooNew => {
                     let (system, counts) = (dialect.as_str(), Box::new(self.counts));
                     return Err(LiveError::TooNew { target, version, system, counts }.into());
                 }
-                Answer::Error(answer)
-                    if ["MOVED", "ASK", "CLUSTERDOWN"].iter().any(|it| answer.starts_with(it)) =>
-                {
-                    return Err(LiveError::Cluster { target }.into());
-                }
-                Answer::Error(answer) => return Err(may_not(connection, ASKING, answer).into()),
-                other => {
-                    let what = format!("{other:?} to a value that is none");
-                    return Err(connection.nonsense(ASKING, what).into());
-                }
+                Probed::Elsewhere(answer) => answer,
+            };
+            // It has moved within this moment, which keys will find out as well.
+            if self.router.detour(index, &elsewhere).is_none() {
+                return Err(LiveError::Cluster { target }.into());
             }
         }
         let targets = self.options.targets();
@@ -566,6 +551,44 @@ impl Work {
             self.context.warn(&target, told);
         }
         Ok(())
+    }
+}
+
+/// What a server says to a value that is none.
+pub(crate) enum Probed {
+    /// That it is none: it takes values of this version.
+    Takes,
+    /// That it knows no such version.
+    TooNew,
+    /// That keys of that name go elsewhere.
+    Elsewhere(String),
+}
+
+/// The beginning of a name that no key has.
+pub(crate) fn probe_name() -> String {
+    format!("lifeboat:no-key:{}", Timestamp::now().as_nanosecond())
+}
+
+/// Asks a server whether it takes values of this version of the format, and whether this user may
+/// write them. Nothing is written.
+pub(crate) async fn probe(connection: &mut Connection, name: &str, version: u16) -> Result<Probed> {
+    let payload = [&[NO_TYPE][..], &footed(&[NO_TYPE], &[], version)].concat();
+    let words: [&[u8]; 4] = [b"RESTORE", name.as_bytes(), b"0", &payload];
+    match connection.ask(ASKING, &words).await? {
+        Answer::Error(answer) if answer.contains("Bad data format") => Ok(Probed::Takes),
+        Answer::Error(answer) if answer.contains("payload version or checksum") => {
+            Ok(Probed::TooNew)
+        }
+        Answer::Error(answer)
+            if ["MOVED", "ASK", "CLUSTERDOWN"].iter().any(|word| answer.starts_with(word)) =>
+        {
+            Ok(Probed::Elsewhere(answer))
+        }
+        Answer::Error(answer) => Err(may_not(connection, ASKING, answer)),
+        other => {
+            let what = format!("{other:?} to a value that is none");
+            Err(connection.nonsense(ASKING, what))
+        }
     }
 }
 

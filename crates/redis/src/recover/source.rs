@@ -25,12 +25,20 @@ pub struct RecoverySource<'a> {
     snapshot: &'a dyn Source,
     journal: StreamJournal,
     plan: &'a RecoveryPlan,
+    times: bool,
 }
 
 impl<'a> RecoverySource<'a> {
     /// `snapshot` is the one of the plan's base.
     pub fn new(snapshot: &'a dyn Source, journal: StreamJournal, plan: &'a RecoveryPlan) -> Self {
-        Self { snapshot, journal, plan }
+        Self { snapshot, journal, plan, times: true }
+    }
+
+    /// Without times between the commands: as a primary sends them to its replicas.
+    #[must_use]
+    pub fn as_sent(mut self) -> Self {
+        self.times = false;
+        self
     }
 }
 
@@ -53,7 +61,12 @@ impl Source for RecoverySource<'_> {
         let size = self.plan.changes();
         context.expect(size);
         let entry = Entry::new(EntryPath::new(STREAM_FILE)?, EntryKind::File, Attributes::new());
-        let content = changes(&self.journal, self.plan.clone(), context.clone());
+        let mut plan = self.plan.clone();
+        if !self.times {
+            // The form whose servers do not read them.
+            plan.base.form = AppendOnlyForm::Single;
+        }
+        let content = changes(&self.journal, plan, context.clone());
         Ok(Box::new(WithChanges { snapshot, changes: Some(entry.with_content(size, content)) }))
     }
 }

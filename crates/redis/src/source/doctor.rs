@@ -139,7 +139,7 @@ impl Info {
     }
 
     /// All keys: `db0:keys=3,expires=1,…`, a line for each database.
-    fn keys(&self) -> Option<u64> {
+    pub(crate) fn keys(&self) -> Option<u64> {
         self.text("redis_version")?;
         let databases = self.0.iter().filter(|(name, _)| {
             name.strip_prefix("db").is_some_and(|number| number.parse::<u64>().is_ok())

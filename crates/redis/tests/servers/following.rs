@@ -40,7 +40,7 @@ impl Shelf {
         self.0.lock().unwrap().iter().filter_map(|(info, _)| BaseSnapshot::of(info)).collect()
     }
 
-    fn get(&self, id: SnapshotId) -> MemoryStore {
+    pub(crate) fn get(&self, id: SnapshotId) -> MemoryStore {
         let shelf = self.0.lock().unwrap();
         shelf.iter().find(|(info, _)| info.id == id).unwrap().1.clone()
     }

@@ -8,6 +8,7 @@ mod common;
 mod everything;
 mod following;
 mod live;
+mod master;
 mod moments;
 mod scratch;
 mod slices;
