@@ -111,7 +111,7 @@ pub(crate) struct IntoRdb {
 pub(crate) struct IntoServer {
     /// Restore into this running server, key by key, beside what it holds: redis://[user@]host[:port],
     /// rediss://…, unix:///path, without a password. A node of a cluster stands for all of it. Keys that
-    /// are there stay as they are, unless --replace is given
+    /// are there stay as they are, unless --replace or --replace-all is given
     #[arg(long, value_name = "URL", conflicts_with = "to")]
     pub(crate) into: Option<String>,
     /// Only keys that fit this pattern, as KEYS has it: 'session:*'. Can be repeated. With --to, the
@@ -121,6 +121,15 @@ pub(crate) struct IntoServer {
     /// Only this database; with a second number, into that one: 0, 0=5. Can be repeated
     #[arg(long = "db", value_name = "NUMBER[=NUMBER]", value_parser = database)]
     pub(crate) databases: Vec<(u64, u64)>,
+    /// Replace everything that the server holds, all at once: it loads the snapshot itself, as a replica
+    /// of this command, and is a primary again when that is done. So it is with --to-time and
+    /// --to-latest as well; there, a server that holds nothing needs no such word
+    #[arg(long, requires = "into", conflicts_with = "replace")]
+    pub(crate) replace_all: bool,
+    /// The address of this host at which the server reaches this command meanwhile. Unless said, the
+    /// one from which the server is reached, and a free port
+    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "into")]
+    pub(crate) listen: Option<String>,
     /// Read the server's password from the first line of this file; unless said, it comes from
     /// REDISCLI_AUTH
     #[arg(long, value_name = "FILE", requires = "into")]

@@ -94,7 +94,8 @@ pub(super) const RESTORE: &str = "\
 Every byte is checked on its way. A restore that fails or is stopped leaves nothing that could be
 taken for the whole; a directory that is not empty is refused. A PostgreSQL snapshot becomes a data
 directory that the server starts from, one of Redis the file that a stopped server is started from;
-the last lines say how. With --into, the keys of a Redis snapshot go into a server that runs.
+the last lines say how. With --into, the keys of a Redis snapshot go into a server that runs, or
+replace all that it holds.
 
 With one of the --to-… targets, a PostgreSQL cluster (or, to a time, a Redis server) is recovered to that moment from the snapshot that
 is best for it (`latest`), or from the one that is named, and from the WAL in the repository. Whether
@@ -119,7 +120,9 @@ Examples:
   lifeboat restore latest --store database/shop --to shop --table shop.orders --beside shop.orders_old
   lifeboat restore latest --store redis/cache --to /var/lib/redis/dump.rdb --redis-conf /etc/redis/redis.conf
   lifeboat restore latest --store redis/cache --to-time '2026-11-22 03:00:00+01' --to /var/lib/redis-new
-  lifeboat restore latest --store redis/cache --into redis://admin@cache --keys 'session:*' --dry-run";
+  lifeboat restore latest --store redis/cache --into redis://admin@cache --keys 'session:*' --dry-run
+  lifeboat restore latest --store redis/cache --into redis://admin@cache --replace-all
+  lifeboat restore latest --store redis/cache --to-time '2026-11-22 03:00:00+01' --into redis://admin@new";
 
 /// How the other repository of a command is opened.
 #[derive(Debug, Args)]

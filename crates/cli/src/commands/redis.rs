@@ -2,8 +2,9 @@
 
 use lifeboat_core::{Attributes, Sink};
 use lifeboat_redis::{
-    AppendOnly, AppendOnlyOptions, AppendOnlySink, ConnectOptions, Doing, Existing, KeyPattern,
-    KeySelection, LiveOptions, LiveSink, RdbFileSink, RestoreOptions, ShardsSink, facts as names,
+    AppendOnly, AppendOnlyOptions, AppendOnlySink, ConnectOptions, Doing, Existing, Holding,
+    KeyPattern, KeySelection, LiveOptions, LiveSink, MasterOptions, MasterSink, RdbFileSink,
+    RestoreOptions, ShardsSink, facts as names,
 };
 
 use super::moment::PlannedMoment;
@@ -46,7 +47,9 @@ fn live(
     arguments: &Restore,
     server: &RedisServer,
     facts: &Attributes,
+    moment: Option<&PlannedMoment>,
 ) -> Result<Box<dyn Sink>, Failed> {
+    let whole = arguments.live.replace_all || moment.is_some();
     let others = [
         (!arguments.paths.is_empty(), "--path"),
         (!arguments.tablespaces.is_empty(), "--tablespace"),
@@ -55,10 +58,21 @@ fn live(
         (arguments.redis.force, "--force"),
     ];
     let said = others.into_iter().find_map(|(is_said, word)| is_said.then_some(word));
-    let said = said.or_else(|| arguments.recovery.word()).or_else(|| arguments.database.word());
+    let recovery = || match moment {
+        Some(_) => arguments.recovery.word_for_clusters(),
+        None => arguments.recovery.word(),
+    };
+    let said = said.or_else(recovery).or_else(|| arguments.database.word());
     if let Some(word) = said {
         let message = format!("{word} is not for a restore into a running server");
         return Err(Failed::usage(message, "leave it out"));
+    }
+    if whole {
+        return replacing(arguments, server, facts);
+    }
+    if arguments.live.listen.is_some() {
+        let message = "--listen is for a server that is replaced as a whole";
+        return Err(Failed::usage(message, "leave it out, or add --replace-all"));
     }
     let mut options = LiveOptions::new(connection(server)?).with_facts(facts);
     if arguments.replace {
@@ -72,6 +86,32 @@ fn live(
     Ok(Box::new(LiveSink::new(options)))
 }
 
+/// The running server that a snapshot, or a moment, takes the place of.
+fn replacing(
+    arguments: &Restore,
+    server: &RedisServer,
+    facts: &Attributes,
+) -> Result<Box<dyn Sink>, Failed> {
+    let others = [(arguments.replace, "--replace"), (arguments.recovery.dry_run, "--dry-run")];
+    let said = others.into_iter().find_map(|(is_said, word)| is_said.then_some(word));
+    if let Some(word) = said.or_else(|| arguments.live.choosing_word()) {
+        let message = format!("{word} is not for a server that is replaced as a whole");
+        let hint = "leave it out; without --replace-all and without a moment, keys go beside what \
+                    is there";
+        return Err(Failed::usage(message, hint));
+    }
+    if facts.unsigned(names::SHARDS).is_some() {
+        let message = "this is a snapshot of a cluster, which cannot replace one server";
+        return Err(Failed::usage(message, "leave --replace-all out: keys go there one by one"));
+    }
+    let mut options = MasterOptions::new(connection(server)?);
+    options.listen.clone_from(&arguments.live.listen);
+    if arguments.live.replace_all {
+        options.holding = Holding::Replace;
+    }
+    Ok(Box::new(MasterSink::new(options)))
+}
+
 /// The file that a snapshot with these facts becomes; with a moment, the files.
 pub(super) fn sink(
     arguments: &Restore,
@@ -79,7 +119,7 @@ pub(super) fn sink(
     moment: Option<&PlannedMoment>,
 ) -> Result<Box<dyn Sink>, Failed> {
     if let Some(server) = arguments.live.server() {
-        return live(arguments, &server, facts);
+        return live(arguments, &server, facts, moment);
     }
     let others = [
         (!arguments.paths.is_empty(), "--path"),

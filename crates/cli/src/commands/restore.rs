@@ -176,7 +176,11 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
     let source = match &moment {
         Some(moment) => {
             let journal = moment.journal.clone();
-            with_changes = ChangesSource::new(source, journal, &moment.plan);
+            let changes = ChangesSource::new(source, journal, &moment.plan);
+            with_changes = match arguments.live.into {
+                Some(_) => changes.as_sent(),
+                None => changes,
+            };
             &with_changes
         }
         None => source,

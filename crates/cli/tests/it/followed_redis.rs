@@ -173,6 +173,18 @@ fn a_server_comes_back_as_it_was_at_any_moment() {
     let ran = home.run(&[&before[..], &programs].concat()).expect(0);
     assert!(ran.0.stderr.contains("sound: 3 keys in 2 databases"), "{ran}");
     home.run(&["verify", "--every-byte"]).expect(0);
+    // Into a running server: one that is empty, or that may be replaced.
+    let running = Server::start(newest().unwrap()).unwrap();
+    let url = running.url();
+    let into = ["restore", "latest", "--store", "cache", "--into", &url, "--to-time", &then];
+    home.run(&into).expect(0);
+    assert_eq!(running.digest().unwrap(), digest);
+    let into = ["restore", "latest", "--store", "cache", "--into", &url, "--to-latest"];
+    home.run(&into).expect(1).error_says(&["it holds 3 keys", "--replace-all"]);
+    home.run(&[&into[..], &["--dry-run"]].concat()).expect(0);
+    assert_eq!(running.digest().unwrap(), digest);
+    home.run(&[&into[..], &["--replace-all"]].concat()).expect(0);
+    assert_eq!(running.digest().unwrap(), last);
 
     // The server comes back empty: its end is not what was lost, and that is said.
     let look = ["restore", "latest", "--store", "cache", "--to-latest", "--dry-run"];

@@ -147,7 +147,16 @@ fn a_snapshot_goes_into_a_running_server() {
     with(&["--db", "0=1", "--db", "0=2"]).expect(2).error_says(&["two others"]);
     with(&["--to", "x"]).expect(2);
     with(&["--redis-conf", "x"]).expect(2).error_says(&["--redis-conf"]);
-    with(&["--to-latest"]).expect(2);
+    with(&["--to-latest", "--keys", "x"]).expect(2).error_says(&["--keys"]);
+    with(&["--listen", "127.0.0.1"]).expect(2).error_says(&["--replace-all"]);
+    with(&["--replace-all", "--replace"]).expect(2);
+    with(&["--replace-all", "--dry-run"]).expect(2).error_says(&["--dry-run"]);
+    with(&["--replace-all", "--db", "0"]).expect(2).error_says(&["--db"]);
+    ask(&["SET", "unknown", "1"]);
+    let ran = with(&["--replace-all"]).expect(0);
+    let told = ["note: the server was replaced", "primary again, and holds 4 keys"];
+    assert!(told.iter().all(|words| ran.0.stderr.contains(words)), "{ran}");
+    assert_eq!((ask(&["EXISTS", "unknown"]), ask(&["DBSIZE"])), ("0".into(), "3".into()));
     home.run(&["restore", "latest", "--store", "redis/cache"]).expect(2);
     let ran = home.run(&["restore", "latest", "--store", "tree", "--into", &url]);
     ran.expect(2).error_says(&["--into is for Redis"]);
@@ -252,6 +261,10 @@ fn a_cluster_comes_back() {
     assert!(home.path("shards/shard-05461/nodes.conf").exists());
     let listed = json(&["redis", "keys", "latest", "--store", "redis/cache"]);
     assert_eq!(listed["keys"], 60, "{listed}");
+
+    home.run(&[&restore[..], &["--into", &into, "--replace-all"]].concat())
+        .expect(2)
+        .error_says(&["snapshot of a cluster"]);
 
     // One shard alone, when that is what is meant.
     let alone = json(&["backup", "redis", "--name", "shard", "--url", &url, "--alone"]);
