@@ -9,7 +9,6 @@ use super::which::{StoreName, store};
 /// To which moment a PostgreSQL cluster is recovered, or a Redis server.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Recovery of a PostgreSQL cluster")]
-#[command(group = clap::ArgGroup::new("plannable").multiple(true))]
 pub(crate) struct Target {
     /// Recover to this moment, with its time zone: '2026-11-22 03:00:00+01', 2026-11-22T02:00:00Z.
     /// Also for Redis

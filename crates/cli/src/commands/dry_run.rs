@@ -32,7 +32,9 @@ pub(super) async fn look(
     sink: &dyn Sink,
     session: &Session,
 ) -> Result<Exit, Failed> {
-    let target = (!arguments.to().as_os_str().is_empty()).then(|| arguments.target());
+    let is_server = arguments.live.into.is_some();
+    let is_named = is_server || !arguments.to().as_os_str().is_empty();
+    let target = is_named.then(|| arguments.target());
     let mut room = None;
     // What a part of it takes, or what differs in a directory that is used again, is not known.
     let is_part = !arguments.paths.is_empty() || arguments.database.table.is_some();
@@ -40,8 +42,9 @@ pub(super) async fn look(
     if target.is_some() {
         let header = Header::new(info.store.clone());
         session.unless_cancelled(sink.look(&header, &session.context)).await??;
-        let is_directory =
-            info.store.kind() != DatabaseSource::KIND && arguments.database.table.is_none();
+        let is_directory = !is_server
+            && info.store.kind() != DatabaseSource::KIND
+            && arguments.database.table.is_none();
         if is_directory {
             room = room_at(arguments.to());
         }

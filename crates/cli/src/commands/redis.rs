@@ -92,8 +92,7 @@ fn replacing(
     server: &RedisServer,
     facts: &Attributes,
 ) -> Result<Box<dyn Sink>, Failed> {
-    let others = [(arguments.replace, "--replace"), (arguments.recovery.dry_run, "--dry-run")];
-    let said = others.into_iter().find_map(|(is_said, word)| is_said.then_some(word));
+    let said = arguments.replace.then_some("--replace");
     if let Some(word) = said.or_else(|| arguments.live.choosing_word()) {
         let message = format!("{word} is not for a server that is replaced as a whole");
         let hint = "leave it out; without --replace-all and without a moment, keys go beside what \

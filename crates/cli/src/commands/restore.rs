@@ -132,7 +132,9 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
             return Err(Failed::usage(message, "list the entries with `lifeboat ls`"));
         }
     }
-    if arguments.recovery.dry_run && arguments.live.into.is_none() {
+    let key_by_key =
+        arguments.live.into.is_some() && !arguments.live.replace_all && moment.is_none();
+    if arguments.recovery.dry_run && !key_by_key {
         return dry_run::look(&info, &arguments, &*sink, session).await;
     }
     if let [one] = &found[..] {

@@ -181,7 +181,8 @@ fn a_server_comes_back_as_it_was_at_any_moment() {
     assert_eq!(running.digest().unwrap(), digest);
     let into = ["restore", "latest", "--store", "cache", "--into", &url, "--to-latest"];
     home.run(&into).expect(1).error_says(&["it holds 3 keys", "--replace-all"]);
-    home.run(&[&into[..], &["--dry-run"]].concat()).expect(0);
+    home.run(&[&into[..], &["--dry-run"]].concat()).expect(1).error_says(&["--replace-all"]);
+    home.run(&[&into[..], &["--dry-run", "--replace-all"]].concat()).expect(0);
     assert_eq!(running.digest().unwrap(), digest);
     home.run(&[&into[..], &["--replace-all"]].concat()).expect(0);
     assert_eq!(running.digest().unwrap(), last);

@@ -150,9 +150,13 @@ fn a_snapshot_goes_into_a_running_server() {
     with(&["--to-latest", "--keys", "x"]).expect(2).error_says(&["--keys"]);
     with(&["--listen", "127.0.0.1"]).expect(2).error_says(&["--replace-all"]);
     with(&["--replace-all", "--replace"]).expect(2);
-    with(&["--replace-all", "--dry-run"]).expect(2).error_says(&["--dry-run"]);
     with(&["--replace-all", "--db", "0"]).expect(2).error_says(&["--db"]);
     ask(&["SET", "unknown", "1"]);
+    with(&["--replace-all", "--dry-run"]).expect(0);
+    assert_eq!(ask(&["EXISTS", "unknown"]), "1");
+    // A pattern that fits nothing is no success.
+    let ran = with(&["--keys", "sesion:*"]).expect(3);
+    assert!(ran.0.stderr.contains("no key of the snapshot is what was chosen"), "{ran}");
     let ran = with(&["--replace-all"]).expect(0);
     let told = ["note: the server was replaced", "primary again, and holds 4 keys"];
     assert!(told.iter().all(|words| ran.0.stderr.contains(words)), "{ran}");

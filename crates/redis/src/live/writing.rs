@@ -545,6 +545,12 @@ impl Work {
             let doing = self.options.doing;
             return Err(LiveError::Refused { target, keys, first, answer, doing, counts }.into());
         }
+        let LiveCounts { written, existing, expired, refused, .. } = self.counts;
+        if !self.options.wants_functions() && written + existing + expired + refused == 0 {
+            let told = "no key of the snapshot is what was chosen (--keys, --db): `lifeboat redis \
+                        keys` lists those that it holds";
+            self.context.warn(&target, told);
+        }
         if self.counts.existing > TOLD && self.options.existing == Existing::Keep {
             let told =
                 format!("{} keys in all were there and stay as they are", self.counts.existing);

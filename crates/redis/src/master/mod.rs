@@ -94,6 +94,10 @@ impl MasterSink {
 
 #[async_trait]
 impl Sink for MasterSink {
+    async fn look(&self, _: &Header, _: &Context) -> lifeboat_core::Result<()> {
+        writing::look(&self.options).await.map(drop)
+    }
+
     async fn write(
         &self,
         _header: &Header,

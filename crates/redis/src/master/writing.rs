@@ -53,6 +53,16 @@ pub(super) async fn begin(
     options: Arc<MasterOptions>,
     context: &Context,
 ) -> lifeboat_core::Result<MasterWriting> {
+    let (control, keys) = look(&options).await?;
+    let target = control.target().to_owned();
+    let listener = bind(&options, &control, &target).await?;
+    let promotion = Promotion::new(Arc::clone(&options), keys, context);
+    let state = Mutex::new(State::Ready(Box::new(control), listener));
+    Ok(MasterWriting { options, context: context.clone(), target, promotion, state })
+}
+
+/// Whether the server can be replaced; then how it is told to, and how many keys it holds.
+pub(super) async fn look(options: &MasterOptions) -> lifeboat_core::Result<(Connection, u64)> {
     let mut control = options.connection.connect().await?;
     let target = control.target().to_owned();
     let unfit = |what| Err(MasterError::Unfit { target: target.clone(), what }.into());
@@ -82,10 +92,7 @@ pub(super) async fn begin(
     {
         return Err(MasterError::Tls { target }.into());
     }
-    let listener = bind(&options, &control, &target).await?;
-    let promotion = Promotion::new(Arc::clone(&options), keys, context);
-    let state = Mutex::new(State::Ready(Box::new(control), listener));
-    Ok(MasterWriting { options, context: context.clone(), target, promotion, state })
+    Ok((control, keys))
 }
 
 /// Listens where the server is to come to.

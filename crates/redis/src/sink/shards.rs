@@ -55,6 +55,12 @@ impl ShardsSink {
 
 #[async_trait]
 impl Sink for ShardsSink {
+    async fn look(&self, _: &Header, _: &Context) -> lifeboat_core::Result<()> {
+        let path = self.options.path.clone();
+        let looked = tokio::task::spawn_blocking(move || is_there(&path).map(drop)).await;
+        Ok(looked.map_err(|source| Error::Panicked { source })??)
+    }
+
     async fn write(
         &self,
         _header: &Header,
@@ -170,18 +176,8 @@ impl Staging {
     /// Checks the target, and makes a directory in it.
     fn begin(options: RestoreOptions) -> Result<Self> {
         let directory = &options.path;
-        match fs::read_dir(directory) {
-            Ok(mut entries) => {
-                if let Some(entry) = entries.next() {
-                    let entry = entry.map_err(file_error("look into", directory))?;
-                    let found = entry.file_name().to_string_lossy().into_owned();
-                    return Err(Error::TargetFilled { path: directory.clone(), found });
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_directory(directory)?;
-            }
-            Err(error) => return Err(file_error("look into", directory)(error)),
+        if !is_there(directory)? {
+            make_directory(directory)?;
         }
         let partial = directory.join(format!(".shards.{}.partial", std::process::id()));
         make_directory(&partial)?;
@@ -230,6 +226,22 @@ impl Staging {
         fs::hard_link(&from, &to).map_err(file_error("make", &to))?;
         fs::remove_dir_all(&self.partial).map_err(file_error("remove", &self.partial))?;
         sync(directory)
+    }
+}
+
+/// Whether the directory is there. One that is not empty is an error.
+fn is_there(directory: &Path) -> Result<bool> {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(true),
+            Some(entry) => {
+                let entry = entry.map_err(file_error("look into", directory))?;
+                let found = entry.file_name().to_string_lossy().into_owned();
+                Err(Error::TargetFilled { path: directory.to_owned(), found })
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(file_error("look into", directory)(error)),
     }
 }
 
