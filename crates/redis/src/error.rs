@@ -235,6 +235,26 @@ pub enum Error {
         /// And of the other.
         other: u64,
     },
+    /// The user may not read every key, where the server cannot be replicated.
+    #[error("read the keys of {target} one by one: the user {user} may not: {answer}")]
+    MayNotScan {
+        /// The server.
+        target: String,
+        /// The user.
+        user: String,
+        /// What the server said.
+        answer: String,
+    },
+    /// The names of keys do not fit in memory, and cannot be kept in a file.
+    #[error("{doing} a file for the names of keys in {}", directory.display())]
+    NamesFile {
+        /// What was being done.
+        doing: &'static str,
+        /// Where.
+        directory: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// The reading was finished before all of it was read.
     #[error("the backup was ended before everything was read")]
     Unfinished,
@@ -320,10 +340,12 @@ impl Failure for Error {
             | Self::DatabasesClash { .. } => ErrorKind::InvalidInput,
             Self::ConnectionFile { source, .. }
             | Self::File { source, .. }
+            | Self::NamesFile { source, .. }
             | Self::Connect { source, .. } => ErrorKind::of_io(source),
             Self::Login { .. }
             | Self::MayNot { .. }
             | Self::MayNotWrite { .. }
+            | Self::MayNotScan { .. }
             | Self::NotSelected { .. }
             | Self::AppendOnly { .. }
             | Self::Answered { .. }
@@ -395,9 +417,18 @@ impl Failure for Error {
             Self::MayNot { user, .. } => {
                 format!("as an administrator: ACL SETUSER {user} +psync +replconf").into()
             }
+            Self::MayNotScan { user, .. } => format!(
+                "as an administrator: ACL SETUSER {user} ~* +info +select +scan +dump +pttl +time \
+                 +multi +exec, and from 7.0 on +pexpiretime +function|dump"
+            )
+            .into(),
+            Self::NamesFile { .. } => {
+                "make room there, or name another directory with TMPDIR".into()
+            }
             Self::NotOffered { .. } => {
                 "managed services often block replication, and a proxy in front of a server \
-                 cannot pass it on: name the server itself, or use the service's own snapshots"
+                 cannot pass it on: name the server itself, or let its keys be read one by one \
+                 (`lifeboat doctor redis` says what that takes)"
                     .into()
             }
             Self::NotNow { .. } => {

@@ -4,7 +4,7 @@
 //! | what | where |
 //! |---|---|
 //! | how a server is reached: address, user, password, TLS | [`ConnectOptions`] |
-//! | a server to back up, and what stands in the way | [`RedisSource`] |
+//! | a server to back up, and what stands in the way | [`RedisSource`], [`Way`] |
 //! | an RDB file to restore to, with all keys or some | [`RdbFileSink`], [`RestoreOptions`], [`AppendOnly`], [`KeySelection`] |
 //! | the keys of a snapshot, listed | [`KeyListing`] |
 //! | directories of a cluster's shards to restore to | [`ShardsSink`] |
@@ -48,9 +48,10 @@
 //! # What a snapshot looks like
 //!
 //! One entry, `dump.rdb`: the dataset of all databases as the server wrote it, byte for byte, with
-//! functions, expiry times and what modules keep. How many keys there are, by database and by type,
-//! is in the [`facts`]; where each key lies in the entry, [`rdb::RdbReader`] says of any RDB, also
-//! of one that is read from a snapshot.
+//! functions, expiry times and what modules keep. Of a server that refuses replication it is made of
+//! what that answers key by key, and not of one moment ([`facts::CONSISTENCY`]). How many keys there
+//! are, by database and by type, is in the [`facts`]; where each key lies in the entry,
+//! [`rdb::RdbReader`] says of any RDB, also of one that is read from a snapshot.
 //!
 //! It is cut by content into pieces of some 16 KiB ([`Layout::Records`]), so that what is stored for
 //! a changed key is the piece that it lies in. A server writes its keys in the order of its hash
@@ -110,4 +111,4 @@ pub use self::sink::{
     AppendOnly, AppendOnlyForm, AppendOnlyOptions, AppendOnlySink, RdbFileSink, RestoreOptions,
     ShardsSink,
 };
-pub use self::source::{KIND, RedisSource, facts};
+pub use self::source::{KIND, RedisSource, Way, facts};

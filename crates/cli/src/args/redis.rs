@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use lifeboat_redis::Way;
 
 use super::backup::Taking;
 use super::which::Which;
@@ -38,6 +39,29 @@ pub(crate) struct BackupRedis {
     /// Back up this server alone, also when it is a node of a cluster
     #[arg(long)]
     pub(crate) alone: bool,
+    /// How the server is read. Without it: by replication, and where the server refuses that, key by
+    /// key, with a warning
+    #[arg(long, value_enum)]
+    pub(crate) by: Option<By>,
+}
+
+/// How a server is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// As a replica does it: as of one moment, or not at all
+    Replication,
+    /// Key by key, with SCAN and DUMP: not of one moment
+    Scan,
+}
+
+impl BackupRedis {
+    pub(crate) fn way(&self) -> Way {
+        match self.by {
+            None => Way::Either,
+            Some(By::Replication) => Way::Replication,
+            Some(By::Scan) => Way::Scan,
+        }
+    }
 }
 
 pub(super) const BACKUP_REDIS: &str = "\
@@ -48,6 +72,9 @@ and no access to its host is needed. The user needs two rights and no key:
 Who has them can read everything, so keep the password as you keep the data. What arrives is read as
 it passes: a snapshot that is damaged or cut off is none. Name a replica rather than the primary:
 the server forks. `lifeboat doctor redis` says what stands in the way. See docs/redis.md.
+
+A server that refuses replication, as managed services do, is read key by key: such a snapshot is not of
+one moment, and says so; exit code 3. With --by scan that is what was asked for, and no warning.
 
 A node of a cluster stands for all of it: every shard comes at once, from a replica where one is fit,
 into one snapshot. The user needs +info +cluster|nodes besides, on all nodes.

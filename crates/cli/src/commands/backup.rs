@@ -9,7 +9,7 @@ use lifeboat_postgres::{
     BaseBackupOptions, BaseBackupSource, Checkpoint as ServerCheckpoint, ClusterOptions,
     ClusterSource, ConnectOptions, ServerLogs, Unchanged,
 };
-use lifeboat_redis::{RedisClusterSource, RedisSource, nodes_of};
+use lifeboat_redis::{RedisClusterSource, RedisSource, Way, nodes_of};
 use lifeboat_repository::{Access, WriteOptions};
 use serde::Serialize;
 
@@ -48,9 +48,13 @@ pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed
                 }
             };
             let Some(nodes) = session.unless_cancelled(asking).await?? else {
-                let source = RedisSource::new(name, connection);
+                let source = RedisSource::new(name, connection).with_way(arguments.way());
                 return take(&source, nothing, &arguments.taking, session).await;
             };
+            if arguments.way() == Way::Scan {
+                let hint = "read each of its nodes with --alone, under a name of its own";
+                return Err(Failed::usage("a cluster is not read key by key", hint));
+            }
             session.output.say(&format!(
                 "it is a node of a cluster, which is backed up whole: {}, {}",
                 number(nodes.shards as u64, "shard", "shards"),
@@ -224,6 +228,11 @@ fn tell(source: &dyn Source, summary: &Summary, info: Option<&SnapshotInfo>, ses
     if let Some(info) = info {
         let entries = number(info.entries, "entry", "entries");
         say(format!("  holds      {entries}, {}", size(info.bytes)));
+    }
+    let facts = &summary.completion.facts;
+    if let Some(Ok(ended)) = facts.text(lifeboat_redis::facts::SCAN_ENDED).map(str::parse) {
+        let ended = time(ended);
+        say(format!("  but        not of one moment: its keys were read one by one until {ended}"));
     }
     if let Some(keys) = summary.completion.facts.unsigned(lifeboat_redis::facts::KEYS) {
         say(format!("  keys       {}", number(keys, "key", "keys")));

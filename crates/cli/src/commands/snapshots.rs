@@ -180,6 +180,9 @@ fn table(snapshots: &[&SnapshotInfo]) -> String {
         if info.origin.is_some() {
             remarks.push("a copy".to_owned());
         }
+        if info.facts.text(lifeboat_redis::facts::CONSISTENCY).is_some() {
+            remarks.push("not of one moment".to_owned());
+        }
         if info.warnings > 0 {
             remarks.push(number(info.warnings, "warning", "warnings"));
         }

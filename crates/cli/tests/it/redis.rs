@@ -283,3 +283,45 @@ fn a_cluster_comes_back() {
     home.run(&take).expect(1).error_says(&["+cluster|nodes", "--alone"]);
     home.run(&[&take[..], &["--alone"]].concat()).expect(0);
 }
+
+#[test]
+fn a_server_that_refuses_replication_is_read_key_by_key() {
+    let home = Home::new();
+    let server = Server::start(newest().unwrap()).unwrap();
+    server
+        .run(
+            "SET a 1\nSELECT 4\nHSET h f v\nACL SETUSER backup on >hunter2 ~* -@all +info +select +scan \
+             +dump +pttl +time +multi +exec +pexpiretime +function|dump\n",
+        )
+        .unwrap();
+    let digest = server.digest().unwrap();
+    let url = format!("redis://backup@127.0.0.1:{}", server.port());
+    std::fs::write(home.path("password"), "hunter2\n").unwrap();
+    let password = home.arg("password");
+    let reach = ["--url", &url, "--password-file", &password];
+    let ran = home.run(&[&["doctor", "redis"][..], &reach].concat()).expect(0);
+    assert!(ran.0.stderr.contains("snapshots are read key by key, and not of one moment"), "{ran}");
+
+    let take = [&["backup", "redis", "--name", "cache"][..], &reach].concat();
+    let ran = home.run(&take).expect(3);
+    let told = ["refuses replication", "not of one moment: its keys were read one by one until"];
+    assert!(told.iter().all(|words| ran.0.stderr.contains(words)), "{ran}");
+    let by = |way: &str| home.run(&[&take[..], &["--by", way]].concat());
+    by("scan").expect(0);
+    by("replication").expect(1).error_says(&["ACL SETUSER backup +psync +replconf"]);
+    let ran = home.run(&["snapshots"]).expect(0);
+    assert!(ran.0.stdout.contains("not of one moment"), "{ran}");
+    let listed = home.run(&["snapshots", "--json"]).expect(0).events_of("snapshot").pop().unwrap();
+    assert_eq!(listed["facts"]["redis.consistency"], "key by key");
+    // Moments of a journal cannot begin with one.
+    let ran = home.run(&["window", "--store", "redis/cache"]).expect(0);
+    assert!(ran.0.stderr.contains("0 windows"), "{ran}");
+
+    let file = home.arg("dump.rdb");
+    home.run(&["restore", "latest", "--store", "redis/cache", "--to", &file]).expect(0);
+    let restored = Server::builder(newest().unwrap()).rdb(home.path("dump.rdb")).start().unwrap();
+    assert_eq!(restored.digest().unwrap(), digest);
+    let programs = newest().unwrap().directory().unwrap();
+    let verify = ["verify", "--restore", "latest", "--programs", programs.path().to_str().unwrap()];
+    home.run(&verify).expect(0);
+}

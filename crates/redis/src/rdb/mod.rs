@@ -39,7 +39,6 @@ mod value;
 mod writer;
 
 pub(crate) use self::checksum::crc64;
-#[cfg(test)]
 pub(crate) use self::writer::RdbWriter;
 
 use std::io::Read;

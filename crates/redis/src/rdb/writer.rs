@@ -37,14 +37,6 @@ impl<W: Write> RdbWriter<W> {
         self.hand_on(GATHERED)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for snapshots that are written here"))]
-    /// A library of functions, as it stands in an RDB or in the answer of `FUNCTION DUMP`, behind its
-    /// instruction.
-    pub(crate) fn functions(&mut self, library: &[u8]) -> io::Result<()> {
-        self.gathered.push(245);
-        self.raw(library)
-    }
-
     /// The keys that follow belong to this database.
     pub(crate) fn database(&mut self, number: u64) {
         if self.database != Some(number) {
@@ -54,7 +46,6 @@ impl<W: Write> RdbWriter<W> {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for snapshots that are written here"))]
     /// All that stands before the value of a key: when it expires, its type and its name.
     pub(crate) fn key(&mut self, expires: Option<i64>, kind: u8, name: &[u8]) {
         if let Some(at) = expires {
@@ -108,6 +99,13 @@ impl<W: Write> RdbWriter<W> {
         self.to.write_all(&self.gathered)?;
         self.gathered.clear();
         Ok(())
+    }
+}
+
+impl RdbWriter<Vec<u8>> {
+    /// What was handed on since.
+    pub(crate) fn ready(&mut self) -> Option<Vec<u8>> {
+        (!self.to.is_empty()).then(|| std::mem::take(&mut self.to))
     }
 }
 

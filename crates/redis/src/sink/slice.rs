@@ -114,7 +114,7 @@ mod tests {
         let mut rdb = RdbWriter::begin(Vec::new(), Dialect::Redis, 10);
         rdb.aux(b"redis-ver", b"7.0.15").unwrap();
         rdb.aux(b"repl-id", b"1234").unwrap();
-        rdb.functions(b"\x03lib").unwrap();
+        rdb.raw(b"\xf5\x03lib").unwrap();
         for (database, name, expires) in keys {
             rdb.database(*database);
             rdb.key(*expires, 0, name.as_bytes());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifeboat_core::{Attributes, Failure, Finding, Inspection, Severity};
 
-use super::{facts, handshake};
+use super::{facts, handshake, is_refusal, scan};
 use crate::connect::{Answer, ConnectOptions, Connection, printable};
 use crate::error::{Error, Result};
 
@@ -27,7 +27,7 @@ pub(super) async fn inspect(options: &ConnectOptions) -> Result<Inspection> {
     match handshake::may(&mut connection).await? {
         // A wrong password is no finding: then nothing can be asked.
         Some(error @ Error::Login { .. }) => return Err(error),
-        Some(error) => findings.push(blocked("may_not_replicate", &error)),
+        Some(error) => findings.push(not_replicated(options, &error).await?),
         None => {}
     }
     let info = match connection.ask(ASKING, &[b"INFO"]).await? {
@@ -92,9 +92,29 @@ fn backlog(size: Option<u64>, rate: u64) -> Option<Finding> {
     Some(Finding::new(severity, "small_backlog", what, remedy))
 }
 
-fn blocked(code: &str, error: &Error) -> Finding {
-    let remedy = error.hint().unwrap_or_default();
-    Finding::new(Severity::Blocker, code, error.to_string(), remedy)
+/// What it means that the server does not let itself be replicated: whether its keys can be read one
+/// by one.
+async fn not_replicated(options: &ConnectOptions, refusal: &Error) -> Result<Finding> {
+    let remedy = refusal.hint().unwrap_or_default();
+    let finding =
+        |severity, what, remedy| Finding::new(severity, "may_not_replicate", what, remedy);
+    if !is_refusal(refusal) {
+        return Ok(finding(Severity::Blocker, refusal.to_string(), remedy.into_owned()));
+    }
+    // What was begun there ends with it.
+    let mut connection = options.connect().await?;
+    Ok(match scan::may(&mut connection).await? {
+        None => {
+            let what = format!("{refusal}: snapshots are read key by key, and not of one moment");
+            finding(Severity::Warning, what, remedy.into_owned())
+        }
+        Some(error) => {
+            let other = error.hint().unwrap_or_default();
+            let remedy =
+                format!("{remedy}; to read it key by key, which is not of one moment: {other}");
+            finding(Severity::Blocker, format!("{refusal}; {error}"), remedy)
+        }
+    })
 }
 
 /// What `INFO` says: lines of `name:value`.

@@ -53,6 +53,17 @@ pub const SPREAD: &str = "redis.cluster.spread_ms";
 /// Why the counts are not complete, if they are not. Text.
 pub const NOT_UNDERSTOOD: &str = "redis.not_understood";
 
+/// [`KEY_BY_KEY`] when the snapshot is not of one moment; absent of all others. Text.
+pub const CONSISTENCY: &str = "redis.consistency";
+/// Its keys were read one after the other.
+pub const KEY_BY_KEY: &str = "key by key";
+/// When the first key was read, of a snapshot that is not of one moment. Text.
+pub const SCAN_BEGAN: &str = "redis.scan.began";
+/// When the last one was. Text.
+pub const SCAN_ENDED: &str = "redis.scan.ended";
+/// How many keys went while it was taken, after their names were known. Unsigned.
+pub const VANISHED: &str = "redis.scan.vanished";
+
 /// Where a snapshot is in the history of its server.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {

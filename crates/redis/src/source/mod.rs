@@ -16,6 +16,8 @@
 //!    content ends only when that thread has said that it is whole; otherwise it fails, and with it
 //!    the snapshot.
 //! 5. Nothing is acknowledged, and the connection is closed. That is all the server notices.
+//!
+//! Where the server refuses that, it is read key by key (`scan`), unless that was forbidden.
 
 mod doctor;
 pub mod facts;
@@ -23,6 +25,7 @@ mod handshake;
 mod lineage;
 mod payload;
 mod reading;
+mod scan;
 
 use std::sync::Arc;
 
@@ -35,6 +38,7 @@ pub(crate) use self::handshake::{Started, Synchronized, receive, snapshot_alone,
 pub(crate) use self::lineage::Former;
 pub(crate) use self::reading::{Snapshot, content};
 use crate::connect::ConnectOptions;
+use crate::error::Error;
 
 /// The kind of store.
 pub const KIND: &str = "redis";
@@ -42,17 +46,53 @@ pub const KIND: &str = "redis";
 /// The one entry of a snapshot.
 pub(crate) const DUMP: &str = "dump.rdb";
 
+/// How a server is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Way {
+    /// As a replica does it; key by key, with a warning, where the server refuses that.
+    #[default]
+    Either,
+    /// As a replica does it: as of one moment.
+    Replication,
+    /// Key by key, which is not of one moment.
+    Scan,
+}
+
 /// A running server, primary or replica.
 #[derive(Debug, Clone)]
 pub struct RedisSource {
     store: StoreRef,
     connection: ConnectOptions,
+    way: Way,
 }
 
 impl RedisSource {
     /// The server behind `connection`, called `name`.
     pub fn new(name: impl Into<String>, connection: ConnectOptions) -> Self {
-        Self { store: StoreRef::new(KIND, name), connection }
+        let (store, way) = (StoreRef::new(KIND, name), Way::default());
+        Self { store, connection, way }
+    }
+}
+
+impl RedisSource {
+    /// Sets how it is read.
+    #[must_use]
+    pub fn with_way(mut self, way: Way) -> Self {
+        self.way = way;
+        self
+    }
+}
+
+/// Whether a server does not let itself be replicated, but may let itself be read.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::MayNot { .. } | Error::NotOffered { .. } => true,
+        // Each service has words of its own.
+        Error::Answered { answer, .. } => {
+            let words = ["not allowed", "not supported", "blocked", "disabled", "permission"];
+            words.iter().any(|word| answer.to_ascii_lowercase().contains(word))
+        }
+        _ => false,
     }
 }
 
@@ -74,7 +114,28 @@ impl Source for RedisSource {
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Reading>> {
         let connection = self.connection.connect().await?;
-        let started = handshake::start(connection, context).await?;
+        if self.way == Way::Scan {
+            context.note(DUMP, "keys are read one by one: the snapshot is not of one moment");
+            return Ok(Box::new(scan::ScanReading::new(connection, context)));
+        }
+        let started = match handshake::start(connection, context).await {
+            Ok(started) => started,
+            Err(refusal) if self.way == Way::Either && is_refusal(&refusal) => {
+                let mut asking = self.connection.connect().await?;
+                if let Some(error) = scan::may(&mut asking).await? {
+                    tracing::debug!(%error, "nor can its keys be read one by one");
+                    return Err(refusal.into());
+                }
+                let message = format!(
+                    "the server refuses replication, so its keys are read one by one: the snapshot \
+                     is NOT of one moment ({refusal})"
+                );
+                context.warn(DUMP, message);
+                let connection = self.connection.connect().await?;
+                return Ok(Box::new(scan::ScanReading::new(connection, context)));
+            }
+            Err(error) => return Err(error.into()),
+        };
         if let Some(since) = since.as_deref() {
             let id = &started.origin.replication_id;
             lineage::tell_of_another(since, id, &self.connection, context).await;

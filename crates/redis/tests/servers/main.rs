@@ -10,6 +10,7 @@ mod following;
 mod live;
 mod master;
 mod moments;
+mod scanned;
 mod scratch;
 mod slices;
 mod trouble;
