@@ -227,6 +227,10 @@ fn keys_are_listed_and_sliced() {
     assert_eq!(slice.ask(&["KEYS", "*"]).unwrap(), "session:4");
     assert_eq!(slice.ask(&["GET", "session:4"]).unwrap(), "c");
     home.run(&["backup", "files", &home.tree(), "--name", "tree"]).expect(0);
+    let none = home.arg("none.rdb");
+    let restore = ["restore", "latest", "--store", "redis/cache", "--to", &none];
+    let ran = home.run(&[&restore[..], &["--keys", "no such"]].concat()).expect(3);
+    assert!(ran.0.stderr.contains("no key of the snapshot fits"), "{ran}");
     home.run(&["redis", "keys", "latest", "--store", "files/tree"])
         .expect(2)
         .error_says(&["lifeboat ls"]);

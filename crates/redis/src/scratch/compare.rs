@@ -160,8 +160,9 @@ impl Comparer {
         for (key, value) in keys.iter().zip(values) {
             let Some(value) = value else { continue };
             let expires = key.expires.unwrap_or(0).to_string();
-            let (name, at, value): ([&[u8]; 1], [&[u8]; 1], [&[u8]; 1]) =
-                ([&key.name], [expires.as_bytes()], [value]);
+            let name: [&[u8]; 1] = [&key.name];
+            let at: [&[u8]; 1] = [expires.as_bytes()];
+            let value: [&[u8]; 1] = [value];
             let mut words: Vec<&[&[u8]]> = vec![&[b"RESTORE"], &name, &at, &value, &[b"REPLACE"]];
             if key.expires.is_some() {
                 words.push(&[b"ABSTTL"]);

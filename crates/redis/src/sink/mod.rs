@@ -98,6 +98,6 @@ impl Sink for RdbFileSink {
         let writing = begun.map_err(|source| Error::Panicked { source })??;
         context.phase("write the file");
         let writing: Arc<writing::FileWriting> = Arc::new(writing);
-        Ok(Box::new(writing::Shared(writing)))
+        Ok(Box::new(writing::Shared(writing, context.clone())))
     }
 }

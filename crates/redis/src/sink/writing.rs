@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_core::{Attributes, Completion, Content, Entry, EntryKind, Extent, Receipt, Writing};
+use lifeboat_core::{
+    Attributes, Completion, Content, Context, Entry, EntryKind, Extent, Receipt, Writing,
+};
 use parking_lot::Mutex;
 
 use super::slice::{self, Sliced};
@@ -39,7 +41,7 @@ enum State {
 }
 
 /// What the transfer holds: puts and commit share it.
-pub(super) struct Shared(pub(super) Arc<FileWriting>);
+pub(super) struct Shared(pub(super) Arc<FileWriting>, pub(super) Context);
 
 impl FileWriting {
     /// Checks the target, and makes a file beside it.
@@ -223,6 +225,10 @@ impl Writing for Shared {
         let State::Whole(outcome, sliced) = state else {
             return Err(Error::NoDump { path: writing.path.clone() }.into());
         };
+        if sliced.is_some_and(|sliced| sliced.wanted == 0) {
+            self.1
+                .warn(&writing.path.display(), "no key of the snapshot fits: the file holds none");
+        }
         let facts = said(&writing.path, &outcome, sliced);
         let published = tokio::task::spawn_blocking(move || writing.publish()).await;
         published.map_err(|source| Error::Panicked { source })??;
@@ -246,7 +252,7 @@ fn said(path: &Path, outcome: &Outcome, sliced: Option<Sliced>) -> Attributes {
     let mut facts = Attributes::new().with("redis.next", next);
     if let Some(Sliced { wanted, unwanted }) = sliced {
         let note = match wanted {
-            0 => format!("no key fits: the file holds none; the snapshot has {unwanted}"),
+            0 => format!("the file holds none of the {unwanted} keys of the snapshot"),
             _ => format!(
                 "the file holds {wanted} of the {} keys of the snapshot, and no functions",
                 wanted + unwanted
