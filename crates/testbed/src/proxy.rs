@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use rustix::net::{Shutdown, listen, shutdown};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::watch,
@@ -69,13 +70,21 @@ impl Proxy {
     /// Starts a proxy on a free port, which passes everything on until told otherwise. The same
     /// seed makes the same random choices.
     pub fn start(upstream: SocketAddr, seed: u64) -> Result<Self> {
-        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-        let address = socket.local_addr().context("ask for the proxy's port")?;
+        let chosen = bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let address = chosen.local_addr().context("ask for the proxy's port")?;
+        // A socket keeps a port that it named itself while it does not listen.
+        let socket = bind(address)?;
         let listener = socket.listen(128).context("listen")?;
         let (weather, forecast) = watch::channel(Weather::default());
         let connections = Arc::new(AtomicU64::new(0));
-        let door = Door { address, upstream, seed, forecast, connections: connections.clone() };
-        let task = tokio::spawn(door.keep(listener));
+        let door = Door { upstream, seed, forecast, connections: connections.clone() };
+        let task = tokio::spawn(async move {
+            let kept = door.keep(listener).await;
+            if let Err(error) = &kept {
+                eprintln!("the proxy at {address} ended: {error:#}");
+            }
+            kept
+        });
         Ok(Self { address, weather, connections, task })
     }
 
@@ -122,7 +131,6 @@ fn bind(address: SocketAddr) -> Result<TcpSocket> {
 }
 
 struct Door {
-    address: SocketAddr,
     upstream: SocketAddr,
     seed: u64,
     forecast: watch::Receiver<Weather>,
@@ -144,11 +152,12 @@ impl Door {
                 Some(_) = guests.join_next() => {}
             }
             if self.forecast.borrow().refuse {
-                drop(listener);
                 // Bound but not listening: the port stays ours, and who calls is refused.
-                let closed = bind(self.address)?;
+                let closed = listener.into_std().context("stop listening")?;
+                shutdown(&closed, Shutdown::Read).context("stop listening")?;
                 self.forecast.wait_for(|weather| !weather.refuse).await?;
-                listener = closed.listen(128).context("listen")?;
+                listen(&closed, 128).context("listen again")?;
+                listener = TcpListener::from_std(closed).context("listen again")?;
             }
         }
     }

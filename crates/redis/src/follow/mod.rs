@@ -25,6 +25,7 @@
 
 mod base;
 mod error;
+mod merging;
 mod options;
 mod pending;
 pub(crate) mod resume;

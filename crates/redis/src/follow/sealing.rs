@@ -14,6 +14,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::merging::Merger;
+use crate::stream::Marks;
+
 /// How much may wait.
 const WAITING: usize = 4;
 /// The first pause before another attempt, and the longest.
@@ -111,6 +114,7 @@ async fn run(
     durable: watch::Sender<Durable>,
     context: Context,
 ) -> Result<()> {
+    let mut merger = Merger::new(Arc::clone(&journal));
     while let Some(work) = queue.recv().await {
         let mut pause = FIRST_PAUSE;
         let (mut told, mut failures) = (String::new(), 0_u32);
@@ -126,7 +130,8 @@ async fn run(
             sleep(pause).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
-        if let Work::Piece { timeline, span, .. } = work {
+        if let Work::Piece { timeline, span, info, bytes } = work {
+            merger.sealed(&timeline, span, Marks::of(span, &info)?, &bytes);
             durable.send_replace(Durable { timeline: Some(timeline), to: span.to().0 });
         }
     }

@@ -130,9 +130,8 @@ impl Part {
         Marks::of(self.place.span, &segment.info)
     }
 
-    /// Its bytes up to `to`, and when the first of its segment came.
-    pub(crate) async fn read(&self, log: &dyn JournalLog, to: u64) -> Result<(Timestamp, Bytes)> {
-        let first = self.marks(log).await?.first.unwrap_or(Timestamp::MIN);
+    /// Its bytes up to `to`.
+    pub(crate) async fn read(&self, log: &dyn JournalLog, to: u64) -> Result<Bytes> {
         let mut content = log.read(&self.place).await?.ok_or_else(|| self.gone())?;
         let length = self.place.span.length();
         let mut bytes = BytesMut::new();
@@ -157,7 +156,28 @@ impl Part {
         let begins = self.place.span.from().0;
         let within = |at: u64| usize::try_from(at - begins).unwrap_or(usize::MAX);
         let range = within(self.from)..within(self.to.min(to).max(self.from));
-        Ok((first, bytes.freeze().slice(range)))
+        Ok(bytes.freeze().slice(range))
+    }
+
+    /// As [`Part::read`], in stretches that came within one second, each with that second.
+    pub(crate) async fn read_by_second(
+        &self,
+        log: &dyn JournalLog,
+        to: u64,
+    ) -> Result<Vec<(i64, Bytes)>> {
+        let marks = self.marks(log).await?.marks;
+        let mut bytes = self.read(log, to).await?;
+        let (mut at, mut stretches) = (self.from, Vec::<(i64, Bytes)>::new());
+        for same in marks.chunk_by(|one, two| one.time.as_second() == two.time.as_second()) {
+            let [.., last] = same else { continue };
+            let length = usize::try_from(last.position.saturating_sub(at)).unwrap_or(usize::MAX);
+            let stretch = bytes.split_to(length.min(bytes.len()));
+            at += stretch.len() as u64;
+            if !stretch.is_empty() {
+                stretches.push((last.time.as_second(), stretch));
+            }
+        }
+        Ok(stretches)
     }
 
     fn gone(&self) -> Error {

@@ -196,7 +196,7 @@ async fn boundary(log: &dyn JournalLog, chain: &Chain, index: usize, limit: u64)
             })
             .buffered(2);
     while let Some(read) = parts.next().await {
-        let (part, (_, bytes)) = read?;
+        let (part, bytes) = read?;
         let skip = usize::try_from(from.saturating_sub(part.from)).unwrap_or(usize::MAX);
         walker.feed(bytes.get(skip..).unwrap_or_default())?;
     }

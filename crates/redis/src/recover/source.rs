@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lifeboat_core::{
     Attributes, Baseline, Completion, Content, Context, Entry, EntryKind, EntryPath, Extent,
-    Inspection, Reading, Result, Source, StoreRef, Timestamp,
+    Inspection, Reading, Result, Source, StoreRef,
 };
 
 use super::{RecoveryError, RecoveryPlan, StreamJournal};
@@ -111,23 +111,26 @@ fn changes(journal: &StreamJournal, plan: RecoveryPlan, context: Context) -> Con
     let (to, log) = (plan.to, journal.share());
     let parts = stream::iter(VecDeque::from(plan.parts)).map(move |part| {
         let log = Arc::clone(&log);
-        async move { part.read(&*log, to).await }
+        async move { part.read_by_second(&*log, to).await }
     });
     let from = plan.base.offset;
     let parts = Box::pin(parts.buffered(AHEAD));
     let stream = stream::try_unfold((parts, annotator), move |(mut parts, mut annotator)| {
         let context = context.clone();
         async move {
-            let Some((first, bytes)) = parts.try_next().await? else {
+            let Some(stretches) = parts.try_next().await? else {
                 let walker = &annotator.walker;
                 if walker.boundary() != to || walker.position() != to {
                     return Err(RecoveryError::NoBoundary { from, to }.into());
                 }
                 return Ok(None);
             };
-            context.count_read(bytes.len() as u64);
-            let bytes = annotator.annotate(first, bytes)?;
-            Ok(Some((Extent::Data(bytes), (parts, annotator))))
+            let mut annotated = BytesMut::new();
+            for (second, bytes) in stretches {
+                context.count_read(bytes.len() as u64);
+                annotator.annotate(second, &bytes, &mut annotated)?;
+            }
+            Ok(Some((Extent::Data(annotated.freeze()), (parts, annotator))))
         }
     });
     Content::stream(select.chain(stream))
@@ -143,26 +146,22 @@ struct Annotator {
 }
 
 impl Annotator {
-    /// The bytes that follow, of which the first came at `first`.
-    fn annotate(&mut self, first: Timestamp, bytes: Bytes) -> Result<Bytes> {
-        let second = first.as_second();
+    /// Puts the bytes that follow, which came in this second, behind what is there.
+    fn annotate(&mut self, second: i64, bytes: &[u8], annotated: &mut BytesMut) -> Result<()> {
         if self.form == AppendOnlyForm::MultiPart && self.written.is_none_or(|it| it < second) {
             self.pending = Some(second);
         }
-        let Some(second) = self.pending else {
-            self.walker.feed(&bytes)?;
-            return Ok(bytes);
-        };
-        // Nearly always pieces begin with a command.
-        if self.walker.boundary() == self.walker.position() && !bytes.is_empty() {
-            self.walker.feed(&bytes)?;
-            let mut annotated = BytesMut::from(&*format!("#TS:{second}\r\n"));
-            annotated.extend_from_slice(&bytes);
+        // Nearly always they begin with a command.
+        if let Some(second) = self.pending
+            && self.walker.boundary() == self.walker.position()
+            && !bytes.is_empty()
+        {
+            annotated.extend_from_slice(format!("#TS:{second}\r\n").as_bytes());
             (self.pending, self.written) = (None, Some(second));
-            return Ok(annotated.freeze());
         }
-        self.walker.feed(&bytes)?;
-        Ok(bytes)
+        self.walker.feed(bytes)?;
+        annotated.extend_from_slice(bytes);
+        Ok(())
     }
 }
 
@@ -174,23 +173,24 @@ mod tests {
 
     #[test]
     fn times_stand_between_commands_and_once_a_second() {
-        let at = |second| Timestamp::from_second(second).unwrap();
         let mut annotator = Annotator {
             walker: Walker::new(0),
             form: AppendOnlyForm::MultiPart,
             pending: None,
             written: None,
         };
-        let mut all = Vec::new();
+        let mut all = BytesMut::new();
         let (begin, end) = PING.split_at(5);
         for (second, bytes) in [(7, PING), (7, begin), (8, end), (8, PING), (9, PING), (8, PING)] {
-            all.extend(annotator.annotate(at(second), Bytes::from_static(bytes)).unwrap());
+            annotator.annotate(second, bytes, &mut all).unwrap();
         }
         let ping = "*1\r\n$4\r\nPING\r\n";
         let expected = format!("#TS:7\r\n{ping}{ping}#TS:8\r\n{ping}#TS:9\r\n{ping}{ping}");
-        assert_eq!(String::from_utf8(all).unwrap(), expected);
+        assert_eq!(String::from_utf8(all.to_vec()).unwrap(), expected);
         // Servers before 7.0 do not read them.
         annotator.form = AppendOnlyForm::Single;
-        assert_eq!(annotator.annotate(at(10), Bytes::from_static(PING)).unwrap(), PING);
+        all.clear();
+        annotator.annotate(10, PING, &mut all).unwrap();
+        assert_eq!(all, PING);
     }
 }

@@ -56,6 +56,19 @@ impl Marks {
         }
     }
 
+    /// Joins those of the segment that follows.
+    pub(crate) fn append(&mut self, next: &Self) {
+        self.first = self.first.or(next.first);
+        self.opened = next.opened;
+        let not_before = self.marks.last().map(|last| last.time);
+        let later = |mark: &Mark| Mark {
+            time: not_before.max(Some(mark.time)).unwrap_or(mark.time),
+            ..*mark
+        };
+        self.marks.extend(next.marks.iter().map(later));
+        self.boundary = next.boundary.or(self.boundary);
+    }
+
     /// By when all before `position` had come.
     pub(crate) fn by(&self, position: u64) -> Option<Timestamp> {
         self.marks.iter().find(|mark| mark.position >= position).map(|mark| mark.time)
@@ -197,6 +210,32 @@ mod tests {
         assert_eq!((marks.first, &marks.marks[..]), (Some(at(200)), &[mark(190, 200)][..]));
         marks.split_to(190);
         assert!(marks.first.is_none() && marks.marks.is_empty());
+    }
+
+    #[test]
+    fn those_of_segments_that_follow_one_another_are_joined() {
+        let mut marks = Marks::default();
+        for (position, millis) in [(110, 0), (150, 100), (190, 200)] {
+            marks.note(position, at(millis));
+        }
+        let mut parts = [marks.split_to(130), marks.split_to(160), marks];
+        parts[0].boundary = Some(130);
+        let mut joined = parts[0].clone();
+        joined.append(&parts[1]);
+        assert_eq!(joined.boundary, Some(130));
+        parts[2].boundary = Some(185);
+        joined.append(&parts[2]);
+        let read = Marks::of(span(100, 190), &joined.to_info(span(100, 190))).unwrap();
+        let all = [mark(110, 0), mark(130, 100), mark(150, 100), mark(160, 200), mark(190, 200)];
+        assert_eq!(
+            (read.first, &read.marks[..], read.boundary),
+            (Some(at(0)), &all[..], Some(185))
+        );
+        // A clock that was set back does not bring them out of order.
+        let mut late = Marks::default();
+        late.note(200, at(50));
+        joined.append(&late);
+        assert_eq!(joined.marks.last(), Some(&mark(200, 200)));
     }
 
     #[test]

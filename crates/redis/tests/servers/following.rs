@@ -201,6 +201,17 @@ impl AtWork {
         .await;
     }
 
+    /// Waits until so many bases were stored, by this follower or an earlier one.
+    pub(crate) async fn has_bases(&self, count: usize) {
+        let began = Instant::now();
+        while self.kept.shelf.bases().len() < count {
+            self.is_at_work();
+            let events = self.events.lock().unwrap().clone();
+            assert!(began.elapsed() < LIMIT, "no base: {:?}, {events:?}", self.warnings());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits until everything that the server has done is durable.
     pub(crate) async fn catches_up(&self, server: &Server) {
         let (id, offset) = place(server);

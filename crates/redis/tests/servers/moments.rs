@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lifeboat_core::journal::{JournalLog, Need, Position, Span, Timeline, Trim};
 use lifeboat_core::{Failure, Timestamp};
 use lifeboat_redis::{Following, Moment, NewServer, RecoveryError, Windows};
 use lifeboat_testbed::proxy::{Direction, Proxy, Toxics};
@@ -208,6 +209,62 @@ fn a_network_that_is_cut_all_the_time_loses_nothing_and_repeats_nothing() {
 }
 
 #[test]
+fn pieces_are_joined_and_moments_within_are_kept() {
+    run(async {
+        let installation = newest().unwrap();
+        let server = Server::start(installation).unwrap();
+        let kept = Kept::new();
+        let follower = AtWork::start(&kept, &server.url());
+        follower.has_base().await;
+        let large = |round: u32| {
+            change(&server, round);
+            let write = format!(
+                "EVAL \"redis.call('SET','large{round}',string.rep('{round}',1500000))\" 0\n"
+            );
+            server.run(&write).unwrap();
+        };
+        let mut moments = Vec::new();
+        for round in 0..14 {
+            large(round);
+            follower.catches_up(&server).await;
+            moments.push((Timestamp::now(), server.digest().unwrap()));
+        }
+        let (id, last) = place(&server);
+        let timeline = Timeline::new(&*id).unwrap();
+        let listed = async || kept.log.list(&timeline, Span::ALL).await.unwrap();
+        let joined = eventually("a joined segment", async || {
+            let all = listed().await;
+            all.into_iter().find(|one| one.place.span.length() >= 16 << 20)
+        })
+        .await;
+        follower.stop().await;
+        let pieces = listed().await.len();
+        // What it holds is not needed any more besides.
+        let from = kept.shelf.bases()[0].offset;
+        let need = Need { timeline: timeline.clone(), from: Position(from) };
+        let gone = kept.log.trim(&[need], Trim::Delete).await.unwrap();
+        assert!(gone.len() >= 10 && pieces - gone.len() < 10, "{} of {pieces}", gone.len());
+        assert!(gone.iter().all(|one| joined.place.span.contains(&one.place.span)));
+        kept.is_without_gaps().await;
+        for (at, digest) in moments.iter().step_by(3) {
+            let restored = kept.server_at(Moment::Time(*at), installation).await;
+            assert_eq!(restored.digest().unwrap(), *digest, "{at}");
+        }
+        let restored = kept.server_at(Moment::Latest, installation).await;
+        assert_eq!(restored.digest().unwrap(), moments.last().unwrap().1);
+        // A follower goes on behind it.
+        let follower = AtWork::start(&kept, &server.url());
+        large(14);
+        follower.catches_up(&server).await;
+        let events = follower.stop().await;
+        assert!(!events.iter().any(|it| matches!(it, Following::Base { .. })), "{events:?}");
+        assert!(place(&server).1 > last);
+        let restored = kept.server_at(Moment::Latest, installation).await;
+        assert_eq!(restored.digest().unwrap(), server.digest().unwrap());
+    });
+}
+
+#[test]
 fn what_the_backlog_lost_is_a_gap_and_a_new_base_is_taken() {
     run(async {
         let installation = newest().unwrap();
@@ -238,7 +295,7 @@ fn what_the_backlog_lost_is_a_gap_and_a_new_base_is_taken() {
             .run("EVAL \"for i=1,100 do redis.call('SET','k'..i,string.rep('x',1000)) end\" 0\n")
             .unwrap();
         proxy.refuse(false);
-        eventually("a second base", async || (kept.shelf.bases().len() == 2).then_some(())).await;
+        follower.has_bases(2).await;
         change(&server, 1);
         follower.catches_up(&server).await;
         let events = follower.stop().await;
@@ -332,7 +389,7 @@ fn the_history_that_was_left_is_named_when_a_server_came_back_empty() {
 
         let empty = Server::start(installation).unwrap();
         let follower = AtWork::start_with(&kept, &empty.url(), NewServer::Adopt);
-        eventually("a second base", async || (kept.shelf.bases().len() == 2).then_some(())).await;
+        follower.has_bases(2).await;
         empty.ask(&["SET", "new", "1"]).unwrap();
         follower.catches_up(&empty).await;
         follower.stop().await;
