@@ -20,8 +20,10 @@
 //!   pauses that grow. What was received meanwhile is held, up to 16 MiB; then the server holds it,
 //!   as it does for a slow replica (`client-output-buffer-limit`).
 //! - No port is named, so that no client is sent here, and a Sentinel cannot promote it.
+//! - A minute of pieces becomes one segment, beside that work (`merging`).
 //!
-//! Memory: 16 MiB of what waits to be cut, and as much that waits to be stored.
+//! Memory: 16 MiB of what waits to be cut, as much that waits to be stored, and twice as much that is
+//! joined.
 
 mod base;
 mod error;
