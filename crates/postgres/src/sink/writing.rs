@@ -112,7 +112,7 @@ impl Plan {
                 return Err(not_restorable(why));
             }
         }
-        let owners = Owners::new(options.ownership.clone())?;
+        let owners = Owners::new(options.ownership)?;
         let tablespaces = Tablespaces::new(
             &path,
             options.tablespaces.clone(),
