@@ -137,6 +137,28 @@ pub enum Error {
     /// The operating system gives no random numbers.
     #[error("make an id: the operating system gives no random numbers")]
     NoRandomness,
+    /// The password of the Sentinels is wrong, or missing.
+    #[error("log in to the Sentinel at {target}: {answer}")]
+    SentinelLogin {
+        /// The Sentinel.
+        target: String,
+        /// What it said.
+        answer: String,
+    },
+    /// A Sentinel does not watch the service.
+    #[error("ask the Sentinel at {sentinel} where {service} is: it knows no such service")]
+    UnknownService {
+        /// The Sentinel.
+        sentinel: String,
+        /// The service.
+        service: String,
+    },
+    /// A server is not what the Sentinels take it for.
+    #[error("connect to Redis at {target}: it is not what the Sentinels take it for")]
+    OtherRole {
+        /// The server.
+        target: String,
+    },
     /// A thread of ours panicked.
     #[error("checking the snapshot panicked")]
     Panicked {
@@ -349,11 +371,14 @@ impl Failure for Error {
             | Self::NotSelected { .. }
             | Self::AppendOnly { .. }
             | Self::Answered { .. }
+            | Self::UnknownService { .. }
+            | Self::SentinelLogin { .. }
             | Self::Tls { .. } => ErrorKind::Refused,
             Self::NoAnswer { .. }
             | Self::Lost { .. }
             | Self::NotNow { .. }
             | Self::NoCluster { .. }
+            | Self::OtherRole { .. }
             | Self::Moving { .. } => ErrorKind::Unavailable,
             Self::NotOffered { .. } => ErrorKind::Unsupported,
             Self::Nonsense { .. }
@@ -379,7 +404,8 @@ impl Failure for Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         Some(match self {
             Self::BadAddress { .. } => {
-                "write redis://host:port, rediss://host:port for TLS, or unix:///path/of/socket"
+                "write redis://host:port, rediss://host:port for TLS, unix:///path/of/socket, or \
+                 redis+sentinel://host:port,host:port/service"
                     .into()
             }
             Self::PasswordInAddress => {
@@ -455,6 +481,18 @@ impl Failure for Error {
                 "run the backup again; if it stays, look into the server's log and let it check \
                  a file of its own: redis-check-rdb"
                     .into()
+            }
+            Self::UnknownService { sentinel, .. } => format!(
+                "`redis-cli -u redis://{sentinel} SENTINEL MASTERS` lists those that it knows"
+            )
+            .into(),
+            Self::SentinelLogin { .. } => {
+                "Sentinels have a password of their own: put it into a file that \
+                 --sentinel-password-file names"
+                    .into()
+            }
+            Self::OtherRole { .. } => {
+                "a failover is under way: try again when the Sentinels have noticed".into()
             }
             Self::NoRandomness => "see that /dev/urandom can be read".into(),
             Self::Panicked { .. } | Self::Unfinished => "please report it".into(),

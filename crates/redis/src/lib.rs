@@ -17,7 +17,7 @@
 //! | what a snapshot says of itself | [`facts`] |
 //! | what can go wrong | [`enum@Error`], [`rdb::RdbError`] |
 //!
-//! Redis 6 to 8 and Valkey, a primary, a replica, or a cluster.
+//! Redis 6 to 8 and Valkey, a primary, a replica, a service of Sentinels, or a cluster.
 //! Backup and restore are a [`Source`] and a [`Sink`], moved by [`transfer()`]; this crate knows no
 //! repository.
 //!

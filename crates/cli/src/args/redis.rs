@@ -11,13 +11,17 @@ use super::which::Which;
 /// How the server is reached.
 #[derive(Debug, Args)]
 pub(crate) struct RedisServer {
-    /// Where the server is: redis://[user@]host[:port], rediss://… for TLS, or unix:///path/of/socket.
+    /// Where the server is: redis://[user@]host[:port], rediss://… for TLS, unix:///path/of/socket, or
+    /// redis+sentinel://[user@]host[:port],host[:port]/service for where Sentinels say that it is.
     /// Without a password: that comes from REDISCLI_AUTH, or from --password-file
     #[arg(long, default_value = "redis://127.0.0.1:6379", value_name = "URL")]
     pub(crate) url: String,
     /// Read the server's password from the first line of this file
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
+    /// Read the password of the Sentinels, where they want one, from the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sentinel_password_file: Option<PathBuf>,
     /// Trust the authorities in this file (PEM) to vouch for the server, and no others. Without this
     /// option, those of the operating system are trusted
     #[arg(long, value_name = "FILE")]
@@ -83,6 +87,7 @@ Examples:
   lifeboat backup redis --name cache
   lifeboat backup redis --name cache --url redis://backup@replica1 --password-file /etc/lifeboat/redis
   lifeboat backup redis --name cache --url rediss://cache:6380 --tls-ca /etc/ssl/redis-ca.pem
+  lifeboat backup redis --name cache --url redis+sentinel://backup@s1,s2,s3/cache
   lifeboat backup redis --name cache --url unix:///run/redis/redis.sock --tag nightly";
 
 /// What is done with snapshots of Redis alone.
@@ -161,6 +166,9 @@ pub(crate) struct IntoServer {
     /// REDISCLI_AUTH
     #[arg(long, value_name = "FILE", requires = "into")]
     pub(crate) password_file: Option<PathBuf>,
+    /// Read the password of the Sentinels, where they want one, from the first line of this file
+    #[arg(long, value_name = "FILE", requires = "into")]
+    pub(crate) sentinel_password_file: Option<PathBuf>,
     /// Trust the authorities in this file (PEM) to vouch for the server, and no others
     #[arg(long, value_name = "FILE", requires = "into")]
     pub(crate) tls_ca: Option<PathBuf>,
@@ -184,6 +192,7 @@ impl IntoServer {
         Some(RedisServer {
             url: self.into.clone()?,
             password_file: self.password_file.clone(),
+            sentinel_password_file: self.sentinel_password_file.clone(),
             tls_ca: self.tls_ca.clone(),
             tls_cert: self.tls_cert.clone(),
             tls_key: self.tls_key.clone(),

@@ -17,6 +17,9 @@ pub(super) fn connection(server: &RedisServer) -> Result<ConnectOptions, Failed>
     if let Some(file) = &server.password_file {
         options = options.with_password_file(file).map_err(Failed::argument)?;
     }
+    if let Some(file) = &server.sentinel_password_file {
+        options = options.with_sentinel_password_file(file).map_err(Failed::argument)?;
+    }
     let mut options = options.with_environment().map_err(Failed::argument)?;
     options.tls_ca.clone_from(&server.tls_ca);
     if let (Some(certificate), Some(key)) = (&server.tls_cert, &server.tls_key) {

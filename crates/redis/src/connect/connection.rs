@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     /// What came and was not taken yet.
     buffer: BytesMut,
     target: String,
+    /// The service of Sentinels by which it was found.
+    service: Option<String>,
     user: String,
     patience: Duration,
     /// Our address and the server's, where it is one of a network.
@@ -63,7 +65,8 @@ impl Connection {
         })??;
         let user = options.user.clone().unwrap_or_else(|| "default".to_owned());
         let buffer = BytesMut::new();
-        let mut connection = Self { stream, buffer, target, user, patience, ends };
+        let service = None;
+        let mut connection = Self { stream, buffer, target, service, user, patience, ends };
         if let Some(password) = &options.password {
             let mut command = vec![&b"AUTH"[..]];
             command.extend(options.user.as_ref().map(String::as_bytes));
@@ -79,6 +82,17 @@ impl Connection {
     /// The server, for people.
     pub(crate) fn target(&self) -> &str {
         &self.target
+    }
+
+    /// By which name the server is known: that of the service, where Sentinels say where it is.
+    pub(crate) fn known_as(&self) -> &str {
+        self.service.as_deref().unwrap_or(&self.target)
+    }
+
+    /// It was found as this service.
+    pub(super) fn found_as(mut self, service: String) -> Self {
+        self.service = Some(service);
+        self
     }
 
     /// Our address and the server's, where it is one of a network.
@@ -321,6 +335,8 @@ async fn open(options: &ConnectOptions) -> Result<Opened> {
             let stream = UnixStream::connect(path).await.map_err(refused)?;
             Ok((Box::new(stream), None))
         }
+        // They are asked before, for one of a network.
+        Place::Sentinels { .. } => Err(refused(io::ErrorKind::Unsupported.into())),
         Place::Network { host, port, tls } => {
             let connector = if *tls { Some(tls::connector(options)?) } else { None };
             let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(refused)?;
@@ -357,6 +373,7 @@ mod tests {
             stream: Box::new(ours),
             buffer: BytesMut::new(),
             target: String::new(),
+            service: None,
             user: String::new(),
             patience: Duration::from_secs(60),
             ends: None,

@@ -5,10 +5,15 @@
 //! is never part of it, since addresses are shown and stored. [`ConnectOptions::connect`] opens a
 //! connection, logs in, and gives a [`Connection`] that sends commands and reads answers, each
 //! within a limit of time and of size.
+//!
+//! `redis+sentinel://host:port,host:port/service` names a service that Sentinels watch. They are asked
+//! each time a connection is opened, so that after a failover the next one goes to where the service
+//! is then.
 
 mod address;
 mod connection;
 mod hello;
+mod sentinel;
 mod tls;
 
 use std::path::PathBuf;
@@ -18,7 +23,7 @@ use secrecy::SecretString;
 
 pub(crate) use self::address::Place;
 pub(crate) use self::connection::{Answer, Connection, printable};
-pub(crate) use self::hello::Mode;
+pub(crate) use self::hello::{Mode, Role};
 use crate::error::{Error, Result};
 
 /// The environment variable that holds the password, as for `redis-cli`.
@@ -33,6 +38,10 @@ pub struct ConnectOptions {
     pub user: Option<String>,
     /// The password. Does not print.
     pub password: Option<SecretString>,
+    /// The password of the Sentinels, where they want one of their own. Does not print.
+    pub sentinel_password: Option<SecretString>,
+    /// Of a service that Sentinels watch: which of its servers is meant.
+    pub(crate) wanted: Role,
     /// Certificates of the authorities that may vouch for the server, as PEM. Without them those of
     /// the operating system do.
     pub tls_ca: Option<PathBuf>,
@@ -45,7 +54,9 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// A server at an address: `redis://[user@]host[:port]`, `rediss://…`, `unix:///path`.
+    /// A server at an address: `redis://[user@]host[:port]`, `rediss://…`, `unix:///path`; or a service
+    /// that Sentinels watch: `redis+sentinel://[user@]host[:port][,host[:port]…]/service`,
+    /// `rediss+sentinel://…`.
     ///
     /// # Errors
     /// When it cannot be understood, or holds a password.
@@ -55,6 +66,8 @@ impl ConnectOptions {
             place,
             user,
             password: None,
+            sentinel_password: None,
+            wanted: Role::Primary,
             tls_ca: None,
             tls_identity: None,
             patience: Duration::from_secs(60),
@@ -84,11 +97,28 @@ impl ConnectOptions {
     /// # Errors
     /// When the file cannot be read.
     pub fn with_password_file(mut self, path: impl Into<PathBuf>) -> Result<Self> {
-        let path = path.into();
-        let text = zeroizing_read(&path)
-            .map_err(|source| Error::ConnectionFile { path: path.clone(), source })?;
-        self.password = Some(text);
+        self.password = Some(first_line(path.into())?);
         Ok(self)
+    }
+
+    /// Takes the first line of a file as the password of the Sentinels.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn with_sentinel_password_file(mut self, path: impl Into<PathBuf>) -> Result<Self> {
+        self.sentinel_password = Some(first_line(path.into())?);
+        Ok(self)
+    }
+
+    /// Of a service that Sentinels watch: a replica, where one is fit; else the primary.
+    pub(crate) fn preferring_replicas(mut self) -> Self {
+        self.wanted = Role::Replica;
+        self
+    }
+
+    /// Whether Sentinels say where the server is.
+    pub(crate) fn is_watched(&self) -> bool {
+        matches!(self.place, Place::Sentinels { .. })
     }
 
     /// The server, for people: without user and password.
@@ -99,7 +129,7 @@ impl ConnectOptions {
     /// Another server, reached in the same way: the same user, password and TLS.
     pub(crate) fn at(&self, host: &str, port: u16) -> Self {
         let tls = match &self.place {
-            Place::Network { tls, .. } => *tls,
+            Place::Network { tls, .. } | Place::Sentinels { tls, .. } => *tls,
             Place::Socket(_) => false,
         };
         let place = Place::Network { host: host.to_owned(), port, tls };
@@ -108,7 +138,12 @@ impl ConnectOptions {
 
     /// Opens a connection and logs in.
     pub(crate) async fn connect(&self) -> Result<Connection> {
-        Connection::open(self).await
+        match &self.place {
+            Place::Sentinels { sentinels, service, .. } => {
+                Box::pin(sentinel::connect(self, sentinels, service)).await
+            }
+            Place::Network { .. } | Place::Socket(_) => Connection::open(self).await,
+        }
     }
 }
 
@@ -118,6 +153,10 @@ pub(crate) fn random_id() -> Result<String> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.secure_random.fill(&mut bytes).map_err(|_| Error::NoRandomness)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn first_line(path: PathBuf) -> Result<SecretString> {
+    zeroizing_read(&path).map_err(|source| Error::ConnectionFile { path, source })
 }
 
 fn zeroizing_read(path: &std::path::Path) -> std::io::Result<SecretString> {

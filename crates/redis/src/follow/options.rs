@@ -31,10 +31,11 @@ pub struct FollowOptions {
 }
 
 impl FollowOptions {
-    /// The defaults, for this server.
+    /// The defaults, for this server. Of a service that Sentinels watch it is a replica, where one is
+    /// fit, and they are asked anew at each connection.
     pub fn new(connection: ConnectOptions) -> Self {
         Self {
-            connection,
+            connection: connection.preferring_replicas(),
             bases: Vec::new(),
             new_server: NewServer::default(),
             longest_pause: Duration::from_secs(30),

@@ -63,6 +63,11 @@ pub(super) async fn begin(
 
 /// Whether the server can be replaced; then how it is told to, and how many keys it holds.
 pub(super) async fn look(options: &MasterOptions) -> lifeboat_core::Result<(Connection, u64)> {
+    if options.connection.is_watched() {
+        // They would take what becomes our replica for down, and promote another one.
+        let (target, what) = (options.connection.target(), "watched by Sentinels");
+        return Err(MasterError::Unfit { target, what }.into());
+    }
     let mut control = options.connection.connect().await?;
     let target = control.target().to_owned();
     let unfit = |what| Err(MasterError::Unfit { target: target.clone(), what }.into());

@@ -59,7 +59,7 @@ pub(crate) async fn synchronize(
     let reached = Timestamp::now();
     if let Some((replication_id, offset)) = full_resync(&answer) {
         return Ok(Synchronized::Full(Origin {
-            server: connection.target().to_owned(),
+            server: connection.known_as().to_owned(),
             replication_id,
             offset,
             reached,

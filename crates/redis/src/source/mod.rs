@@ -67,8 +67,10 @@ pub struct RedisSource {
 }
 
 impl RedisSource {
-    /// The server behind `connection`, called `name`.
+    /// The server behind `connection`, called `name`. Of a service that Sentinels watch it is a replica,
+    /// where one is fit.
     pub fn new(name: impl Into<String>, connection: ConnectOptions) -> Self {
+        let connection = connection.preferring_replicas();
         let (store, way) = (StoreRef::new(KIND, name), Way::default());
         Self { store, connection, way }
     }

@@ -12,5 +12,6 @@ mod master;
 mod moments;
 mod scanned;
 mod scratch;
+mod sentinels;
 mod slices;
 mod trouble;

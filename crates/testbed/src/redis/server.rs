@@ -28,6 +28,8 @@ pub struct Builder {
     settings: Vec<(String, String)>,
     rdb: Option<PathBuf>,
     files: Option<PathBuf>,
+    /// What a Sentinel watches, as its configuration says it.
+    watches: Option<String>,
 }
 
 impl Builder {
@@ -97,16 +99,23 @@ impl Builder {
         let socket = dir.path().join("redis.sock");
         let out = File::create(&log).context("make the log")?;
         let mut command = self.installation.command();
+        if let Some(watches) = &self.watches {
+            let config = dir.path().join("sentinel.conf");
+            fs::write(&config, watches).context("write the configuration")?;
+            command.arg(&config).arg("--sentinel");
+        }
         command
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .args(["--appendonly", "no", "--repl-diskless-sync", "yes"])
-            .args(["--repl-diskless-sync-delay", "0", "--daemonize", "no"])
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"])
             .arg("--dir")
-            .arg(dir.path())
-            .arg("--unixsocket")
-            .arg(&socket);
-        if self.installation.number() >= (7, 0) {
-            command.args(["--enable-debug-command", "yes"]);
+            .arg(dir.path());
+        if self.watches.is_none() {
+            command
+                .args(["--save", "", "--appendonly", "no", "--repl-diskless-sync", "yes"])
+                .args(["--repl-diskless-sync-delay", "0", "--unixsocket"])
+                .arg(&socket);
+            if self.installation.number() >= (7, 0) {
+                command.args(["--enable-debug-command", "yes"]);
+            }
         }
         for (name, value) in &self.settings {
             // A value of several words is several arguments.
@@ -181,7 +190,25 @@ pub struct Server {
 impl Server {
     /// Describes a server of this Redis.
     pub fn builder(installation: &Installation) -> Builder {
-        Builder { installation: installation.clone(), settings: Vec::new(), rdb: None, files: None }
+        Builder {
+            installation: installation.clone(),
+            settings: Vec::new(),
+            rdb: None,
+            files: None,
+            watches: None,
+        }
+    }
+
+    /// Describes a Sentinel that watches the service `name`, of which this server is the primary now,
+    /// and takes it for down after a second without an answer when `quorum` of them do.
+    pub fn sentinel(&self, name: &str, quorum: u32) -> Builder {
+        let port = self.port;
+        let watches = format!(
+            "sentinel monitor {name} 127.0.0.1 {port} {quorum}\n\
+             sentinel down-after-milliseconds {name} 1000\n\
+             sentinel failover-timeout {name} 5000\n"
+        );
+        Builder { watches: Some(watches), ..Self::builder(&self.installation) }
     }
 
     /// A server of this Redis, with nothing special about it.
