@@ -72,6 +72,7 @@ impl RedisRehearsal {
         Some(RedisServer {
             url: self.source.clone()?,
             password_file: self.source_password_file.clone(),
+            sentinel_password_file: None,
             tls_ca: self.source_tls_ca.clone(),
             tls_cert: None,
             tls_key: None,

@@ -7,6 +7,9 @@ use super::slot::SLOTS;
 /// No map has more nodes than this. Clusters are advised to have a thousand at most.
 const MOST_NODES: usize = 4096;
 
+/// Since which decision a node serves which slots.
+type Serving<'a> = (u64, &'a [(u16, u16)]);
+
 /// What one node knows of its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SlotMap {
@@ -110,7 +113,7 @@ impl SlotMap {
 
     /// Who serves what, and since which decision: the same in two maps when nothing was moved
     /// between them.
-    pub(crate) fn shape(&self) -> BTreeMap<&str, (u64, &[(u16, u16)])> {
+    pub(crate) fn shape(&self) -> BTreeMap<&str, Serving<'_>> {
         let serving = self.nodes.iter().filter(|node| !node.slots.is_empty());
         serving.map(|node| (node.id.as_str(), (node.epoch, &node.slots[..]))).collect()
     }
