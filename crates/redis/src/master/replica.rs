@@ -313,11 +313,10 @@ mod tests {
     fn commands_are_taken_when_they_are_whole() {
         let all = b"\n\n*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK\r\n$2\r\n42\r\n*1\r\n$4\r\nPING\r\n";
         for cut in 0..all.len() {
-            let mut buffer = BytesMut::from(&all[..cut]);
+            let mut buffer = BytesMut::new();
             let mut found = Vec::new();
-            for end in [cut, all.len()] {
-                let from = if end == cut { cut } else { cut };
-                buffer.extend_from_slice(&all[from..end]);
+            for part in [&all[..cut], &all[cut..]] {
+                buffer.extend_from_slice(part);
                 while let Some(words) = command(&mut buffer).unwrap() {
                     found.push(words);
                 }
