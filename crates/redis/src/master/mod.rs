@@ -67,8 +67,9 @@ pub struct MasterOptions {
     pub connection: ConnectOptions,
     /// What is done when it holds something.
     pub holding: Holding,
-    /// Where the server reaches us: an address, or `host:port`. Without it, the address from which we
-    /// reach the server, and a free port.
+    /// Where the server reaches us: an address, or `host:port`. Without it, or where it is all
+    /// addresses (`0.0.0.0`), the server is told the one from which we reach it; without a port, a free
+    /// one.
     pub listen: Option<String>,
 }
 

@@ -159,7 +159,13 @@ impl MasterWriting {
             source,
         })?;
         self.context.phase("wait for the server to come as a replica");
-        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        // Of all addresses, the one from which the server is reached.
+        let all = address.ip().is_unspecified();
+        let host = match control.ends().filter(|_| all) {
+            Some((ours, _)) => ours.ip(),
+            None => address.ip(),
+        };
+        let (host, port) = (host.to_string(), address.port().to_string());
         self.promotion.owe();
         let words: [&[u8]; 3] = [b"REPLICAOF", host.as_bytes(), port.as_bytes()];
         control.demand("make the server our replica", &words).await?;

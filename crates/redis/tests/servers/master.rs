@@ -220,9 +220,12 @@ fn who_comes_from_elsewhere_is_turned_away_and_the_server_waited_for() {
     let empty = "0".repeat(40);
     is_primary(&target, &empty);
     // Told where to listen, it is served.
-    options.listen = Some("127.0.0.1".to_owned());
-    run(restore(&snapshot, options)).unwrap();
-    is_primary(&target, &server.digest().unwrap());
+    options.holding = Holding::Replace;
+    for address in ["127.0.0.1", "0.0.0.0:0", "localhost:0"] {
+        options.listen = Some(address.to_owned());
+        run(restore(&snapshot, options.clone())).unwrap();
+        is_primary(&target, &server.digest().unwrap());
+    }
 }
 
 #[test]
