@@ -8,6 +8,7 @@
 //! | a file as a stream of extents, holes included | [`read_file`] |
 //! | a stream of extents into a new file | [`write_file`], or [`Head`] where small files matter |
 //! | the same into a file that has a former version of it | [`patch_file`], [`FormerFiles`] |
+//! | a directory for a server that runs for a while, gone with this process | [`ScratchPlace`] |
 //! | an operating-system error, with the next step | [`failed`] |
 //!
 //! # Which thread
@@ -29,6 +30,7 @@ mod error;
 mod patch;
 mod read;
 mod root;
+mod scratch;
 mod status;
 mod tree;
 mod write;
@@ -38,6 +40,7 @@ pub use error::failed;
 pub use patch::{FormerFiles, PATCH_GRAIN, Patched, patch_file};
 pub use read::{HOLE_GRAIN, read_file};
 pub use root::Root;
+pub use scratch::{Ending, ScratchPlace, ScratchPlaceError, ScratchPlaceOptions};
 pub use status::Status;
 pub use tree::Listed;
 pub use write::{Head, write_file};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
+use lifeboat_core::local::ScratchPlaceError;
 use lifeboat_core::{ErrorKind, Failure};
 
 /// Why there is no scratch server.
@@ -27,12 +28,9 @@ pub enum ScratchError {
         /// The account.
         name: String,
     },
-    /// A socket could not be made there.
-    #[error("the path {} is too long for a socket", path.display())]
-    LongPath {
-        /// The path.
-        path: PathBuf,
-    },
+    /// There is no place for it.
+    #[error(transparent)]
+    Place(#[from] ScratchPlaceError),
     /// The server did not come up.
     #[error("the scratch server {what}; it said: {said}")]
     Server {
@@ -63,7 +61,7 @@ impl Failure for ScratchError {
         match self {
             Self::NoVersion => ErrorKind::InvalidInput,
             Self::NoPrograms { .. } | Self::NoAccount { .. } => ErrorKind::NotFound,
-            Self::LongPath { .. } => ErrorKind::InvalidInput,
+            Self::Place(error) => error.kind(),
             Self::Server { .. } => ErrorKind::Other,
             Self::File { source, .. } => ErrorKind::of_io(source),
         }
@@ -77,7 +75,7 @@ impl Failure for ScratchError {
             )
             .into(),
             Self::NoAccount { .. } => "name another account with --account, or run as one".into(),
-            Self::LongPath { .. } => "name a shorter one with --scratch".into(),
+            Self::Place(error) => return error.hint(),
             Self::Server { .. } => {
                 "what it said is the reason; production was not touched".into()
             }

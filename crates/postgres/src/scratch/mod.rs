@@ -30,26 +30,20 @@
 mod error;
 mod programs;
 mod server;
-mod watchdog;
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lifeboat_core::local::{Ending, ScratchPlace, ScratchPlaceOptions};
 use lifeboat_core::{Attributes, Context, Result};
 
 pub use self::error::ScratchError;
 use self::programs::Programs;
 pub use self::server::ScratchServer;
-use self::watchdog::Watchdog;
 use crate::accounts::Accounts;
 use crate::recovery::RecoverySettings;
 use crate::sink::{Archiving, ClusterSink, Ownership, RestoreOptions, TablespaceMapping};
 use crate::source::{blocking, facts};
-
-/// The longest path of a socket, and what comes behind the directory in it.
-const LONGEST_SOCKET: usize = 107 - "/.s.PGSQL.5432".len();
 
 /// How a scratch server is made.
 #[derive(Debug, Clone)]
@@ -85,32 +79,11 @@ impl ScratchOptions {
 /// A place in which a cluster is restored for a scratch server. Dropping it removes all of it.
 #[derive(Debug)]
 pub struct Scratch {
-    place: Place,
+    place: ScratchPlace,
     programs: Programs,
     account: Option<(u32, u32)>,
     user: String,
     patience: Duration,
-}
-
-/// The directory, which goes when this goes.
-#[derive(Debug)]
-struct Place {
-    directory: PathBuf,
-    watchdog: Watchdog,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if fs::remove_dir_all(&self.directory).is_ok() {
-            self.watchdog.dismiss();
-        }
-    }
-}
-
-impl Place {
-    fn data(&self) -> PathBuf {
-        self.directory.join("data")
-    }
 }
 
 impl Scratch {
@@ -140,14 +113,12 @@ impl Scratch {
         } else {
             None
         };
-        let directory = make_directory(&options.directory, account)?;
-        let watchdog = Watchdog::new(&directory).map_err(|source| ScratchError::File {
-            what: "start a shell that removes",
-            path: directory.clone(),
-            source,
-        });
-        let watchdog = watchdog.inspect_err(|_| drop(fs::remove_dir_all(&directory)))?;
-        let place = Place { directory, watchdog };
+        let mut place = ScratchPlaceOptions::default();
+        place.pid_file = "postmaster.pid".to_owned();
+        place.ending = Ending::Asked;
+        place.socket = ".s.PGSQL.5432".to_owned();
+        place.account = account;
+        let place = ScratchPlace::make(&options.directory, &place)?;
         Ok(Self { place, programs, account, user: options.user, patience: options.patience })
     }
 
@@ -159,7 +130,7 @@ impl Scratch {
             .with_archiving(Archiving::Off);
         for (oid, location) in facts.pairs(facts::TABLESPACES).unwrap_or_default() {
             if let (Ok(oid), false) = (std::str::from_utf8(oid), location.is_empty()) {
-                let place = self.place.directory.join(format!("tablespace-{oid}"));
+                let place = self.place.directory().join(format!("tablespace-{oid}"));
                 options = options.with_tablespace(TablespaceMapping::new(oid, place));
             }
         }
@@ -181,45 +152,11 @@ impl Scratch {
 
     /// Bytes of room where it is; `None` when that cannot be told.
     pub fn room(&self) -> Option<u64> {
-        let room = rustix::fs::statvfs(&self.place.directory).ok()?;
-        room.f_bavail.checked_mul(room.f_frsize)
+        self.place.room()
     }
 
     /// Where it is.
     pub fn directory(&self) -> &Path {
-        &self.place.directory
+        self.place.directory()
     }
-}
-
-/// Makes a directory that nobody else can enter. Blocks.
-fn make_directory(beneath: &Path, account: Option<(u32, u32)>) -> Result<PathBuf, ScratchError> {
-    let failed = |what: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |source| ScratchError::File { what, path, source }
-    };
-    let beneath = fs::canonicalize(beneath).map_err(failed("find", beneath))?;
-    let moment = lifeboat_core::Timestamp::now().as_nanosecond();
-    for attempt in 0..100 {
-        let name =
-            format!("lifeboat-{:x}-{:x}", std::process::id(), moment % 0xFFFF_FFFF + attempt);
-        let directory = beneath.join(name);
-        if directory.as_os_str().len() > LONGEST_SOCKET {
-            return Err(ScratchError::LongPath { path: directory });
-        }
-        match fs::DirBuilder::new().mode(0o700).create(&directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
-            Err(error) => return Err(failed("make", &directory)(error)),
-        }
-        if let Some((uid, gid)) = account {
-            let owned = std::os::unix::fs::chown(&directory, Some(uid), Some(gid));
-            if let Err(error) = owned {
-                let _ = fs::remove_dir(&directory);
-                return Err(failed("give away", &directory)(error));
-            }
-        }
-        return Ok(directory);
-    }
-    let taken = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-    Err(failed("make a directory in", &beneath)(taken))
 }

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lifeboat_core::local::ScratchPlace;
 use lifeboat_core::{Context, Error, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Place, Programs, Scratch, ScratchError};
+use super::{Programs, Scratch, ScratchError};
 use crate::connect::{ConnectOptions, Session};
 use crate::source::blocking;
 
@@ -58,7 +59,7 @@ const SETTINGS: [(&str, &str); 27] = [
 pub struct ScratchServer {
     // In the order in which they must go.
     running: Running,
-    place: Place,
+    place: ScratchPlace,
     user: String,
     major: u32,
     recovered: Duration,
@@ -104,7 +105,7 @@ impl ScratchServer {
     pub(super) async fn start(scratch: Scratch, context: &Context) -> Result<Self> {
         let begun = Instant::now();
         let Scratch { place, programs, account, user, patience } = scratch;
-        let (directory, major) = (place.directory.clone(), programs.major);
+        let (directory, major) = (place.directory().to_owned(), programs.major);
         let spawning = move || spawn(&directory, &programs, account).map_err(Error::from);
         let child = blocking(spawning).await?;
         let mut server =
@@ -135,7 +136,7 @@ impl ScratchServer {
 
     /// The end of its log.
     pub async fn said(&self) -> String {
-        let log = self.place.directory.join("log");
+        let log = self.place.directory().join("log");
         let said = blocking(move || Ok::<_, Error>(end_of(&log).unwrap_or_default())).await;
         said.unwrap_or_default()
     }
@@ -145,7 +146,7 @@ impl ScratchServer {
     /// # Errors
     /// Never: what it is made of are words.
     pub fn connection(&self, database: &str) -> Result<ConnectOptions, crate::Error> {
-        let directory = self.place.directory.display();
+        let directory = self.place.directory().display();
         let options = format!("host='{directory}' port=5432 sslmode=disable");
         Ok(ConnectOptions::parse(&options)?.with_user(&self.user).with_database(database))
     }
@@ -172,7 +173,7 @@ impl ScratchServer {
         let Self { mut running, place, .. } = self;
         blocking(move || {
             running.end();
-            let directory = place.directory.clone();
+            let directory = place.directory().to_owned();
             fs::remove_dir_all(&directory).map_err(|source| ScratchError::File {
                 what: "remove",
                 path: directory,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
+use lifeboat_core::local::ScratchPlaceError;
 use lifeboat_core::{ErrorKind, Failure};
 
 /// Why there is no scratch server, or why it could not be examined.
@@ -26,12 +27,9 @@ pub enum ScratchError {
         /// Which one.
         program: PathBuf,
     },
-    /// A socket could not be made there.
-    #[error("the path {} is too long for a socket", path.display())]
-    LongPath {
-        /// The path.
-        path: PathBuf,
-    },
+    /// There is no place for it.
+    #[error(transparent)]
+    Place(#[from] ScratchPlaceError),
     /// The server did not come up.
     #[error("the scratch server {what}; it said: {said}")]
     Server {
@@ -64,7 +62,7 @@ impl Failure for ScratchError {
         match self {
             Self::NoProgram { .. } => ErrorKind::NotFound,
             Self::TooOld { .. } => ErrorKind::Unsupported,
-            Self::LongPath { .. } => ErrorKind::InvalidInput,
+            Self::Place(error) => error.kind(),
             Self::Server { .. } => ErrorKind::Other,
             Self::File { source, .. } => ErrorKind::of_io(source),
         }
@@ -79,7 +77,7 @@ impl Failure for ScratchError {
             Self::TooOld { needed, .. } => {
                 format!("say with --programs where a server of version {needed} or later is").into()
             }
-            Self::LongPath { .. } => "name a shorter one with --scratch".into(),
+            Self::Place(error) => return error.hint(),
             Self::Server { said, .. } if said.contains("module") => {
                 "give it the modules that wrote the data with --module FILE; production was not \
                  touched"

@@ -54,7 +54,7 @@ pub async fn examine(
     let held = counts(server, &mut found).await?;
     found.databases = held.len() as u64;
     found.keys = held.values().sum();
-    let file = server.place.rdb();
+    let file = super::rdb(&server.place);
     if !file.exists() {
         // A moment of a journal: nothing says what it should hold.
         return Ok(found);

@@ -52,13 +52,13 @@ mod programs;
 mod report;
 mod server;
 mod walk;
-mod watchdog;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use lifeboat_core::local::{ScratchPlace, ScratchPlaceOptions};
 use lifeboat_core::{Attributes, Context, Error, Result};
 
 pub use self::error::ScratchError;
@@ -66,14 +66,11 @@ pub use self::examine::{ExamineOptions, Sample, examine};
 use self::programs::Program;
 pub use self::report::{Examination, Problem, SourceComparison};
 pub use self::server::ScratchServer;
-use self::watchdog::Watchdog;
 use crate::sink::{AppendOnlyForm, AppendOnlyOptions, AppendOnlySink, RdbFileSink, RestoreOptions};
 use crate::source::{DUMP, facts};
 
-/// The longest path of a socket, and what comes behind the directory in it.
-const LONGEST_SOCKET: usize = 107 - SOCKET.len() - 1;
 const SOCKET: &str = "redis.sock";
-const DATA: &str = "data";
+const PID_FILE: &str = "server.pid";
 
 /// How a scratch server is made.
 #[derive(Debug, Clone)]
@@ -105,36 +102,11 @@ impl ScratchOptions {
 /// A place in which a snapshot is restored for a scratch server. Dropping it removes all of it.
 #[derive(Debug)]
 pub struct Scratch {
-    place: Place,
+    place: ScratchPlace,
     program: Program,
     facts: Attributes,
     modules: Vec<PathBuf>,
     patience: Duration,
-}
-
-/// The directory, which goes when this goes.
-#[derive(Debug)]
-struct Place {
-    directory: PathBuf,
-    watchdog: Watchdog,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if fs::remove_dir_all(&self.directory).is_ok() {
-            self.watchdog.dismiss();
-        }
-    }
-}
-
-impl Place {
-    fn data(&self) -> PathBuf {
-        self.directory.join(DATA)
-    }
-
-    fn rdb(&self) -> PathBuf {
-        self.data().join(DUMP)
-    }
 }
 
 impl Scratch {
@@ -152,23 +124,22 @@ impl Scratch {
     fn make(facts: Attributes, options: ScratchOptions) -> Result<Self, ScratchError> {
         let needed = facts.text(facts::VERSION);
         let program = Program::find(needed, options.programs.as_deref())?;
-        let directory = make_directory(&options.directory)?;
-        let failed = |what| {
-            let path = directory.clone();
-            move |source| ScratchError::File { what, path, source }
-        };
-        let watchdog = Watchdog::new(&directory).map_err(failed("start a shell that removes"));
-        let watchdog = watchdog.inspect_err(|_| drop(fs::remove_dir_all(&directory)))?;
-        let place = Place { directory: directory.clone(), watchdog };
+        let mut place = ScratchPlaceOptions::default();
+        place.pid_file = PID_FILE.to_owned();
+        place.socket = SOCKET.to_owned();
+        let place = ScratchPlace::make(&options.directory, &place)?;
         let made = fs::DirBuilder::new().mode(0o700).create(place.data());
-        made.map_err(failed("make a directory in"))?;
+        made.map_err(|source| {
+            let path = place.directory().to_owned();
+            ScratchError::File { what: "make a directory in", path, source }
+        })?;
         let ScratchOptions { modules, patience, .. } = options;
         Ok(Self { place, program, facts, modules, patience })
     }
 
     /// Where the snapshot is restored.
     pub fn sink(&self) -> RdbFileSink {
-        RdbFileSink::new(RestoreOptions::new(self.place.rdb()))
+        RdbFileSink::new(RestoreOptions::new(rdb(&self.place)))
     }
 
     /// Where the snapshot of a plan is restored, with the changes behind it.
@@ -187,8 +158,7 @@ impl Scratch {
 
     /// Bytes of room where it is; `None` when that cannot be told.
     pub fn room(&self) -> Option<u64> {
-        let room = rustix::fs::statvfs(&self.place.directory).ok()?;
-        room.f_bavail.checked_mul(room.f_frsize)
+        self.place.room()
     }
 
     /// The version of the server that will run: `7.0.15`.
@@ -205,27 +175,7 @@ async fn blocking<T: Send + 'static, E: Into<Error> + Send + 'static>(
     done.map_err(|source| crate::Error::Panicked { source })?.map_err(Into::into)
 }
 
-/// Makes a directory that nobody else can enter. Blocks.
-fn make_directory(beneath: &Path) -> Result<PathBuf, ScratchError> {
-    let failed = |what: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |source| ScratchError::File { what, path, source }
-    };
-    let beneath = fs::canonicalize(beneath).map_err(failed("find", beneath))?;
-    let moment = lifeboat_core::Timestamp::now().as_nanosecond();
-    for attempt in 0..100 {
-        let name =
-            format!("lifeboat-{:x}-{:x}", std::process::id(), moment % 0xFFFF_FFFF + attempt);
-        let directory = beneath.join(name);
-        if directory.as_os_str().len() > LONGEST_SOCKET {
-            return Err(ScratchError::LongPath { path: directory });
-        }
-        match fs::DirBuilder::new().mode(0o700).create(&directory) {
-            Ok(()) => return Ok(directory),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed("make", &directory)(error)),
-        }
-    }
-    let taken = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-    Err(failed("make a directory in", &beneath)(taken))
+/// Where the RDB of a snapshot is.
+fn rdb(place: &ScratchPlace) -> PathBuf {
+    place.data().join(DUMP)
 }

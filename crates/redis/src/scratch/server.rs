@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lifeboat_core::local::ScratchPlace;
 use lifeboat_core::{Attributes, Context, Error, Result, Timestamp};
 
-use super::{Place, Program, SOCKET, Scratch, ScratchError, blocking};
+use super::{PID_FILE, Program, SOCKET, Scratch, ScratchError, blocking, rdb};
 use crate::connect::{Answer, ConnectOptions, Connection};
 use crate::source::facts;
 
@@ -24,7 +25,7 @@ const MOST_DATABASES: u64 = 16_384;
 pub struct ScratchServer {
     // In the order in which they must go.
     running: Running,
-    pub(super) place: Place,
+    pub(super) place: ScratchPlace,
     pub(super) facts: Attributes,
     pub(super) program: Program,
     /// A database that the snapshot does not use.
@@ -49,8 +50,8 @@ impl ScratchServer {
     pub(super) async fn start(scratch: Scratch, context: &Context) -> Result<Self> {
         let (begun, before) = (Instant::now(), Timestamp::now());
         let Scratch { place, program, facts, modules, patience } = scratch;
-        let (directory, command) = (place.directory.clone(), program.clone());
-        let is_snapshot = place.rdb().exists();
+        let (directory, command) = (place.directory().to_owned(), program.clone());
+        let is_snapshot = rdb(&place).exists();
         let spare = match is_snapshot {
             true => databases(&facts),
             false => MOST_DATABASES - 1,
@@ -102,7 +103,7 @@ impl ScratchServer {
 
     /// The end of its log.
     pub async fn said(&self) -> String {
-        let log = self.place.directory.join("log");
+        let log = self.place.directory().join("log");
         let said = blocking(move || Ok::<_, Error>(end_of(&log).unwrap_or_default())).await;
         said.unwrap_or_default()
     }
@@ -112,7 +113,7 @@ impl ScratchServer {
     /// # Errors
     /// When its directory makes no address.
     pub fn connection(&self) -> Result<ConnectOptions, crate::Error> {
-        let socket = self.place.directory.join(SOCKET);
+        let socket = self.place.directory().join(SOCKET);
         let mut options = ConnectOptions::parse("unix:///socket")?;
         options.place = crate::connect::Place::Socket(socket);
         Ok(options)
@@ -140,7 +141,7 @@ impl ScratchServer {
         let Self { running, place, .. } = self;
         blocking(move || {
             drop(running);
-            let directory = place.directory.clone();
+            let directory = place.directory().to_owned();
             fs::remove_dir_all(&directory).map_err(|source| ScratchError::File {
                 what: "remove",
                 path: directory,
@@ -166,14 +167,14 @@ fn command_for(program: &Program, place: &Path, databases: u64, is_snapshot: boo
     command.args(["--port", "0", "--save", "", "--appendonly", append_only]);
     command.args(["--daemonize", "no", "--databases", &databases.to_string()]);
     command.args(["--maxmemory", "0", "--appendfsync", "no", "--aof-load-truncated", "no"]);
-    command.args(["--auto-aof-rewrite-percentage", "0", "--pidfile", "server.pid"]);
+    command.args(["--auto-aof-rewrite-percentage", "0", "--pidfile", PID_FILE]);
     // No single value is too large to be compared.
     command.args(["--proto-max-bulk-len", "8gb"]);
     command.arg("--unixsocket").arg(place.join(SOCKET));
     if program.number() >= (7, 0) {
         command.args(["--enable-debug-command", "yes"]);
     }
-    command.arg("--dir").arg(place.join(super::DATA));
+    command.arg("--dir").arg(place.join("data"));
     command
 }
 
@@ -187,7 +188,7 @@ fn spawn(mut command: Command, place: &Path) -> Result<Child, ScratchError> {
     let errors = log.try_clone().map_err(failed("open"))?;
     let program = command.get_program().into();
     command
-        .current_dir(place.join(super::DATA))
+        .current_dir(place.join("data"))
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
