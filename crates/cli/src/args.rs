@@ -42,7 +42,7 @@ pub(crate) use journals::Journals;
 pub(crate) use key::{Key, KeyAdd, KeyRemove, KeyRotate, NewHolder};
 pub(crate) use prune::Prune;
 pub(crate) use recovery::{Recovery, Supply, Target, Window};
-pub(crate) use redis::{Redis, RedisKeys, RedisServer};
+pub(crate) use redis::{BackupRedis, Redis, RedisKeys, RedisServer};
 pub(crate) use repair::{Mending, Repair, Verify};
 pub(crate) use replica::{Replica, ReplicaPromote, ReplicaStatus};
 pub(crate) use restore::{OtherSecret, Owners, Restore};

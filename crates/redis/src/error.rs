@@ -257,6 +257,22 @@ pub enum Error {
         /// And of the other.
         other: u64,
     },
+    /// An append-only file is not what a server writes.
+    #[error("read {}: {what}", path.display())]
+    AppendOnlyFile {
+        /// The file or its directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The RDB at the beginning of append-only files is damaged, or not fully understood.
+    #[error("read the RDB in {}", path.display())]
+    AppendOnlyRdb {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RdbError,
+    },
     /// The user may not read every key, where the server cannot be replicated.
     #[error("read the keys of {target} one by one: the user {user} may not: {answer}")]
     MayNotScan {
@@ -387,6 +403,8 @@ impl Failure for Error {
             | Self::StrangeContent { .. }
             | Self::Given { .. }
             | Self::Listed { .. }
+            | Self::AppendOnlyFile { .. }
+            | Self::AppendOnlyRdb { .. }
             | Self::NoDump { .. }
             | Self::MissingShard { .. }
             | Self::BadMap { .. }
@@ -442,6 +460,11 @@ impl Failure for Error {
             }
             Self::MayNot { user, .. } => {
                 format!("as an administrator: ACL SETUSER {user} +psync +replconf").into()
+            }
+            Self::AppendOnlyFile { .. } | Self::AppendOnlyRdb { .. } => {
+                "name the directory with the manifest (appendonlydir), or before 7.0 the file; let \
+                 redis-check-aof look at it; or back up the server over the network"
+                    .into()
             }
             Self::MayNotScan { user, .. } => format!(
                 "as an administrator: ACL SETUSER {user} ~* +info +select +scan +dump +pttl +time \

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | how a server is reached: address, user, password, TLS | [`ConnectOptions`] |
 //! | a server to back up, and what stands in the way | [`RedisSource`], [`Way`] |
+//! | the append-only files of a server, on this host | [`AppendOnlySource`] |
 //! | an RDB file to restore to, with all keys or some | [`RdbFileSink`], [`RestoreOptions`], [`AppendOnly`], [`KeySelection`] |
 //! | the keys of a snapshot, listed | [`KeyListing`] |
 //! | directories of a cluster's shards to restore to | [`ShardsSink`] |
@@ -73,6 +74,7 @@
 //! [`Sink`]: lifeboat_core::Sink
 //! [`transfer()`]: lifeboat_core::transfer()
 
+mod aof;
 mod bulk;
 mod checker;
 mod cluster;
@@ -91,6 +93,7 @@ mod sink;
 mod source;
 mod stream;
 
+pub use self::aof::AppendOnlySource;
 pub use self::cluster::{Nodes, RedisClusterSource, nodes_of};
 pub use self::connect::ConnectOptions;
 pub use self::error::{Error, Result};

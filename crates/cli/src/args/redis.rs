@@ -43,6 +43,10 @@ pub(crate) struct BackupRedis {
     /// Back up this server alone, also when it is a node of a cluster
     #[arg(long)]
     pub(crate) alone: bool,
+    /// Back up the append-only files that the server writes on this host, without asking it: the
+    /// directory with the manifest (appendonlydir), or before 7.0 the one file
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["url", "alone", "by"])]
+    pub(crate) aof: Option<PathBuf>,
     /// How the server is read. Without it: by replication, and where the server refuses that, key by
     /// key, with a warning
     #[arg(long, value_enum)]
@@ -80,6 +84,9 @@ the server forks. `lifeboat doctor redis` says what stands in the way. See docs/
 A server that refuses replication, as managed services do, is read key by key: such a snapshot is not of
 one moment, and says so; exit code 3. With --by scan that is what was asked for, and no warning.
 
+With --aof, what the server has written to its append-only files is backed up, as of the last whole command,
+also while it rewrites them. It comes back as such files, in a directory.
+
 A node of a cluster stands for all of it: every shard comes at once, from a replica where one is fit,
 into one snapshot. The user needs +info +cluster|nodes besides, on all nodes.
 
@@ -88,7 +95,8 @@ Examples:
   lifeboat backup redis --name cache --url redis://backup@replica1 --password-file /etc/lifeboat/redis
   lifeboat backup redis --name cache --url rediss://cache:6380 --tls-ca /etc/ssl/redis-ca.pem
   lifeboat backup redis --name cache --url redis+sentinel://backup@s1,s2,s3/cache
-  lifeboat backup redis --name cache --url unix:///run/redis/redis.sock --tag nightly";
+  lifeboat backup redis --name cache --url unix:///run/redis/redis.sock --tag nightly
+  lifeboat backup redis --name cache --aof /var/lib/redis/appendonlydir";
 
 /// What is done with snapshots of Redis alone.
 #[derive(Debug, Subcommand)]

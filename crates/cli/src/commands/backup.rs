@@ -9,12 +9,14 @@ use lifeboat_postgres::{
     BaseBackupOptions, BaseBackupSource, Checkpoint as ServerCheckpoint, ClusterOptions,
     ClusterSource, ConnectOptions, ServerLogs, Unchanged,
 };
-use lifeboat_redis::{RedisClusterSource, RedisSource, Way, nodes_of};
+use lifeboat_redis::{AppendOnlySource, RedisClusterSource, RedisSource, Way, nodes_of};
 use lifeboat_repository::{Access, WriteOptions};
 use serde::Serialize;
 
 use super::{database, redis};
-use crate::args::{Backup, BackupFiles, BackupPostgres, Checkpoint, Server, Taking, Tree};
+use crate::args::{
+    Backup, BackupFiles, BackupPostgres, BackupRedis, Checkpoint, Server, Taking, Tree,
+};
 use crate::exit::Exit;
 use crate::failure::{Failed, about_tree};
 use crate::output::{duration, facts_to_json, number, size, time};
@@ -36,6 +38,10 @@ pub(super) async fn run(store: Backup, session: &Session) -> Result<Exit, Failed
             let source = database::source(&arguments)?;
             let nothing = std::future::ready(Ok(()));
             take(&source, nothing, &arguments.taking, session).await
+        }
+        Backup::Redis(BackupRedis { aof: Some(path), taking, .. }) => {
+            let source = AppendOnlySource::new(&taking.name, path);
+            take(&source, std::future::ready(Ok(())), &taking, session).await
         }
         Backup::Redis(arguments) => {
             let connection = redis::connection(&arguments.server)?;

@@ -2,9 +2,9 @@
 
 use lifeboat_core::{Attributes, Sink};
 use lifeboat_redis::{
-    AppendOnly, AppendOnlyOptions, AppendOnlySink, ConnectOptions, Doing, Existing, Holding,
-    KeyPattern, KeySelection, LiveOptions, LiveSink, MasterOptions, MasterSink, RdbFileSink,
-    RestoreOptions, ShardsSink, facts as names,
+    AppendOnly, AppendOnlyForm, AppendOnlyOptions, AppendOnlySink, ConnectOptions, Doing, Existing,
+    Holding, KeyPattern, KeySelection, LiveOptions, LiveSink, MasterOptions, MasterSink,
+    RdbFileSink, RestoreOptions, ShardsSink, facts as names,
 };
 
 use super::moment::PlannedMoment;
@@ -120,7 +120,13 @@ pub(super) fn sink(
     facts: &Attributes,
     moment: Option<&PlannedMoment>,
 ) -> Result<Box<dyn Sink>, Failed> {
+    let set = AppendOnlyForm::of(facts);
     if let Some(server) = arguments.live.server() {
+        if set.is_some() {
+            let message = "a snapshot of append-only files comes back as such files";
+            let hint = "restore it with --to, and start a server from that directory";
+            return Err(Failed::usage(message, hint));
+        }
         return live(arguments, &server, facts, moment);
     }
     let others = [
@@ -139,18 +145,17 @@ pub(super) fn sink(
         let message = format!("{word} is not for Redis, and this is a snapshot of Redis");
         return Err(Failed::usage(message, "leave it out; --to names the file to make"));
     }
-    if let Some(moment) = moment {
+    if let Some(form) = moment.map(|moment| moment.plan.base.form).or(set) {
         if let Some(word) = arguments.live.choosing_word() {
-            let message =
-                format!("{word} is not for a moment of a journal, which comes back whole");
-            let hint = "restore it whole, start a server from it, and take the keys from there";
+            let message = format!("{word} is not for append-only files, which come back whole");
+            let hint = "restore them whole, start a server from them, and take the keys from there";
             return Err(Failed::usage(message, hint));
         }
         if arguments.redis.force {
             let hint = "leave it out: the directory has to be empty, or not there yet";
             return Err(Failed::usage("--force is for a restore to an RDB file", hint));
         }
-        let options = AppendOnlyOptions::new(arguments.to(), moment.plan.base.form)
+        let options = AppendOnlyOptions::new(arguments.to(), form)
             .with_config(arguments.redis.redis_conf.clone());
         return Ok(Box::new(AppendOnlySink::new(options)));
     }

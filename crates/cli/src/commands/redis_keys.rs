@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use lifeboat_core::{EntryPath, Error, ErrorKind};
 use lifeboat_redis::rdb::Record;
-use lifeboat_redis::{KIND, KeyListing};
+use lifeboat_redis::{AppendOnlyForm, KIND, KeyListing};
 use lifeboat_repository::Snapshot;
 use serde::Serialize;
 
@@ -61,6 +61,12 @@ pub(super) async fn run(arguments: &RedisKeys, session: &Session) -> Result<Exit
     if info.store.kind() != KIND {
         let message = format!("this is a snapshot of {}, not of Redis", info.store);
         return Err(Failed::usage(message, "`lifeboat ls` lists what is in it"));
+    }
+    if AppendOnlyForm::of(&info.facts).is_some() {
+        let message = "keys of append-only files are not listed: what they hold shows when a server \
+                       has read them";
+        let hint = "restore them with --to, and start a server from that directory";
+        return Err(Failed::usage(message, hint));
     }
     let same = arguments.databases.iter().map(|number| (*number, *number));
     let selection = selection(&arguments.keys, &same.collect::<Vec<_>>())?;

@@ -6,8 +6,8 @@ use lifeboat_core::{
     Error, ErrorKind, SnapshotInfo, Source, StoreRef, Summary as Moved, TransferOptions, transfer,
 };
 use lifeboat_redis::{
-    Examination, ExamineOptions, Problem, RecoverySource, Scratch, ScratchOptions, ScratchServer,
-    SourceComparison, examine, facts,
+    AppendOnlyForm, Examination, ExamineOptions, Problem, RecoverySource, Scratch, ScratchOptions,
+    ScratchServer, SourceComparison, examine, facts,
 };
 use lifeboat_repository::{Selection, ThawNeed};
 use serde::Serialize;
@@ -111,6 +111,12 @@ pub(super) async fn run(
     } else {
         find(which, &opened, session).await?
     };
+    if AppendOnlyForm::of(&info.facts).is_some()
+        && (options.source.is_some() || rehearsal.redis.compare.is_some())
+    {
+        let message = "keys of append-only files are counted and not compared";
+        return Err(Failed::usage(message, "leave --source and --compare out"));
+    }
     if info.facts.unsigned(facts::SHARDS).is_some() {
         let message = format!("{store} is a cluster, and a scratch server is one server");
         let hint = "back up a node of it with --alone under another name, and restore that; \
@@ -201,7 +207,13 @@ async fn restore(
             let sink = scratch.sink_of_moment(plan.base.form);
             Box::pin(transfer(&source, &sink, &options, &session.context)).await
         }
-        None => Box::pin(transfer(&source, &scratch.sink(), &options, &session.context)).await,
+        None => match AppendOnlyForm::of(&info.facts) {
+            Some(form) => {
+                let sink = scratch.sink_of_moment(form);
+                Box::pin(transfer(&source, &sink, &options, &session.context)).await
+            }
+            None => Box::pin(transfer(&source, &scratch.sink(), &options, &session.context)).await,
+        },
     };
     moved.map_err(|error| found.opened.of_store(error).into())
 }

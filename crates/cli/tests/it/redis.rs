@@ -329,3 +329,44 @@ fn a_server_that_refuses_replication_is_read_key_by_key() {
     let verify = ["verify", "--restore", "latest", "--programs", programs.path().to_str().unwrap()];
     home.run(&verify).expect(0);
 }
+
+#[test]
+fn append_only_files_come_back_as_such() {
+    let home = Home::new();
+    let installation = newest().unwrap();
+    let server = Server::builder(installation)
+        .setting("appendonly", "yes")
+        .setting("appendfsync", "always")
+        .start()
+        .unwrap();
+    server.run("SET a 1\nSELECT 4\nHSET h f v\n").unwrap();
+    let files = server.dir().join("appendonlydir");
+    let files = files.to_str().unwrap();
+    let take = ["backup", "redis", "--name", "cache", "--aof", files];
+    let summary = home.run(&[&take[..], &["--json"]].concat()).expect(0).end();
+    assert_eq!(summary["facts"]["redis.aof.form"], "multi-part", "{summary}");
+    home.run(&[&take[..], &["--by", "scan"]].concat()).expect(2);
+
+    let data = home.arg("data");
+    let ran = home.run(&["restore", "latest", "--store", "redis/cache", "--to", &data]).expect(0);
+    assert!(ran.0.stderr.contains("appendonly yes"), "{ran}");
+    let restored = Server::builder(installation).setting("appendonly", "yes");
+    let restored = restored.files(home.path("data")).start().unwrap();
+    assert_eq!(restored.digest().unwrap(), server.digest().unwrap());
+
+    let programs = installation.directory().unwrap();
+    let programs = ["--programs", programs.path().to_str().unwrap()];
+    let verify = ["verify", "--restore", "latest", "--store", "redis/cache"];
+    let ran = home.run(&[&verify[..], &programs].concat()).expect(0);
+    assert!(ran.0.stderr.contains("sound: 2 keys in 2 databases"), "{ran}");
+    home.run(&[&verify[..], &["--compare", "all"]].concat()).expect(2).error_says(&["counted"]);
+    let url = server.url();
+    home.run(&["restore", "latest", "--store", "redis/cache", "--into", &url])
+        .expect(2)
+        .error_says(&["start a server from that directory"]);
+    home.run(&["redis", "keys", "latest", "--store", "redis/cache"])
+        .expect(2)
+        .error_says(&["start a server from that directory"]);
+    let none = home.arg("no such directory");
+    home.run(&["backup", "redis", "--name", "cache", "--aof", &none]).expect(1);
+}

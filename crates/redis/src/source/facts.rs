@@ -64,6 +64,19 @@ pub const SCAN_ENDED: &str = "redis.scan.ended";
 /// How many keys went while it was taken, after their names were known. Unsigned.
 pub const VANISHED: &str = "redis.scan.vanished";
 
+/// [`MULTI_PART`] or [`SINGLE`] of a snapshot of append-only files; absent of all others. Text.
+pub const FORM: &str = "redis.aof.form";
+/// A directory with a manifest.
+pub const MULTI_PART: &str = "multi-part";
+/// One file.
+pub const SINGLE: &str = "single";
+/// How many files they were. Unsigned.
+pub const FILES: &str = "redis.aof.files";
+/// How many keys the RDB at their beginning holds. Unsigned.
+pub const BASE_KEYS: &str = "redis.aof.base_keys";
+/// How many bytes of commands are behind that. Unsigned.
+pub const CHANGES: &str = "redis.aof.changes";
+
 /// Where a snapshot is in the history of its server.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {

@@ -83,11 +83,29 @@ impl Walker {
         self.changes
     }
 
+    /// Whether a command begins here.
+    pub(crate) fn is_between(&self) -> bool {
+        self.state == State::Command
+    }
+
     /// Passes over the bytes that follow.
     ///
     /// # Errors
     /// When they are no commands. Nothing can be fed then any more.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let taken = self.advance(bytes)?;
+            bytes = &bytes[taken..];
+        }
+        Ok(())
+    }
+
+    /// Passes over the bytes that follow, up to the end of a command, and says how many they were.
+    ///
+    /// # Errors
+    /// As [`Walker::feed`].
+    pub(crate) fn advance(&mut self, all: &[u8]) -> Result<usize> {
+        let mut bytes = all;
         while let Some((&byte, rest)) = bytes.split_first() {
             if let State::Bytes(left @ 1..) = self.state {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
@@ -102,12 +120,15 @@ impl Walker {
             }
             self.take(byte)?;
             self.position += 1;
-            if self.state == State::Command && !self.in_transaction {
-                self.boundary = self.position;
-            }
             bytes = rest;
+            if self.state == State::Command {
+                if !self.in_transaction {
+                    self.boundary = self.position;
+                }
+                break;
+            }
         }
-        Ok(())
+        Ok(all.len() - bytes.len())
     }
 
     fn take(&mut self, byte: u8) -> Result<()> {

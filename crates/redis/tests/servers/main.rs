@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod aof;
 mod cluster;
 mod common;
 mod everything;
