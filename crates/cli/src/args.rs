@@ -201,7 +201,7 @@ pub(crate) enum Command {
     Redis(Redis),
     /// Look for damage in the repository
     #[command(after_help = repair::VERIFY)]
-    Verify(Verify),
+    Verify(Box<Verify>),
     /// Give back the room that no snapshot needs
     #[command(after_help = prune::PRUNE)]
     Prune(Prune),

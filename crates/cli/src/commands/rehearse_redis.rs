@@ -215,7 +215,7 @@ async fn restore(
             None => Box::pin(transfer(&source, &scratch.sink(), &options, &session.context)).await,
         },
     };
-    moved.map_err(|error| found.opened.of_store(error).into())
+    moved.map_err(|error| found.opened.of_store(error))
 }
 
 struct Times {

@@ -65,7 +65,7 @@ async fn little_is_stored_for_records_that_changed_all_over() {
             .unwrap();
     let mut stored = Vec::new();
     for layout in [Layout::Stream, Layout::Records] {
-        let store = lifeboat_core::memory::MemoryStore::new(&format!("{layout:?}").to_lowercase());
+        let store = lifeboat_core::memory::MemoryStore::new(format!("{layout:?}").to_lowercase());
         let mut content = noise(11, 8 << 20);
         let mut last = 0;
         for _ in 0..2 {
