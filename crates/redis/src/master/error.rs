@@ -53,6 +53,14 @@ pub enum MasterError {
         /// `Redis` or `Valkey`.
         system: &'static str,
     },
+    /// It has no module, and the snapshot holds what modules keep.
+    #[error(
+        "replace {target}: the snapshot holds what modules keep, and the server has none; it keeps what it had"
+    )]
+    NoModules {
+        /// The server.
+        target: String,
+    },
     /// The server could not be waited for.
     #[error("replace {target}: listen on {address}; nothing was changed")]
     Listen {
@@ -108,7 +116,9 @@ impl Failure for MasterError {
         match self {
             Self::Holds { .. } => ErrorKind::AlreadyExists,
             Self::Replica { .. } | Self::Tls { .. } => ErrorKind::Refused,
-            Self::Unfit { .. } | Self::TooNew { .. } => ErrorKind::Unsupported,
+            Self::Unfit { .. } | Self::TooNew { .. } | Self::NoModules { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::Listen { source, .. } => ErrorKind::of_io(source),
             Self::NotCome { .. } | Self::Broke { .. } | Self::Stuck { .. } => {
                 ErrorKind::Unavailable
@@ -141,6 +151,11 @@ impl Failure for MasterError {
             }
             Self::TooNew { .. } => {
                 "name a server of the snapshot's version or a newer one, of the same family".into()
+            }
+            Self::NoModules { .. } => {
+                "let it load the modules of the server that was backed up (MODULE LIST there), or \
+                 restore key by key: without --replace-all, keys that it cannot take are named"
+                    .into()
             }
             Self::Listen { .. } => {
                 "name an address of this host with --listen ADDRESS or --listen ADDRESS:PORT".into()

@@ -17,6 +17,9 @@
 //! - The RDB is checked while it passes, and the mark that ends it is sent only when it is whole. A
 //!   server that never saw the mark keeps what it had (unless `repl-diskless-load` is set), so a
 //!   damaged snapshot, a lost connection or an interruption until then costs nothing.
+//! - A server that meets a value of a module that it lacks ends itself. So one without any module
+//!   never sees the mark of a snapshot that holds what modules keep. Which modules those are is not
+//!   known here: one that has others ends all the same.
 //! - We listen on a free port of the address from which we reach the server, or where
 //!   [`MasterOptions::listen`] says, and only until the server has come. Who comes from another
 //!   address than the server's is turned away, unless we were told where to listen: then the way

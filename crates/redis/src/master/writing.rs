@@ -19,7 +19,7 @@ use crate::checker::Checker;
 use crate::connect::{Answer, Connection, Mode};
 use crate::error::{Error, Result};
 use crate::live::{Probed, probe, probe_name};
-use crate::rdb::{Dialect, RdbReader};
+use crate::rdb::{Census, Dialect, RdbReader, ValueType};
 use crate::recover::STREAM_FILE;
 use crate::source::{DUMP, Info};
 use crate::stream::Walker;
@@ -186,7 +186,10 @@ impl MasterWriting {
         }
         // Until the end is said, the server keeps what it has.
         let target = self.target.clone();
-        checker.finish().await?.map_err(|source| Error::Given { target, source })?;
+        let outcome = checker.finish().await?.map_err(|source| Error::Given { target, source })?;
+        if needs_modules(&outcome.census) && !has_modules(&mut control).await? {
+            return Err(MasterError::NoModules { target: self.target.clone() }.into());
+        }
         replica.end_data().await?;
         self.context.phase("wait for the server to load it");
         self.loaded(&mut control, &replica).await?;
@@ -275,6 +278,20 @@ impl MasterWriting {
         self.context.phase("wait for the changes to be carried out");
         replica.acknowledged("it carried out the changes", walker.position()).await?;
         Ok(())
+    }
+}
+
+/// Whether what modules keep is in it.
+fn needs_modules(census: &Census) -> bool {
+    census.module_data > 0 || census.types.contains_key(&ValueType::Module)
+}
+
+/// Whether the server has any module. One that meets a value of a module that it lacks ends at once.
+async fn has_modules(control: &mut Connection) -> Result<bool> {
+    const ASKING: &str = "ask the server for its modules";
+    match control.demand(ASKING, &[b"INFO", b"modules"]).await? {
+        Answer::Text(text) => Ok(Info::parse(&text).text("module").is_some()),
+        other => Err(control.nonsense(ASKING, format!("{other:?}"))),
     }
 }
 

@@ -228,19 +228,19 @@ fn who_comes_from_elsewhere_is_turned_away_and_the_server_waited_for() {
     }
 }
 
+/// It would end at once when it met them.
 #[test]
-fn a_server_that_cannot_load_it_is_told_of() {
+fn a_server_without_modules_is_not_given_what_they_keep() {
     let installation = newest().unwrap();
     let server = builder(installation).start().unwrap();
     server.run("SET a 1\nJSON.SET j $ \"[1]\"\n").unwrap();
     let snapshot = snapshot_of(&server);
-    // It lacks the module.
     let target = Server::start(installation).unwrap();
-    let mut options = into(&target);
-    options.connection.patience = Duration::from_secs(5);
-    let error = run(restore(&snapshot, options)).unwrap_err();
-    println!("{}", error.one_line());
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    target.run("SET mine 1\n").unwrap();
+    let before = target.digest().unwrap();
+    let error = run(restore(&snapshot, replacing(&target))).unwrap_err();
+    assert!(matches!(why(&error), MasterError::NoModules { .. }), "{}", error.one_line());
+    is_primary(&target, &before);
 }
 
 /// An RDB of which a part comes, and the rest when it is told to; and perhaps changes.
