@@ -40,7 +40,9 @@ impl Default for ExamineOptions {
     }
 }
 
-/// Examines a scratch server: see [the module](super) for what is compared.
+/// Compares what a scratch server holds with what the snapshot says: its keys by database, and some or
+/// all of them one by one, value and expiry, with what stands in the restored file and with a running
+/// server. Of append-only files the keys are counted only.
 ///
 /// # Errors
 /// When the scratch server or the running one cannot be asked, or when the restored file cannot be
