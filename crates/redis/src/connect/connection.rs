@@ -67,10 +67,13 @@ impl Connection {
         let buffer = BytesMut::new();
         let service = None;
         let mut connection = Self { stream, buffer, target, service, user, patience, ends };
-        if let Some(password) = &options.password {
+        let password = options.password.as_ref().map(|password| password.expose_secret());
+        // Who is named and has no password must not be taken for another: a user without one
+        // (`nopass`) may log in with any.
+        if let Some(password) = password.or_else(|| options.user.as_ref().map(|_| "")) {
             let mut command = vec![&b"AUTH"[..]];
             command.extend(options.user.as_ref().map(String::as_bytes));
-            command.push(password.expose_secret().as_bytes());
+            command.push(password.as_bytes());
             let answer = connection.ask("log in", &command).await?;
             if let Answer::Error(answer) = answer {
                 return Err(Error::Login { target: connection.target, answer });

@@ -79,6 +79,19 @@ fn a_wrong_password_is_told_and_not_repeated() {
 }
 
 /// A certificate for `localhost` that vouches for itself.
+#[test]
+fn who_is_named_without_a_password_is_not_taken_for_another() {
+    let server = Server::start(of_version(7, 0).unwrap()).unwrap();
+    let users = "ACL SETUSER named on >hunter2 +@all ~*\nACL SETUSER open on nopass +@all ~*\n";
+    server.run(users).unwrap();
+    let of = |user: &str| source(&format!("redis://{user}@127.0.0.1:{}", server.port()));
+    run(back_up(&of("open"))).unwrap();
+    // The default user may do everything here.
+    let error = run(back_up(&of("named"))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.one_line().contains("WRONGPASS"), "{}", error.one_line());
+}
+
 fn certificate(dir: &Path) {
     let made = Command::new("openssl")
         .args(["req", "-new", "-x509", "-days", "30", "-nodes", "-subj", "/CN=localhost"])
