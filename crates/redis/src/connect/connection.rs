@@ -67,7 +67,7 @@ impl Connection {
         let buffer = BytesMut::new();
         let service = None;
         let mut connection = Self { stream, buffer, target, service, user, patience, ends };
-        let password = options.password.as_ref().map(|password| password.expose_secret());
+        let password = options.password.as_ref().map(ExposeSecret::expose_secret);
         // Who is named and has no password must not be taken for another: a user without one
         // (`nopass`) may log in with any.
         if let Some(password) = password.or_else(|| options.user.as_ref().map(|_| "")) {

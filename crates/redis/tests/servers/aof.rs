@@ -47,6 +47,9 @@ fn content(snapshot: &MemoryStore, name: &str) -> Vec<u8> {
     snapshot.content(&EntryPath::new(name).unwrap()).unwrap().to_vec()
 }
 
+/// What is done to a file.
+type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[test]
 fn what_a_server_has_written_comes_back() {
     for installation in all().unwrap() {
@@ -165,7 +168,7 @@ fn what_is_half_written_is_left_out_and_what_is_damaged_is_refused() {
             let again = restored(&cut, &completion.facts, installation).await;
             assert_eq!(again.ask(&["DBSIZE"]).unwrap(), "1");
         }
-        let damages: [(&str, &dyn Fn(&mut Vec<u8>), &str); 4] = [
+        let damages: [(&str, Damage<'_>, &str); 4] = [
             ("incr.aof", &|bytes| bytes[transaction] = b'!', "is no part of a command"),
             ("base.rdb", &|bytes| bytes[12] ^= 1, "RDB"),
             ("base.rdb", &|bytes| bytes.truncate(30), "RDB"),

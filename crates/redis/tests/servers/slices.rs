@@ -61,6 +61,9 @@ fn sound(installation: &Installation, path: &Path) {
     assert!(output.status.success() && said.contains("RDB looks OK"), "{said}");
 }
 
+/// Patterns, and databases with where they go.
+type Choice<'a> = (&'a [&'a str], &'a [(u64, u64)]);
+
 #[test]
 fn keys_are_listed_as_the_server_has_them() {
     for installation in all().unwrap() {
@@ -94,7 +97,7 @@ fn a_slice_is_loaded_by_the_server_and_holds_what_was_wanted() {
         let directory = tempfile::tempdir().unwrap();
         run(async {
             let (snapshot, _) = back_up(&source(&server.url())).await.unwrap();
-            let cases: [(&[&str], &[(u64, u64)]); 4] = [
+            let cases: [Choice<'_>; 4] = [
                 (&["s:*", "x:*", "e:*", "j", "kkk*"], &[]),
                 (&["*large*"], &[(0, 3)]),
                 (&[], &[(7, 7)]),
