@@ -39,7 +39,9 @@ mod error;
 mod glob;
 mod parsing;
 mod pipeline;
+mod probe;
 mod routing;
+mod work;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +53,7 @@ use lifeboat_core::{Attributes, Context, Header, Sink, Writing};
 pub use self::counts::LiveCounts;
 pub use self::error::LiveError;
 pub use self::glob::KeyPattern;
-pub(crate) use self::writing::{Probed, footed, probe, probe_name};
+pub(crate) use self::probe::{Probed, footed, probe, probe_name};
 use crate::connect::ConnectOptions;
 use crate::selection::place_of;
 use crate::source::facts;
