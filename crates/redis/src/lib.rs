@@ -94,7 +94,7 @@ mod source;
 mod stream;
 
 pub use self::aof::AppendOnlySource;
-pub use self::cluster::{Nodes, RedisClusterSource, nodes_of};
+pub use self::cluster::{Nodes, RedisClusterSource, ShardSource, nodes_of};
 pub use self::connect::ConnectOptions;
 pub use self::error::{Error, Result};
 pub use self::follow::{FollowError, FollowOptions, Follower, Following, NewServer, Watch};

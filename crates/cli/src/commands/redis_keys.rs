@@ -101,7 +101,7 @@ pub(super) async fn run(arguments: &RedisKeys, session: &Session) -> Result<Exit
 }
 
 /// The RDBs of a snapshot: one of a server, and one for each shard of a cluster.
-async fn rdbs(
+pub(super) async fn rdbs(
     snapshot: &Snapshot,
     opened: &Opened,
     session: &Session,

@@ -3,16 +3,18 @@
 use std::time::{Duration, Instant};
 
 use lifeboat_core::{
-    Error, ErrorKind, SnapshotInfo, Source, StoreRef, Summary as Moved, TransferOptions, transfer,
+    Attributes, EntryPath, Error, ErrorKind, SnapshotInfo, Source, StoreRef, Summary as Moved,
+    TransferOptions, transfer,
 };
 use lifeboat_redis::{
     AppendOnlyForm, Examination, ExamineOptions, Problem, RecoverySource, Scratch, ScratchOptions,
-    ScratchServer, SourceComparison, examine, facts,
+    ShardSource, SourceComparison, examine, facts,
 };
 use lifeboat_repository::{Selection, ThawNeed};
 use serde::Serialize;
 
 use super::moment::{PlannedMoment, planned_to};
+use super::redis_keys::rdbs;
 use super::two::{Found, open};
 use super::which::find;
 use super::{redis, thaw};
@@ -117,51 +119,110 @@ pub(super) async fn run(
         let message = "keys of append-only files are counted and not compared";
         return Err(Failed::usage(message, "leave --source and --compare out"));
     }
-    if info.facts.unsigned(facts::SHARDS).is_some() {
-        let message = format!("{store} is a cluster, and a scratch server is one server");
-        let hint = "back up a node of it with --alone under another name, and restore that; \
-                    `lifeboat redis keys` reads and checks every shard";
-        return Err(Failed::usage(message, hint));
+    let is_cluster = info.facts.unsigned(facts::SHARDS).is_some();
+    if is_cluster && options.source.is_some() {
+        let message = format!("{store} is a cluster, and --source names one server");
+        return Err(Failed::usage(message, "leave it out"));
     }
     let found = open(opened, &info, session).await?;
     let need = ThawNeed::Content(vec![(info.id, Selection::all())]);
     thaw::see(&found.opened, &need, &arguments.thawing, session).await?;
-    let place = &rehearsal.place;
-    let scratch = prepare(place, &rehearsal.redis.modules, &info, moment.as_ref()).await?;
-    let begun = Instant::now();
-    let moved = restore(&scratch, &found, moment.as_ref(), session).await?;
-    let restored = begun.elapsed();
-    session.context.phase("load");
-    let starting = Box::pin(scratch.start(&session.context));
-    let server = session.unless_cancelled(starting).await??;
-    session.context.phase("examine");
-    let begun = Instant::now();
-    let examining = Box::pin(examine(&server, &options, &session.context));
-    let examined = session.unless_cancelled(examining).await?;
-    let examined = match examined {
-        Ok(examined) => examined,
-        Err(error) => {
-            // Of a server that died, its log knows more.
-            let said = one_line(&server.said().await);
-            return Err(error.context(format!("the scratch server said: {said}")).into());
+    let one = One { found: &found, moment: moment.as_ref(), arguments, options: &options };
+    let mut examined = None::<Examined>;
+    if is_cluster {
+        for path in rdbs(&found.snapshot, &found.opened, session).await? {
+            let shard = Box::pin(one.examine(Some(path), session)).await?;
+            match &mut examined {
+                Some(all) => all.add(shard),
+                None => examined = Some(shard),
+            }
         }
-    };
-    let times = Times { restored, loaded: server.loaded_in(), examined: begun.elapsed() };
-    let version = server.version().to_owned();
-    stop(server).await?;
+        if let Some(all) = &mut examined {
+            all.found.compare_total(info.facts.unsigned(facts::KEYS));
+        }
+    } else {
+        examined = Some(Box::pin(one.examine(None, session)).await?);
+    }
     session.output.finish();
-    let told = Told { info: &info, moment: moment.as_ref(), version: &version, moved: &moved };
-    Ok(tell(&told, &examined, &times, session))
+    let Some(examined) = examined else {
+        return Err(Error::new(ErrorKind::NotFound, "the snapshot holds no shard").into());
+    };
+    Ok(tell(&info, moment.as_ref(), &examined, session))
 }
 
-async fn stop(server: ScratchServer) -> Result<(), Failed> {
-    Ok(server.stop().await?)
+/// What is restored and examined, and how.
+struct One<'a> {
+    found: &'a Found,
+    moment: Option<&'a PlannedMoment>,
+    arguments: &'a Verify,
+    options: &'a ExamineOptions,
+}
+
+/// What came of it.
+struct Examined {
+    found: Examination,
+    version: String,
+    bytes: u64,
+    restored: Duration,
+    loaded: Duration,
+    took: Duration,
+}
+
+impl Examined {
+    fn add(&mut self, other: Self) {
+        self.found.add(other.found);
+        self.bytes += other.bytes;
+        self.restored += other.restored;
+        self.loaded += other.loaded;
+        self.took += other.took;
+    }
+}
+
+impl One<'_> {
+    /// Restores all of it, or the shard of this path, into a scratch server, and examines that.
+    async fn examine(
+        &self,
+        shard: Option<EntryPath>,
+        session: &Session,
+    ) -> Result<Examined, Failed> {
+        let info = self.found.snapshot.info();
+        let rehearsal = &self.arguments.rehearsal;
+        let facts = match &shard {
+            Some(_) => ShardSource::facts(&info.facts),
+            None => info.facts.clone(),
+        };
+        let modules = &rehearsal.redis.modules;
+        let scratch = prepare(&rehearsal.place, modules, &facts, info, self.moment).await?;
+        let begun = Instant::now();
+        let moved = restore(&scratch, self.found, shard, self.moment, session).await?;
+        let restored = begun.elapsed();
+        session.context.phase("load");
+        let starting = Box::pin(scratch.start(&session.context));
+        let server = session.unless_cancelled(starting).await??;
+        session.context.phase("examine");
+        let begun = Instant::now();
+        let examining = Box::pin(examine(&server, self.options, &session.context));
+        let found = match session.unless_cancelled(examining).await? {
+            Ok(found) => found,
+            Err(error) => {
+                // Of a server that died, its log knows more.
+                let said = one_line(&server.said().await);
+                return Err(error.context(format!("the scratch server said: {said}")).into());
+            }
+        };
+        let (took, loaded) = (begun.elapsed(), server.loaded_in());
+        let version = server.version().to_owned();
+        server.stop().await?;
+        let bytes = moved.progress.read;
+        Ok(Examined { found, version, bytes, restored, loaded, took })
+    }
 }
 
 /// Makes the place, when there is room for what comes.
 async fn prepare(
     place: &ScratchPlace,
     modules: &[std::path::PathBuf],
+    facts: &Attributes,
     info: &SnapshotInfo,
     moment: Option<&PlannedMoment>,
 ) -> Result<Scratch, Failed> {
@@ -170,7 +231,7 @@ async fn prepare(
     options.programs.clone_from(&place.programs);
     options.modules = modules.to_vec();
     options.patience = place.recovery_limit;
-    let scratch = Scratch::prepare(&info.facts, &options).await?;
+    let scratch = Scratch::prepare(facts, &options).await?;
     let need = info.bytes.saturating_add(moment.map_or(0, |moment| moment.plan.changes()));
     if let Some(room) = scratch.room().filter(|room| *room < need) {
         let message = format!(
@@ -189,6 +250,7 @@ async fn prepare(
 async fn restore(
     scratch: &Scratch,
     found: &Found,
+    shard: Option<EntryPath>,
     moment: Option<&PlannedMoment>,
     session: &Session,
 ) -> Result<Moved, Failed> {
@@ -199,8 +261,15 @@ async fn restore(
         "restore snapshot {id} of {store}, as of {taken}, for a scratch server of version {version}"
     ));
     session.context.phase("restore");
-    let source = found.snapshot.source(&Selection::all());
     let options = TransferOptions::default();
+    if let Some(path) = shard {
+        let source = found.snapshot.source(&Selection::paths([path]));
+        let source = ShardSource::new(&source);
+        let sink = scratch.sink();
+        let moved = Box::pin(transfer(&source, &sink, &options, &session.context));
+        return moved.await.map_err(|error| found.opened.of_store(error));
+    }
+    let source = found.snapshot.source(&Selection::all());
     let moved = match moment {
         Some(PlannedMoment { plan, journal, .. }) => {
             let source = RecoverySource::new(&source as &dyn Source, journal.clone(), plan);
@@ -218,21 +287,13 @@ async fn restore(
     moved.map_err(|error| found.opened.of_store(error))
 }
 
-struct Times {
-    restored: Duration,
-    loaded: Duration,
-    examined: Duration,
-}
-
-/// What is told besides what was found.
-struct Told<'a> {
-    info: &'a SnapshotInfo,
-    moment: Option<&'a PlannedMoment>,
-    version: &'a str,
-    moved: &'a Moved,
-}
-
-fn tell(told: &Told<'_>, found: &Examination, times: &Times, session: &Session) -> Exit {
+fn tell(
+    info: &SnapshotInfo,
+    moment: Option<&PlannedMoment>,
+    examined: &Examined,
+    session: &Session,
+) -> Exit {
+    let found = &examined.found;
     for (at, problem) in found.problems.iter().enumerate() {
         session.output.event("problem", &Wrong::from(problem));
         if at < SHOWN {
@@ -255,10 +316,10 @@ fn tell(told: &Told<'_>, found: &Examination, times: &Times, session: &Session) 
         "summary",
         &Summary {
             sound,
-            snapshot: told.info.id.to_string(),
-            store: told.info.store.to_string(),
-            target: told.moment.map(|moment| moment.plan.to_time.to_string()),
-            server: told.version,
+            snapshot: info.id.to_string(),
+            store: info.store.to_string(),
+            target: moment.map(|moment| moment.plan.to_time.to_string()),
+            server: &examined.version,
             databases: found.databases,
             keys: found.keys,
             expired: found.expired,
@@ -267,10 +328,10 @@ fn tell(told: &Told<'_>, found: &Examination, times: &Times, session: &Session) 
             source: found.source.as_ref().map(OnSource::from),
             problems: found.problem_count,
             unchecked: &found.unchecked,
-            bytes: told.moved.progress.read,
-            restore_seconds: times.restored.as_secs_f64(),
-            load_seconds: times.loaded.as_secs_f64(),
-            examination_seconds: times.examined.as_secs_f64(),
+            bytes: examined.bytes,
+            restore_seconds: examined.restored.as_secs_f64(),
+            load_seconds: examined.loaded.as_secs_f64(),
+            examination_seconds: examined.took.as_secs_f64(),
             exit: exit.code(),
         },
     );
@@ -291,9 +352,9 @@ fn tell(told: &Told<'_>, found: &Examination, times: &Times, session: &Session) 
     }
     session.output.say(&format!(
         "  restored in {}, loaded in {}, examined in {}",
-        duration(times.restored),
-        duration(times.loaded),
-        duration(times.examined)
+        duration(examined.restored),
+        duration(examined.loaded),
+        duration(examined.took)
     ));
     if !sound {
         session.output.say(

@@ -269,6 +269,13 @@ fn a_cluster_comes_back() {
     assert!(home.path("shards/shard-05461/nodes.conf").exists());
     let listed = json(&["redis", "keys", "latest", "--store", "redis/cache"]);
     assert_eq!(listed["keys"], 60, "{listed}");
+    let programs = newest().unwrap().directory().unwrap();
+    let programs = ["--programs", programs.path().to_str().unwrap()];
+    let verify = ["verify", "--restore", "latest", "--store", "redis/cache", "--compare", "all"];
+    let verify = [&verify[..], &programs].concat();
+    let proved = json(&verify);
+    assert_eq!((&proved["keys"], &proved["compared"]), (&60.into(), &60.into()), "{proved}");
+    home.run(&[&verify[..], &["--source", &url]].concat()).expect(2).error_says(&["--source"]);
 
     home.run(&[&restore[..], &["--into", &into, "--replace-all"]].concat())
         .expect(2)

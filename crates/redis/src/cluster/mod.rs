@@ -30,6 +30,7 @@
 
 mod map;
 mod reading;
+mod shard;
 mod slot;
 mod source;
 
@@ -38,6 +39,7 @@ use std::collections::BTreeSet;
 use lifeboat_core::{Entry, EntryPath, Extent};
 
 pub(crate) use self::map::{Shard, SlotMap};
+pub use self::shard::ShardSource;
 pub(crate) use self::slot::{SLOTS, slot_of};
 pub(crate) use self::source::shards_of;
 pub use self::source::{Nodes, RedisClusterSource, nodes_of};

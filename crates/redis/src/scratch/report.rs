@@ -55,6 +55,28 @@ pub struct SourceComparison {
 }
 
 impl Examination {
+    /// Adds what was found of another shard of the same cluster. All of them hold the same libraries.
+    pub fn add(&mut self, other: Self) {
+        self.databases = self.databases.max(other.databases);
+        self.keys += other.keys;
+        self.expired += other.expired;
+        self.compared += other.compared;
+        self.libraries = self.libraries.or(other.libraries);
+        self.problem_count += other.problem_count;
+        let room = KEPT.saturating_sub(self.problems.len());
+        self.problems.extend(other.problems.into_iter().take(room));
+        self.unchecked.extend(other.unchecked);
+    }
+
+    /// Compares how many keys all shards held with what the snapshot says; `None` where it does not.
+    pub fn compare_total(&mut self, said: Option<u64>) {
+        let held = self.keys + self.expired;
+        if let Some(said) = said.filter(|said| *said != held) {
+            let what = format!("the shards hold {held} keys, and held {said} when they were taken");
+            self.problem(0, b"", what);
+        }
+    }
+
     pub(super) fn problem(&mut self, database: u64, key: &[u8], what: impl Into<String>) {
         self.problem_count += 1;
         if self.problems.len() < KEPT {
