@@ -23,7 +23,7 @@ pub(super) struct Set {
     pub(super) form: AppendOnlyForm,
     /// In the order in which a server reads them.
     pub(super) files: Vec<Opened>,
-    /// When the length of the last one was taken.
+    /// All that was written by then is in it.
     pub(super) taken: Timestamp,
 }
 
@@ -40,12 +40,13 @@ pub(super) struct Opened {
 
 /// Opens a set. Blocks.
 pub(super) fn open(path: &Path) -> Result<Set> {
+    // What was written while the files were opened may be in them, and is not promised.
+    let taken = Timestamp::now();
     let meta = fs::metadata(path).map_err(failed("look at", path))?;
     let (form, files) = match meta.is_dir() {
         false => (AppendOnlyForm::Single, vec![open_file(path)?]),
         true => (AppendOnlyForm::MultiPart, open_directory(path)?),
     };
-    let taken = Timestamp::now();
     let mut files = files;
     let last = files.len().saturating_sub(1);
     for (at, opened) in files.iter_mut().enumerate() {
