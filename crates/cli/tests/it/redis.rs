@@ -152,7 +152,8 @@ fn a_snapshot_goes_into_a_running_server() {
     with(&["--replace-all", "--replace"]).expect(2);
     with(&["--replace-all", "--db", "0"]).expect(2).error_says(&["--db"]);
     ask(&["SET", "unknown", "1"]);
-    with(&["--replace-all", "--dry-run"]).expect(0);
+    let ran = with(&["--replace-all", "--dry-run"]).expect(0);
+    assert!(ran.0.stderr.contains("which all go"), "{ran}");
     assert_eq!(ask(&["EXISTS", "unknown"]), "1");
     // A pattern that fits nothing is no success.
     let ran = with(&["--keys", "sesion:*"]).expect(3);

@@ -98,8 +98,13 @@ impl MasterSink {
 
 #[async_trait]
 impl Sink for MasterSink {
-    async fn look(&self, _: &Header, _: &Context) -> lifeboat_core::Result<()> {
-        writing::look(&self.options).await.map(drop)
+    async fn look(&self, _: &Header, context: &Context) -> lifeboat_core::Result<()> {
+        let (control, keys) = writing::look(&self.options).await?;
+        if keys > 0 {
+            let noun = if keys == 1 { "key, which goes" } else { "keys, which all go" };
+            context.note(control.target(), format!("it holds {keys} {noun}"));
+        }
+        Ok(())
     }
 
     async fn write(
