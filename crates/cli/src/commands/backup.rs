@@ -166,7 +166,12 @@ fn holds_password(conninfo: &str) -> bool {
     in_words || in_url
 }
 
+/// Only what has to do with a cluster is mended by leaving it alone.
 fn about_cluster(error: lifeboat_redis::Error) -> Failed {
+    use lifeboat_redis::Error;
+    if !matches!(error, Error::MayNot { .. } | Error::NoCluster { .. } | Error::Moving { .. }) {
+        return lifeboat_core::Error::from(error).into();
+    }
     let error = lifeboat_core::Error::from(error);
     let hint = format!(
         "{}; --alone backs up this server, and none of the others",

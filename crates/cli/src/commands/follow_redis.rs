@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use lifeboat_core::StoreRef;
-use lifeboat_redis::{FollowOptions, Follower, Following, NewServer};
-use lifeboat_repository::{Access, WriteOptions};
+use lifeboat_core::{Error, ErrorKind, StoreRef};
+use lifeboat_redis::{FollowOptions, Follower, Following, NewServer, facts};
+use lifeboat_repository::{Access, SnapshotList, WriteOptions};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -69,7 +69,13 @@ pub(super) async fn run(arguments: &FollowRedis, session: &Session) -> Result<Ex
     let known = match opened.repository.access() {
         // Who may write and not read takes a snapshot at each start.
         Access::WriteOnly => Vec::new(),
-        _ => bases(&opened.snapshots(session).await?, &store),
+        _ => {
+            let list = opened.snapshots(session).await?;
+            if !arguments.adopt {
+                no_cluster(&list, &store)?;
+            }
+            bases(&list, &store)
+        }
     };
     let sink = Arc::new(opened.repository.sink(&WriteOptions::default()));
     let new_server = if arguments.adopt { NewServer::Adopt } else { NewServer::Refuse };
@@ -96,6 +102,19 @@ pub(super) async fn run(arguments: &FollowRedis, session: &Session) -> Result<Ex
         None => "stopped; no changes were stored".to_owned(),
     });
     Ok(exit)
+}
+
+/// An error when the name is that of a cluster: a part of it would be taken for the whole.
+fn no_cluster(list: &SnapshotList, store: &StoreRef) -> Result<(), Failed> {
+    let of_store = list.snapshots.iter().filter(|info| info.store == *store);
+    let newest = of_store.max_by_key(|info| info.taken);
+    if newest.is_none_or(|info| info.facts.unsigned(facts::SHARDS).is_none()) {
+        return Ok(());
+    }
+    let message = format!("{store} has snapshots of a cluster, and one server is followed");
+    let hint = "follow each shard under a --name of its own; if this server has taken the cluster's \
+                place, say --adopt";
+    Err(Error::new(ErrorKind::Refused, message).with_hint(hint).into())
 }
 
 /// Tells what a follower does: programs everything, people now and then.

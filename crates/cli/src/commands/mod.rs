@@ -22,6 +22,7 @@ mod ls;
 mod moment;
 #[cfg(feature = "mount")]
 mod mount;
+mod newer;
 mod pin;
 mod prune;
 mod recovery;

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::which::{LATEST, choose, resolve};
 use crate::args::{Restore, Supply, Target, Which};
 use crate::failure::Failed;
-use crate::output::{moment_from, one_line, time};
+use crate::output::{moment_at, one_line, time};
 use crate::session::{Opened, Session};
 
 /// A recovery that can be done, and the snapshot from which it begins.
@@ -94,9 +94,7 @@ pub(super) async fn planned(
         plan.to
     ));
     if let Some(last) = plan.to_time {
-        session
-            .output
-            .say(&format!("  the last change in it was made before {}", moment_from(last)));
+        session.output.say(&format!("  the last change in it was made before {}", moment_at(last)));
     }
     for note in &plan.notes {
         session.output.note(&one_line(note));

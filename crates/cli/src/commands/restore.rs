@@ -18,8 +18,8 @@ use serde::Serialize;
 
 use super::moment::{self, PlannedMoment};
 use super::two::{Found, found, open};
-use super::which::Reach;
-use super::{database, dry_run, recovery, redis, table, thaw};
+use super::which::{LATEST, Reach};
+use super::{database, dry_run, newer, recovery, redis, table, thaw};
 use crate::args::{Owners, Recovery, Restore, Supply};
 use crate::exit::Exit;
 use crate::failure::{Failed, place};
@@ -238,6 +238,10 @@ async fn restore(mut arguments: Restore, session: &Session) -> Result<Exit, Fail
     }
     for fact in texts(&summary.receipt.facts) {
         session.output.say(&fact);
+    }
+    let alone = moment.is_none() && planned.is_none() && !arguments.recovery.as_standby;
+    if alone && arguments.which.snapshot == LATEST && arguments.paths.is_empty() {
+        newer::tell(&info, &first.opened, session).await;
     }
     Ok(exit)
 }

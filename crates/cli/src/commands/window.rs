@@ -16,7 +16,7 @@ use super::which::resolve;
 use crate::args::Window;
 use crate::exit::Exit;
 use crate::failure::Failed;
-use crate::output::{moment_at, moment_from, number, one_line};
+use crate::output::{moment_at, number, one_line};
 use crate::session::Session;
 
 /// The event `window`.
@@ -59,7 +59,7 @@ fn add(table: &mut Table, store: &StoreRef, window: &RedisWindow, session: &Sess
     table.add_row([
         one_line(&store.to_string()),
         one_line(id),
-        moment_from(window.from_time),
+        moment_at(window.from_time),
         from.clone(),
         moment_at(window.to_time),
         to.clone(),
@@ -145,7 +145,7 @@ pub(super) async fn run(arguments: &Window, session: &Session) -> Result<Exit, F
             table.add_row([
                 one_line(&store.to_string()),
                 window.line.timeline.to_string(),
-                moment_from(window.from_time),
+                moment_at(window.from_time),
                 window.from.to_string(),
                 window.to_time.map_or("-".to_owned(), moment_at),
                 window.to.to_string(),

@@ -26,8 +26,7 @@ use crate::exit::Exit;
 use crate::failure::Failed;
 use human::Human;
 pub(crate) use text::{
-    duration, facts_to_json, long_entry, moment as moment_at, moment_from, number, one_line, size,
-    time,
+    duration, facts_to_json, long_entry, moment as moment_at, number, one_line, size, time,
 };
 
 /// Where people and programs read what happens. Clones share it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 use lifeboat_core::{Attributes, EntryInfo, EntryKind, EntryPath, Value, names};
 use serde_json::{Map, json};
 
@@ -23,15 +23,9 @@ pub(crate) fn time(moment: Timestamp) -> String {
     zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// A moment as `--to-time` takes it, to the millisecond at or before it.
+/// A moment as `--to-time` takes it, to the last digit that is known of it.
 pub(crate) fn moment(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f%:z").to_string()
-}
-
-/// As [`moment`], to the millisecond at or after it.
-pub(crate) fn moment_from(at: Timestamp) -> String {
-    let later = at.checked_add(SignedDuration::from_nanos(999_999)).unwrap_or(at);
-    moment(later)
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.f%:z").to_string()
 }
 
 /// A stretch of time.
@@ -166,12 +160,10 @@ mod tests {
 
     #[test]
     fn a_moment_is_written_as_it_is_read() {
-        let at: Timestamp = "2026-11-22T02:00:00.1234567Z".parse().unwrap();
-        let read = |text: String| text.parse::<Timestamp>().unwrap().to_string();
-        assert_eq!(read(moment(at)), "2026-11-22T02:00:00.123Z");
-        assert_eq!(read(moment_from(at)), "2026-11-22T02:00:00.124Z");
-        let whole: Timestamp = "2026-11-22T02:00:00Z".parse().unwrap();
-        assert_eq!(read(moment_from(whole)), whole.to_string());
+        for text in ["2026-11-22T02:00:00.123456789Z", "2026-11-22T02:00:00Z"] {
+            let at: Timestamp = text.parse().unwrap();
+            assert_eq!(moment(at).parse::<Timestamp>().unwrap(), at);
+        }
     }
 
     #[test]

@@ -126,6 +126,9 @@ fn a_server_comes_back_as_it_was_at_any_moment() {
     assert_eq!((&line["journal"], &line["gaps"]), (&"redis/cache/stream".into(), &0.into()));
     assert_eq!(line["timeline"], window["replication_id"]);
 
+    let file = home.arg("alone.rdb");
+    let ran = home.run(&["restore", "latest", "--store", "redis/cache", "--to", &file]).expect(0);
+    assert!(ran.0.stderr.contains("--to-latest restores that"), "{ran}");
     let to = home.arg("then");
     let restore = |at: &str, more: &[&str]| {
         let words = ["restore", "latest", "--store", "redis/cache", "--to", &to, "--to-time", at];

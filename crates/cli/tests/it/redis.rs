@@ -282,6 +282,22 @@ fn a_cluster_comes_back() {
         .expect(2)
         .error_says(&["snapshot of a cluster"]);
 
+    // What is no part of this cluster, or only a part of it, is told under its name.
+    let one = Server::start(newest().unwrap()).unwrap();
+    let follow = ["follow", "redis", "--name", "cache", "--url", &url];
+    home.run(&follow).expect(1).error_says(&["snapshots of a cluster", "--adopt"]);
+    for (url, more, told) in [
+        (&into, &[][..], "is of another cluster"),
+        (&url, &[], "is of another cluster"),
+        (&url, &["--alone"], "is of a cluster, and this is one server"),
+        (&url, &[], "is of one server, and this is a cluster"),
+        (&one.url(), &[], "is of a cluster, and this is one server"),
+    ] {
+        let take = ["backup", "redis", "--name", "cache", "--url", url];
+        let ran = home.run(&[&take[..], more].concat()).expect(3);
+        assert!(ran.0.stderr.contains(told), "{told}: {ran}");
+    }
+
     // One shard alone, when that is what is meant.
     let alone = json(&["backup", "redis", "--name", "shard", "--url", &url, "--alone"]);
     assert!((1..60).contains(&held(alone)));

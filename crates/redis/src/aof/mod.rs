@@ -36,7 +36,7 @@ use lifeboat_core::{Attributes, Baseline, Context, Inspection, Reading, Source, 
 
 use crate::error::Error;
 use crate::sink::AppendOnlyForm;
-use crate::source::{KIND, facts};
+use crate::source::{KIND, facts, lineage};
 
 /// The append-only files of a server, on this host.
 #[derive(Debug, Clone)]
@@ -85,13 +85,16 @@ impl Source for AppendOnlySource {
 
     async fn read(
         &self,
-        _since: Option<Arc<dyn Baseline>>,
+        since: Option<Arc<dyn Baseline>>,
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Reading>> {
         context.phase("read the append-only files");
         let path = self.path.clone();
         let opened = tokio::task::spawn_blocking(move || set::open(&path)).await;
         let set = opened.map_err(|source| Error::Panicked { source })??;
+        if let Some(since) = since.as_deref() {
+            lineage::tell_of_cluster(since, &self.path.display().to_string(), context);
+        }
         Ok(Box::new(reading::AofReading::new(set, context)))
     }
 }

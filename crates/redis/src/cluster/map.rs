@@ -118,6 +118,14 @@ impl SlotMap {
         serving.map(|node| (node.id.as_str(), (node.epoch, &node.slots[..]))).collect()
     }
 
+    /// Its nodes, as a snapshot remembers them.
+    pub(crate) fn members(&self) -> String {
+        let short = |node: &Node| node.id.get(..8).unwrap_or(&node.id).to_owned();
+        let mut ids: Vec<_> = self.nodes.iter().map(short).collect();
+        ids.sort_unstable();
+        ids.join(" ")
+    }
+
     /// The latest decision about who serves what.
     pub(crate) fn epoch(&self) -> u64 {
         self.nodes.iter().map(|node| node.epoch).max().unwrap_or(0)

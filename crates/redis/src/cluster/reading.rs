@@ -11,6 +11,7 @@ use lifeboat_core::{
 use parking_lot::Mutex;
 
 use super::MAP;
+use super::SlotMap;
 use super::source::Forked;
 use crate::error::Error;
 use crate::rdb::{Checksum, Outcome};
@@ -21,6 +22,7 @@ pub(super) struct ClusterReading {
     /// Until it is given away.
     map: Option<Vec<u8>>,
     epoch: u64,
+    members: String,
     forked: VecDeque<Forked>,
     given: Vec<Given>,
     context: Context,
@@ -36,10 +38,27 @@ struct Given {
 }
 
 impl ClusterReading {
-    pub(super) fn new(map: Vec<u8>, epoch: u64, forked: Vec<Forked>, context: &Context) -> Self {
+    /// `text` is the map as a node says it.
+    pub(super) fn new(
+        text: Vec<u8>,
+        map: &SlotMap,
+        forked: Vec<Forked>,
+        context: &Context,
+    ) -> Self {
         context.phase("receive the data of all shards");
-        let (map, forked) = (Some(map), forked.into());
-        Self { map, epoch, forked, given: Vec::new(), context: context.clone() }
+        Self {
+            map: Some(text),
+            epoch: map.epoch(),
+            members: map.members(),
+            forked: forked.into(),
+            given: Vec::new(),
+            context: context.clone(),
+        }
+    }
+
+    /// The nodes of the cluster.
+    pub(super) fn members(&self) -> &str {
+        &self.members
     }
 }
 
@@ -92,6 +111,7 @@ impl Reading for ClusterReading {
         completion.facts = facts::counted(&total)
             .with(facts::SHARDS, self.given.len() as u64)
             .with(facts::EPOCH, self.epoch)
+            .with(facts::MEMBERS, self.members)
             .with(facts::SPREAD, spread.unsigned_abs())
             .with(facts::SERVERS, facts::pairs(servers));
         let passed_over: Vec<_> = self.given.iter().flat_map(|shard| &shard.passed_over).collect();

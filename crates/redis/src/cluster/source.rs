@@ -14,6 +14,7 @@ use super::map::{Node, Shard, SlotMap};
 use super::reading::ClusterReading;
 use crate::connect::{Answer, ConnectOptions, Connection, Mode};
 use crate::error::{Error, Result};
+use crate::source::lineage;
 use crate::source::{KIND, Origin, RedisSource, snapshot_alone};
 
 const ASKING: &str = "ask the node about its cluster";
@@ -87,7 +88,7 @@ impl RedisClusterSource {
             return Ok(Err(what));
         }
         let text = after.into_iter().next().map(|seen| seen.text).unwrap_or_default();
-        Ok(Ok(ClusterReading::new(text, map.epoch(), forked, context)))
+        Ok(Ok(ClusterReading::new(text, &map, forked, context)))
     }
 
     async fn reach(&self, node: &Node) -> Result<Connection> {
@@ -259,7 +260,7 @@ impl Source for RedisClusterSource {
 
     async fn read(
         &self,
-        _since: Option<Arc<dyn Baseline>>,
+        since: Option<Arc<dyn Baseline>>,
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Reading>> {
         let mut changed = String::new();
@@ -267,7 +268,13 @@ impl Source for RedisClusterSource {
             // A replica that is always behind must not be the reason.
             let from = if attempt < ATTEMPTS { From::Replicas } else { From::Primaries };
             match self.begin(from, context).await? {
-                Ok(reading) => return Ok(Box::new(reading)),
+                Ok(reading) => {
+                    if let Some(since) = since.as_deref() {
+                        let here = self.connection.target();
+                        lineage::tell_of_another_cluster(since, reading.members(), &here, context);
+                    }
+                    return Ok(Box::new(reading));
+                }
                 Err(what) => changed = what,
             }
             tracing::info!(attempt, changed, "the cluster changed while it was read");

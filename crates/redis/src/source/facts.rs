@@ -40,6 +40,9 @@ pub const BYTES: &str = "redis.bytes";
 pub const CHECKSUM: &str = "redis.checksum";
 /// Of a cluster: how many shards it has. Each is an entry of the snapshot. Unsigned.
 pub const SHARDS: &str = "redis.shards";
+/// Of a cluster: its nodes, each by the first eight digits of its id, in order, with spaces between.
+/// Text.
+pub const MEMBERS: &str = "redis.cluster.members";
 /// Of a cluster: the latest decision about which node serves which slots. Unsigned.
 pub const EPOCH: &str = "redis.cluster.epoch";
 /// Of a cluster: from which server each shard came (`replica host:port`), by the name of its entry.

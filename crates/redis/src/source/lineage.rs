@@ -5,7 +5,7 @@
 //! RDB. So another history alone says little, and so does another address: a server that has both is
 //! taken for another one.
 
-use lifeboat_core::{Baseline, Context};
+use lifeboat_core::{Baseline, Context, SnapshotInfo};
 
 use super::facts;
 use super::handshake::is_id;
@@ -42,6 +42,45 @@ async fn second_id(connection: &ConnectOptions) -> Option<String> {
     (is_id(id) && id.bytes().any(|byte| byte != b'0')).then(|| id.to_owned())
 }
 
+/// Warns when the last snapshot of this name is of a cluster, and what is backed up now is one server.
+/// Whether it was.
+pub(crate) fn tell_of_cluster(since: &dyn Baseline, here: &str, context: &Context) -> bool {
+    let since = since.snapshot();
+    let is_cluster = since.facts.unsigned(facts::SHARDS).is_some();
+    if is_cluster {
+        warn(since, "of a cluster", &format!("one server, {here}"), context);
+    }
+    is_cluster
+}
+
+/// Warns when the last snapshot of this name is of a single server, or of a cluster that has no node in
+/// common with these `members`.
+pub(crate) fn tell_of_another_cluster(
+    since: &dyn Baseline,
+    members: &str,
+    here: &str,
+    context: &Context,
+) {
+    let since = since.snapshot();
+    let this = format!("a cluster, that of {here}");
+    if since.facts.unsigned(facts::SHARDS).is_none() {
+        return warn(since, "of one server", &this, context);
+    }
+    let known = since.facts.text(facts::MEMBERS).unwrap_or_default();
+    let mut both = known.split(' ').filter(|id| members.split(' ').any(|other| other == *id));
+    if !known.is_empty() && both.next().is_none() {
+        warn(since, "of another cluster", &this, context);
+    }
+}
+
+fn warn(since: &SnapshotInfo, what: &str, this: &str, context: &Context) {
+    let told = format!(
+        "the last snapshot of this name, {}, is {what}, and this is {this}: `latest` means the new one from now on; if that is a mistake, forget it",
+        since.id.short()
+    );
+    context.warn(&since.store.to_string(), told);
+}
+
 /// Warns when the last snapshot of this name is of another server: a mistyped address would else be
 /// found out when the wrong data comes back.
 pub(super) async fn tell_of_another(
@@ -50,6 +89,9 @@ pub(super) async fn tell_of_another(
     connection: &ConnectOptions,
     context: &Context,
 ) {
+    if tell_of_cluster(since, &connection.target(), context) {
+        return;
+    }
     let since = since.snapshot();
     let known = |name: &str| since.facts.text(name).filter(|text| !text.is_empty());
     let (Some(replication_id), Some(server)) = (known(facts::REPLICATION_ID), known(facts::SERVER))
@@ -57,11 +99,7 @@ pub(super) async fn tell_of_another(
         return;
     };
     if (Former { replication_id, server }).is_other(id, connection).await {
-        let told = format!(
-            "the last snapshot of this name, {}, is of another server, {server}, and this is {}; if that is a mistake, forget the new one",
-            since.id.short(),
-            connection.target()
-        );
-        context.warn(&since.store.to_string(), told);
+        let what = format!("of another server, {server}");
+        warn(since, &what, &connection.target(), context);
     }
 }

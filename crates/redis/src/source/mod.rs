@@ -22,7 +22,7 @@
 mod doctor;
 pub mod facts;
 mod handshake;
-mod lineage;
+pub(crate) mod lineage;
 mod payload;
 mod reading;
 mod scan;
@@ -116,7 +116,9 @@ impl Source for RedisSource {
         context: &Context,
     ) -> lifeboat_core::Result<Box<dyn Reading>> {
         let connection = self.connection.connect().await?;
+        let since = since.as_deref();
         if self.way == Way::Scan {
+            since.map(|since| lineage::tell_of_cluster(since, &self.connection.target(), context));
             context.note(DUMP, "keys are read one by one: the snapshot is not of one moment");
             return Ok(Box::new(scan::ScanReading::new(connection, context)));
         }
@@ -133,12 +135,15 @@ impl Source for RedisSource {
                      is NOT of one moment ({refusal})"
                 );
                 context.warn(DUMP, message);
+                since.map(|since| {
+                    lineage::tell_of_cluster(since, &self.connection.target(), context)
+                });
                 let connection = self.connection.connect().await?;
                 return Ok(Box::new(scan::ScanReading::new(connection, context)));
             }
             Err(error) => return Err(error.into()),
         };
-        if let Some(since) = since.as_deref() {
+        if let Some(since) = since {
             let id = &started.origin.replication_id;
             lineage::tell_of_another(since, id, &self.connection, context).await;
         }
