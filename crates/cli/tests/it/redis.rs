@@ -70,7 +70,7 @@ fn another_server_under_a_used_name_is_told() {
     let ran = take(&other).expect(3);
     let address = other.url();
     let address = address.trim_start_matches("redis://");
-    let told = ["is of another server", address, "forget the new one"];
+    let told = ["is of another server", address, "a mistake, forget it"];
     assert!(told.iter().all(|words| ran.0.stderr.contains(words)), "{ran}");
     take(&other).expect(0);
 }
