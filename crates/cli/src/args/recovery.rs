@@ -195,7 +195,7 @@ journal. A cluster whose WAL is not archived, and a server that is not followed,
 the moments of its snapshots alone. See docs/postgres-recovery.md and docs/redis.md.
 
 Exit codes:
-  0  every moment since the oldest snapshot can be recovered
+  0  no gap is known in a journal; between two windows, nothing can be recovered
   3  something is missing
 
 Examples:
